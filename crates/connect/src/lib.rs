@@ -1,0 +1,1 @@
+//! From a fingerprint to an authenticated connection (floor 3).

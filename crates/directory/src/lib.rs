@@ -1,0 +1,1 @@
+//! Announce and discover record sets over HTTPS and DNS (floor 2).

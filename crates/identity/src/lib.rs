@@ -1,0 +1,1 @@
+//! Keys, fingerprints, signed record sets, contacts and TLS identity (floor 1).

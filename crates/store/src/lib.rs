@@ -1,0 +1,1 @@
+//! The home folder, the embedded database and atomic files (floor 0).
