@@ -1,1 +1,30 @@
-//! Keys, fingerprints, signed record sets, contacts and TLS identity (floor 1).
+//! Keys, fingerprints, signed record sets, contacts and the TLS identity of a node (SEP §5.1, §6).
+//!
+//! Floor 1. A peer *is* a public key, and its [`Fingerprint`] is all that is needed to recognise it. What a node
+//! says about itself is a [`RecordSet`](record::RecordSet); only a
+//! [`VerifiedRecordSet`](record::VerifiedRecordSet), which verification alone makes, can be used.
+//!
+//! Invariants: opens no socket, reads no clock, no file and no environment; time and chance are arguments.
+//! Whatever comes from outside is bounded before memory is taken for it, and nothing panics on it.
+
+mod address;
+mod authority;
+pub mod contacts;
+mod fingerprint;
+#[doc(hidden)]
+pub mod fuzz;
+mod identity;
+mod key;
+mod ni;
+pub mod record;
+mod relay;
+mod text;
+pub mod tls;
+
+pub use address::{Address, AddressError, Reach, Transport};
+pub use authority::{Authority, AuthorityError};
+pub use fingerprint::{Fingerprint, words};
+pub use identity::{Identity, KeyFileError, SecretPem};
+pub use key::{KeyError, PublicKey, fingerprint_of_spki};
+pub use ni::{Ni, NiError, fqdn, url};
+pub use relay::{Relay, RelayError};

@@ -1,0 +1,87 @@
+//! Entry points for fuzzing every parser of outside bytes: each asserts what must hold of whatever it accepts.
+//! Ordinary functions, called by the property tests too.
+
+use crate::contacts::{Contact, Hint, Petname};
+use crate::record::{Kind, MAX_RECORDS, MAX_SIGNED_BYTES, RecordSet};
+use crate::tls::peer_key;
+use crate::{Address, Authority, Identity, Ni, PublicKey, Relay, fqdn, url};
+
+/// Any bytes as JSON of a record set.
+pub fn fuzz_json(data: &[u8]) {
+    if let Ok(set) = RecordSet::from_json(data) {
+        check_set(&set);
+    }
+}
+
+/// Any bytes as the binary form of a record set.
+pub fn fuzz_binary(data: &[u8]) {
+    if let Ok(set) = RecordSet::from_bytes(data) {
+        assert_eq!(set.to_bytes(), data);
+        check_set(&set);
+    }
+}
+
+/// Any bytes, cut at newlines, as TXT records of a record set.
+pub fn fuzz_txt(data: &[u8]) {
+    if let Ok(set) = RecordSet::from_txt(data.split(|byte| *byte == b'\n')) {
+        check_set(&set);
+    }
+}
+
+/// Any text as names, addresses, relays, hints and petnames.
+pub fn fuzz_names(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(ni) = text.parse::<Ni>() {
+        let again = ni.to_string().parse::<Ni>();
+        assert_eq!(again.as_ref(), Ok(&ni));
+        assert_eq!(again.ok().and_then(|ni| ni.authority), ni.authority);
+        if let Some(authority) = &ni.authority {
+            let _ = (fqdn(&ni.fingerprint, authority), url(&ni.fingerprint, authority));
+        }
+    }
+    same::<Authority>(text, false);
+    same::<Address>(text, true);
+    same::<Relay>(text, false);
+    same::<Hint>(text, false);
+    same::<Petname>(text, true);
+    if let Ok(address) = text.parse::<Address>() {
+        let _ = address.reach();
+    }
+}
+
+/// Any bytes as a public key, a certificate, a key file without passphrase, and a row of the contacts.
+pub fn fuzz_keys(data: &[u8]) {
+    if let Ok(key) = PublicKey::from_spki(data) {
+        assert_eq!(key.spki(), data);
+    }
+    let _ = peer_key(Some(&[data.into()]));
+    if let Ok(pem) = std::str::from_utf8(data) {
+        let _ = Identity::from_pem(pem, None);
+    }
+    if let Ok(contact) = serde_json::from_slice::<Contact>(data) {
+        let row = serde_json::to_vec(&contact).unwrap_or_default();
+        assert_eq!(serde_json::from_slice::<Contact>(&row).ok(), Some(contact));
+    }
+}
+
+fn same<T>(text: &str, canonical: bool)
+where
+    T: std::str::FromStr + std::fmt::Display + PartialEq + std::fmt::Debug,
+{
+    let Ok(value) = text.parse::<T>() else { return };
+    let shown = value.to_string();
+    assert!(!canonical || shown == text, "{text:?} became {shown:?}");
+    assert_eq!(shown.parse().ok(), Some(value), "{text:?} became {shown:?}");
+}
+
+fn check_set(set: &RecordSet) {
+    let bytes = set.to_bytes();
+    assert!(bytes.len() <= MAX_SIGNED_BYTES + 64);
+    assert!(set.to_txt().len() <= MAX_RECORDS);
+    assert_eq!(RecordSet::from_bytes(&bytes).as_ref(), Ok(set));
+    assert_eq!(RecordSet::from_json(&set.to_json()).as_ref(), Ok(set));
+    assert_eq!(RecordSet::from_txt(set.to_txt().iter().rev()).as_ref(), Ok(set));
+    for kind in [Kind::VERSION, Kind::TTL, Kind::TIMESTAMP, Kind::PUBKEY] {
+        assert_eq!(set.records(&kind).count(), 1);
+    }
+}
