@@ -1,1 +1,29 @@
-//! From a fingerprint to an authenticated connection (floor 3).
+//! From a fingerprint to an authenticated connection (SEP §5.3, §5.4; floor 3).
+//!
+//! An [`Endpoint`] reaches peers by their fingerprint and is reached by them, over QUIC and over TLS 1.3 on TCP.
+//! A connection is authenticated at both ends before a byte of a protocol flows; the protocol's name is the first
+//! frame inside it. Who is let in decides the [`Trust`] of the floors above, where a peer may be found the
+//! [`Discovery`].
+//!
+//! Invariants: no plaintext, no choice of ciphers, no switch that weakens verification. Whatever comes from a peer
+//! has a limit in size, number and time ([`defaults`]). A refusal is one fixed code whatever its reason. The
+//! machines ([`dialer`], [`address`]) own no socket and no clock; everything that does is in the private `shell`.
+
+pub mod address;
+pub mod defaults;
+pub mod dialer;
+mod error;
+#[doc(hidden)]
+pub mod fuzz;
+mod knocks;
+mod limits;
+mod protocol;
+mod shell;
+mod trust;
+
+pub use address::{Interface, Vantage, advertised};
+pub use dialer::Via;
+pub use error::{BindError, ConnectError, Failure, ListenError, Tried};
+pub use protocol::{Admission, MAX_PROTOCOL_BYTES, Protocol, ProtocolError};
+pub use shell::{Config, Endpoint, Incoming, PathInfo, Peer, Stream, interfaces};
+pub use trust::{ChangeSignal, Changes, Discovery, Found, NoDiscovery, Trust};

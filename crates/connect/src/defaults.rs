@@ -1,0 +1,40 @@
+//! Every number of this crate that a person might want to know.
+
+use kith_sansio::Span;
+
+/// Port for both transports where nothing else is asked for.
+pub const PORT: u16 = 7117;
+/// How many ports after [`PORT`] are tried when it is taken.
+pub const PORTS_TRIED: u16 = 64;
+/// Most addresses that one endpoint listens on.
+pub const MAX_LISTENERS: usize = 16;
+/// How long the next address of a race waits for the one before it (RFC 8305 §5 allows 100 ms to 2 s).
+pub const STAGGER: Span = Span::millis(100);
+/// How long one address may take from the first packet to the verified peer.
+pub const ATTEMPT_TIMEOUT: Span = Span::secs(5);
+/// How long a whole race may take.
+pub const RACE_TIMEOUT: Span = Span::secs(15);
+/// Most addresses in one race.
+pub const MAX_CANDIDATES: usize = 32;
+/// How long a peer may take from its first packet to its complete hello, and a target to answer it.
+pub const HANDSHAKE_TIMEOUT: Span = Span::secs(10);
+/// Connections in all that have not said hello yet.
+pub const MAX_HALF_OPEN: usize = 256;
+/// Of these, from one IPv4 address or one IPv6 /64.
+pub const MAX_HALF_OPEN_PER_SOURCE: usize = 16;
+/// Open streams with one peer; nameless peers count by source.
+pub const MAX_STREAMS_PER_PEER: usize = 256;
+/// Open streams in all.
+pub const MAX_STREAMS: usize = 4096;
+/// Admitted streams that wait for one listener to take them.
+pub const INCOMING_QUEUE: usize = 64;
+/// How long an existing connection may take to answer before a new one is dialled beside it.
+pub const POOL_PATIENCE: Span = Span::millis(750);
+/// How long a QUIC connection may be silent before it counts as lost.
+pub const IDLE_TIMEOUT: Span = Span::secs(30);
+/// How often an idle QUIC or TCP connection shows that it is alive.
+pub const KEEP_ALIVE: Span = Span::secs(10);
+/// How often one stranger is noted.
+pub const KNOCK_EVERY: Span = Span::secs(3600);
+/// Strangers remembered so as not to note them again.
+pub const MAX_KNOCKS: usize = 1024;

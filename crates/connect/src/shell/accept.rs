@@ -1,0 +1,227 @@
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use kith_identity::{Transport, tls};
+use kith_sansio::Span;
+use kith_sansio::system::time;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::carrier::Carrier;
+use super::endpoint::{Listening, Party, PathInfo, Peer, Shared};
+use super::quic::{Link, key_of};
+use super::registry::Cut;
+use super::stream::Stream;
+use super::{tcp, until, within};
+use crate::error::TurnedAway;
+use crate::limits::{Place, source};
+use crate::protocol::{ADMITTED, hello_length};
+use crate::{Admission, Changes, Protocol};
+
+/// How long accepting rests where the system has no room for another connection.
+const BREATHER: Span = Span::millis(50);
+
+/// Starts the tasks that let peers in and put them out.
+pub(super) fn start(shared: &Arc<Shared>, tcp: Vec<std::net::TcpListener>, changes: Changes) {
+    for listener in tcp {
+        let task = accept_tcp(Arc::clone(shared), listener);
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    }
+    for endpoint in shared.quic.listeners.clone() {
+        let task = accept_quic(Arc::clone(shared), endpoint);
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    }
+    let task = follow_trust(Arc::clone(shared), changes);
+    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+}
+
+async fn follow_trust(shared: Arc<Shared>, mut changes: Changes) {
+    while changes.next().await {
+        shared.review_trust();
+    }
+}
+
+async fn accept_tcp(shared: Arc<Shared>, listener: std::net::TcpListener) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot accept TCP connections"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let Some(place) = shared.half_open.take(source(from.ip())) else { continue };
+                let task = greet_tcp(Arc::clone(&shared), stream, from, place);
+                shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no TCP connection accepted");
+                until(time() + BREATHER).await;
+            }
+        }
+    }
+}
+
+async fn greet_tcp(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, place: Place<IpAddr>) {
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+    let greeting = async {
+        let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
+        let tls = tcp::greet(stream, Arc::clone(&shared.server_tls)).await.map_err(lost)?;
+        let key = tls::peer_key(tls.get_ref().1.peer_certificates())
+            .map_err(|error| TurnedAway::Key(error.to_string()))?;
+        let peer = key.map_or(Peer::Anonymous, |key| Peer::Known(key.fingerprint()));
+        let cut = Cut::new(Some(Arc::clone(&tls.get_ref().0.0)));
+        let path = PathInfo { transport: Transport::Tcp, remote: from, direct: true, rtt: None };
+        admit(&shared, Carrier::Tcp(Box::new(tls)), cut, peer, path).await
+    };
+    let result = within(shared.config.handshake_timeout, greeting).await.unwrap_or(Err(TurnedAway::Slow));
+    drop(place);
+    if let Err(error) = result {
+        tracing::debug!(%error, "TCP connection turned away");
+    }
+}
+
+async fn accept_quic(shared: Arc<Shared>, endpoint: noq::Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let from = incoming.remote_address();
+        if shared.half_open.crowded() && incoming.may_retry() && !incoming.remote_address_validated() {
+            // Room is short: first prove that the address is yours.
+            let _ = incoming.retry();
+            continue;
+        }
+        let Some(place) = shared.half_open.take(source(from.ip())) else {
+            incoming.refuse();
+            continue;
+        };
+        let task = greet_quic(Arc::clone(&shared), incoming, place);
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    }
+}
+
+async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, place: Place<IpAddr>) {
+    let lost = |error: noq::ConnectionError| TurnedAway::Lost(error.to_string());
+    let handshake = async { incoming.accept().map_err(lost)?.await.map_err(lost) };
+    let handshake = within(shared.config.handshake_timeout, handshake);
+    let connection = match handshake.await.unwrap_or(Err(TurnedAway::Slow)) {
+        Ok(connection) => connection,
+        Err(error) => return tracing::debug!(%error, "QUIC connection turned away"),
+    };
+    let peer = match key_of(&connection) {
+        Ok(key) => key.map_or(Peer::Anonymous, |key| Peer::Known(key.fingerprint())),
+        Err(error) => return tracing::debug!(%error, "QUIC connection turned away"),
+    };
+    let link = Link::new(connection, peer);
+    if peer != Peer::Anonymous && !shared.links.keep(&link) {
+        return link.close_refused();
+    }
+    serve(&shared, link, Some(place));
+}
+
+/// Takes the streams that the peer opens on `link`, until it closes. `place` is given back when the first of them is
+/// admitted; where none is in time, the connection ends.
+pub(super) fn serve(shared: &Arc<Shared>, link: Arc<Link>, place: Option<Place<IpAddr>>) {
+    let task = take_streams(Arc::clone(shared), link, place);
+    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+}
+
+async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut place: Option<Place<IpAddr>>) {
+    let deadline = time() + shared.config.handshake_timeout;
+    loop {
+        let accepted = tokio::select! {
+            accepted = link.connection.accept_bi() => accepted,
+            () = until(deadline), if place.is_some() => {
+                place = None;
+                if !link.is_admitted() {
+                    link.close_refused();
+                }
+                continue;
+            }
+        };
+        let Ok((send, recv)) = accepted else { break };
+        let (shared, link, first) = (Arc::clone(&shared), Arc::clone(&link), place.take());
+        let task = greet_stream(Arc::clone(&shared), link, Carrier::Quic(send, recv), first);
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    }
+    shared.links.forget(&link);
+}
+
+async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier, place: Option<Place<IpAddr>>) {
+    let admission = admit(&shared, carrier, Cut::new(None), link.peer, link.path());
+    let result = within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow));
+    drop(place);
+    match result {
+        Ok((protocol, needs_trust)) => link.admit(&protocol, needs_trust),
+        Err(error) => {
+            tracing::debug!(%error, "QUIC stream turned away");
+            if !link.is_admitted() {
+                link.close_refused();
+            }
+        }
+    }
+}
+
+/// Reads the hello, decides, and hands the stream to whoever listens.
+async fn admit(
+    shared: &Arc<Shared>,
+    mut carrier: Carrier,
+    cut: Arc<Cut>,
+    peer: Peer,
+    path: PathInfo,
+) -> Result<(Protocol, bool), TurnedAway> {
+    let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
+    let decision = match read_hello(&mut carrier).await {
+        Ok(protocol) => decide(shared, peer, path.remote, protocol),
+        Err(TurnedAway::Hello(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let Some((protocol, listening)) = decision else {
+        carrier.refuse().await;
+        return Err(TurnedAway::NotAdmitted);
+    };
+    let party = match peer {
+        Peer::Known(fingerprint) => Party::Named(fingerprint),
+        Peer::Anonymous => Party::Source(source(path.remote.ip())),
+    };
+    let (Some(place), Ok(seat)) = (shared.streams.take(party), listening.queue.reserve_owned().await) else {
+        carrier.refuse().await;
+        return Err(TurnedAway::TooMany);
+    };
+    let needs_trust = listening.admission == Admission::Contacts;
+    let ticket = shared.registry.enter(peer, protocol.clone(), needs_trust, path, cut);
+    let mut stream = Stream::new(carrier, peer, path, ticket, place);
+    if needs_trust && !trusted(shared, peer, &protocol) {
+        // Withdrawn since the decision, before the registry knew of the stream.
+        stream.refuse().await;
+        return Err(TurnedAway::NotAdmitted);
+    }
+    stream.carrier().write_all(&[ADMITTED]).await.map_err(lost)?;
+    stream.carrier().flush().await.map_err(lost)?;
+    seat.send((peer, stream));
+    Ok((protocol, needs_trust))
+}
+
+async fn read_hello(carrier: &mut Carrier) -> Result<Protocol, TurnedAway> {
+    let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
+    let mut name = [0; crate::MAX_PROTOCOL_BYTES];
+    let length = hello_length(carrier.read_u8().await.map_err(lost)?)?;
+    carrier.read_exact(&mut name[..length]).await.map_err(lost)?;
+    Ok(Protocol::from_wire(&name[..length])?)
+}
+
+fn trusted(shared: &Shared, peer: Peer, protocol: &Protocol) -> bool {
+    peer.fingerprint().is_some_and(|peer| shared.trust.trusts(peer, protocol))
+}
+
+/// Who is listening for `protocol`, where `peer` may speak to him; notes the others.
+fn decide(shared: &Shared, peer: Peer, from: SocketAddr, protocol: Protocol) -> Option<(Protocol, Listening)> {
+    let listening = shared.listening().get(&protocol).cloned();
+    if listening.as_ref().is_some_and(|one| one.admission == Admission::Anyone) {
+        return listening.map(|listening| (protocol, listening));
+    }
+    if trusted(shared, peer, &protocol) {
+        return listening.map(|listening| (protocol, listening));
+    }
+    if let Peer::Known(stranger) = peer {
+        shared.knock(&stranger, from);
+    }
+    None
+}

@@ -1,0 +1,118 @@
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use kith_identity::{Address, Transport};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::{BindError, Interface, defaults};
+
+/// Connections that the system holds until they are accepted.
+const BACKLOG: i32 = 1024;
+/// Send and receive buffer of a UDP socket in bytes: some milliseconds at full speed. The system may give less.
+const UDP_BUFFER_BYTES: usize = 8 << 20;
+
+/// Bound sockets, and where they are.
+pub(super) struct Listeners {
+    pub(super) tcp: Vec<std::net::TcpListener>,
+    pub(super) udp: Vec<std::net::UdpSocket>,
+    pub(super) local: Vec<Address>,
+    pub(super) default_port_taken: bool,
+}
+
+/// The addresses of this machine; empty where the system does not tell.
+pub fn interfaces() -> Vec<Interface> {
+    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    let each = all.into_iter().map(|own| match own.addr {
+        if_addrs::IfAddr::V4(v4) => Interface { ip: v4.ip.into(), prefix_bits: v4.prefixlen },
+        if_addrs::IfAddr::V6(v6) => Interface { ip: v6.ip.into(), prefix_bits: v6.prefixlen },
+    });
+    each.collect()
+}
+
+/// Listens on `wanted`, or on the default where nothing is wanted.
+pub(super) fn bind(wanted: &[Address]) -> Result<Listeners, BindError> {
+    if wanted.len() > defaults::MAX_LISTENERS {
+        return Err(BindError::TooMany(wanted.len()));
+    }
+    if !wanted.is_empty() {
+        return bind_all(wanted);
+    }
+    let last = defaults::PORT + defaults::PORTS_TRIED;
+    for port in defaults::PORT..=last {
+        match bind_any(port) {
+            Err(BindError::Taken { .. }) => {}
+            Ok(listeners) => return Ok(Listeners { default_port_taken: port != defaults::PORT, ..listeners }),
+            Err(other) => return Err(other),
+        }
+    }
+    Err(BindError::NoFreePort { first: defaults::PORT, last })
+}
+
+/// Both transports on `port` of any address, of IPv4 alone where there is no IPv6.
+fn bind_any(port: u16) -> Result<Listeners, BindError> {
+    let both = |ip| [Transport::Quic, Transport::Tcp].map(|transport| Address::new(transport, SocketAddr::new(ip, port)));
+    match bind_all(&both(Ipv6Addr::UNSPECIFIED.into())) {
+        Err(BindError::Listen { .. }) => bind_all(&both(Ipv4Addr::UNSPECIFIED.into())),
+        result => result,
+    }
+}
+
+fn bind_all(wanted: &[Address]) -> Result<Listeners, BindError> {
+    let mut listeners = Listeners { tcp: Vec::new(), udp: Vec::new(), local: Vec::new(), default_port_taken: false };
+    for &address in wanted {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken { address },
+            _ => BindError::Listen { address, source },
+        };
+        let socket = match address.transport {
+            Transport::Tcp => {
+                let listener = tcp_listener(address.socket).map_err(failed)?;
+                let at = listener.local_addr().map_err(failed)?;
+                listeners.tcp.push(listener);
+                at
+            }
+            Transport::Quic => {
+                let udp = udp_socket(address.socket).map_err(failed)?;
+                let at = udp.local_addr().map_err(failed)?;
+                listeners.udp.push(udp);
+                at
+            }
+            Transport::Dtls => return Err(BindError::Transport { address }),
+        };
+        listeners.local.push(Address::new(address.transport, socket));
+    }
+    Ok(listeners)
+}
+
+fn tcp_listener(at: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A UDP socket with large buffers; also used to dial from.
+pub(super) fn udp_socket(at: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    // The system's own limit may be lower; then it is that.
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
+    socket.bind(&at.into())?;
+    Ok(socket.into())
+}
+
+/// What every TCP connection gets: no delay for small writes, and a sign of life now and then.
+pub(super) fn tune_tcp(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let every = defaults::KEEP_ALIVE.into();
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(every).with_interval(every))
+}

@@ -1,0 +1,252 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kith_identity::{Address, Fingerprint, Transport};
+use kith_sansio::system::{OsRng, now, time};
+use kith_sansio::{Machine, Span};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::carrier::Carrier;
+use super::endpoint::{Party, PathInfo, Peer, Shared};
+use super::quic::Link;
+use super::registry::Cut;
+use super::stream::Stream;
+use super::{REFUSED_CODE, accept, tcp, until, within};
+use crate::dialer::{Attempt, Dialer, Input, Output, Via};
+use crate::protocol::ADMITTED;
+use crate::trust::{Finds, Found};
+use crate::{ConnectError, Failure, Protocol, Tried};
+
+/// A verified way to the target, on which no protocol has been named yet.
+enum Way {
+    Tcp(Box<tcp::Tls>, Span),
+    Quic(noq::Connection),
+}
+
+/// The attempts of one race.
+#[derive(Default)]
+struct Attempts {
+    tasks: JoinSet<(Attempt, Result<Way, Failure>)>,
+    handles: HashMap<Attempt, AbortHandle>,
+    ways: HashMap<Attempt, Way>,
+}
+
+impl Shared {
+    /// A stream to `target`: over an existing connection where that answers, else over a new one.
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        target: &Fingerprint,
+        protocol: &Protocol,
+        via: Via,
+    ) -> Result<Stream, ConnectError> {
+        let link = match via {
+            Via::Any | Via::Quic => self.links.newest(target),
+            Via::Bulk | Via::Tcp => None,
+        };
+        let Some(link) = link else { return self.connect_fresh(*target, protocol, via).await };
+        let mut reused = std::pin::pin!(self.open_on(&link, *target, protocol));
+        if let Some(result) = within(self.config.pool_patience, reused.as_mut()).await {
+            match result {
+                Err(ConnectError::Lost { .. }) => return self.connect_fresh(*target, protocol, via).await,
+                result => return result,
+            }
+        }
+        // It may be dead without anybody having said so: whoever answers first has it.
+        let mut fresh = std::pin::pin!(self.connect_fresh(*target, protocol, via));
+        tokio::select! {
+            result = reused => match result {
+                Err(ConnectError::Lost { .. }) => fresh.await,
+                result => result,
+            },
+            result = &mut fresh => result,
+        }
+    }
+
+    async fn connect_fresh(
+        self: &Arc<Self>,
+        target: Fingerprint,
+        protocol: &Protocol,
+        via: Via,
+    ) -> Result<Stream, ConnectError> {
+        match Box::pin(self.race(target, via)).await? {
+            Way::Tcp(tls, rtt) => self.open_tcp(tls, rtt, target, protocol).await,
+            Way::Quic(connection) => {
+                let link = Link::new(connection, Peer::Known(target));
+                self.links.keep(&link);
+                accept::serve(self, Arc::clone(&link), None);
+                self.open_on(&link, target, protocol).await
+            }
+        }
+    }
+
+    /// Runs the race of the target's addresses to its end.
+    async fn race(self: &Arc<Self>, target: Fingerprint, via: Via) -> Result<Way, ConnectError> {
+        let mut dialer = Dialer::new(target, now(), via, self.vantage(), self.config.pace);
+        let (found, mut finds) = Found::channel();
+        let mut discovery = self.discovery.candidates(target, found);
+        let (mut searching, mut listening) = (true, true);
+        let mut attempts = Attempts::default();
+        loop {
+            while let Some(output) = dialer.poll_output() {
+                match output {
+                    Output::Start(attempt, address) => attempts.start(self, target, attempt, address),
+                    Output::Abort(attempt) => attempts.abort(attempt),
+                    Output::Reached(attempt) => {
+                        return attempts.ways.remove(&attempt).ok_or(ConnectError::Lost { target });
+                    }
+                    Output::Unreachable(tried) => return Err(lost_race(target, tried, &finds)),
+                }
+            }
+            let deadline = dialer.poll_timeout().unwrap_or_else(time);
+            let input = tokio::select! {
+                () = &mut discovery, if searching => {
+                    searching = false;
+                    None
+                }
+                batch = finds.next(), if listening => {
+                    listening = batch.is_some();
+                    Some(batch.map_or(Input::NoMoreCandidates, Input::Candidates))
+                }
+                Some(done) = attempts.tasks.join_next(), if !attempts.tasks.is_empty() => attempts.done(done.ok()),
+                () = until(deadline) => {
+                    dialer.handle_timeout(now(), &mut OsRng);
+                    None
+                }
+            };
+            if let Some(input) = input {
+                dialer.handle_input(now(), input, &mut OsRng);
+            }
+        }
+    }
+
+    async fn open_tcp(
+        self: &Arc<Self>,
+        tls: Box<tcp::Tls>,
+        rtt: Span,
+        target: Fingerprint,
+        protocol: &Protocol,
+    ) -> Result<Stream, ConnectError> {
+        let socket = Arc::clone(&tls.get_ref().0.0);
+        let remote = socket.peer_addr().map_err(|_| ConnectError::Lost { target })?;
+        let path = PathInfo { transport: Transport::Tcp, remote, direct: true, rtt: Some(rtt.into()) };
+        self.hello(Carrier::Tcp(tls), Cut::new(Some(socket)), path, target, protocol).await
+    }
+
+    async fn open_on(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        target: Fingerprint,
+        protocol: &Protocol,
+    ) -> Result<Stream, ConnectError> {
+        let lost = |error: noq::ConnectionError| quic_loss(&error, target, protocol);
+        let opening = within(self.config.handshake_timeout, link.connection.open_bi());
+        let (send, recv) = opening.await.ok_or(ConnectError::Lost { target })?.map_err(lost)?;
+        let result = self.hello(Carrier::Quic(send, recv), Cut::new(None), link.path(), target, protocol).await;
+        match (&result, link.connection.close_reason()) {
+            (Ok(_), _) => link.admit(protocol, self.trust.trusts(&target, protocol)),
+            (Err(ConnectError::Lost { .. }), Some(error)) => return Err(lost(error)),
+            (Err(_), _) => {}
+        }
+        result
+    }
+
+    /// Names the protocol and waits for the answer.
+    async fn hello(
+        self: &Arc<Self>,
+        carrier: Carrier,
+        cut: Arc<Cut>,
+        path: PathInfo,
+        target: Fingerprint,
+        protocol: &Protocol,
+    ) -> Result<Stream, ConnectError> {
+        let peer = Peer::Known(target);
+        let place = self.streams.take(Party::Named(target)).ok_or(ConnectError::TooMany { target })?;
+        let needs_trust = self.trust.trusts(&target, protocol);
+        let ticket = self.registry.enter(peer, protocol.clone(), needs_trust, path, cut);
+        let mut stream = Stream::new(carrier, peer, path, ticket, place);
+        let exchange = async {
+            let carrier = stream.carrier();
+            carrier.write_all(&protocol.hello()).await?;
+            carrier.flush().await?;
+            carrier.read_u8().await
+        };
+        match within(self.config.handshake_timeout, exchange).await {
+            Some(Ok(ADMITTED)) => Ok(stream),
+            Some(Ok(_)) => Err(ConnectError::Refused { target, protocol: protocol.clone() }),
+            Some(Err(error)) if is_reset_refusal(&error) => {
+                Err(ConnectError::Refused { target, protocol: protocol.clone() })
+            }
+            Some(Err(_)) | None => Err(ConnectError::Lost { target }),
+        }
+    }
+}
+
+impl Attempts {
+    fn start(&mut self, shared: &Arc<Shared>, target: Fingerprint, attempt: Attempt, address: Address) {
+        let shared = Arc::clone(shared);
+        let handle = self.tasks.spawn(async move {
+            let started = time();
+            let result = match address.transport {
+                Transport::Tcp => tcp::dial(address.socket, target, &shared.client_tls)
+                    .await
+                    .map(|tls| Way::Tcp(Box::new(tls), time() - started)),
+                Transport::Quic => {
+                    shared.quic.dial(address.socket, target, &shared.client_tls).await.map(Way::Quic)
+                }
+                Transport::Dtls => Err(Failure::NotDialled),
+            };
+            (attempt, result)
+        });
+        self.handles.insert(attempt, handle);
+    }
+
+    fn abort(&mut self, attempt: Attempt) {
+        self.ways.remove(&attempt);
+        if let Some(handle) = self.handles.remove(&attempt) {
+            handle.abort();
+        }
+    }
+
+    fn done(&mut self, done: Option<(Attempt, Result<Way, Failure>)>) -> Option<Input> {
+        let (attempt, result) = done?;
+        Some(match result {
+            Ok(way) => {
+                self.ways.insert(attempt, way);
+                Input::Connected(attempt)
+            }
+            Err(failure) => Input::Failed(attempt, failure),
+        })
+    }
+}
+
+/// What a lost race is called.
+fn lost_race(target: Fingerprint, tried: Vec<Tried>, finds: &Finds) -> ConnectError {
+    let somebody_else = tried.iter().find_map(|one| match one.failure {
+        Failure::WrongPeer(found) => Some((found, one.address)),
+        _ => None,
+    });
+    match somebody_else {
+        Some((found, address)) => ConnectError::WrongPeer { target, found, address, tried },
+        None if tried.is_empty() => ConnectError::NotFound { target, reasons: finds.reasons() },
+        None => ConnectError::Unreachable { target, tried },
+    }
+}
+
+fn quic_loss(error: &noq::ConnectionError, target: Fingerprint, protocol: &Protocol) -> ConnectError {
+    match error {
+        noq::ConnectionError::ApplicationClosed(close) if close.error_code == REFUSED_CODE => {
+            ConnectError::Refused { target, protocol: protocol.clone() }
+        }
+        _ => ConnectError::Lost { target },
+    }
+}
+
+/// Whether QUIC says by the stream that this node is not admitted.
+fn is_reset_refusal(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    let read = inner.and_then(|inner| inner.downcast_ref::<noq::ReadError>());
+    let write = inner.and_then(|inner| inner.downcast_ref::<noq::WriteError>());
+    matches!(read, Some(noq::ReadError::Reset(REFUSED_CODE)))
+        || matches!(write, Some(noq::WriteError::Stopped(REFUSED_CODE)))
+}

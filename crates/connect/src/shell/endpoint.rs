@@ -1,0 +1,326 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kith_identity::{Address, Fingerprint, Identity, Transport, tls};
+use kith_sansio::Span;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bind::{Listeners, bind};
+use super::quic::{Links, Quic};
+use super::registry::Registry;
+use super::stream::Stream;
+use super::{accept, within};
+use crate::dialer::{Pace, Via};
+use crate::knocks::Knocks;
+use crate::limits::Places;
+use crate::{
+    Admission, BindError, ConnectError, Discovery, ListenError, Protocol, Trust, Vantage, address, advertised, defaults,
+};
+
+/// How an endpoint listens, dials and bounds what strangers may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen. Empty: any address, port [`defaults::PORT`] for TCP and QUIC, the next free port where it
+    /// is taken, IPv4 alone where the system has no IPv6. Port 0: any free one.
+    pub listen: Vec<Address>,
+    /// How addresses are raced.
+    pub pace: Pace,
+    /// How long a peer may take until its hello is there and answered.
+    pub handshake_timeout: Span,
+    /// Connections in all that have not said hello yet.
+    pub max_half_open: usize,
+    /// Of these, from one IPv4 address or IPv6 /64.
+    pub max_half_open_per_source: usize,
+    /// Open streams in all.
+    pub max_streams: usize,
+    /// Open streams with one peer.
+    pub max_streams_per_peer: usize,
+    /// Admitted streams that wait for one listener.
+    pub incoming_queue: usize,
+    /// How long an existing connection may take to answer before a new one is dialled beside it.
+    pub pool_patience: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: Vec::new(),
+            pace: Pace::default(),
+            handshake_timeout: defaults::HANDSHAKE_TIMEOUT,
+            max_half_open: defaults::MAX_HALF_OPEN,
+            max_half_open_per_source: defaults::MAX_HALF_OPEN_PER_SOURCE,
+            max_streams: defaults::MAX_STREAMS,
+            max_streams_per_peer: defaults::MAX_STREAMS_PER_PEER,
+            incoming_queue: defaults::INCOMING_QUEUE,
+            pool_patience: defaults::POOL_PATIENCE,
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// The holder of this fingerprint's key, proved.
+    Known(Fingerprint),
+    /// Somebody who did not say; possible only where a protocol admits anyone.
+    Anonymous,
+}
+
+impl Peer {
+    /// The fingerprint, where there is one.
+    pub fn fingerprint(&self) -> Option<&Fingerprint> {
+        match self {
+            Peer::Known(fingerprint) => Some(fingerprint),
+            Peer::Anonymous => None,
+        }
+    }
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathInfo {
+    /// What the connection is made of.
+    pub transport: Transport,
+    /// The peer's side of it.
+    pub remote: SocketAddr,
+    /// No relay in between.
+    pub direct: bool,
+    /// Round-trip time: the current estimate of QUIC, for TCP the time that the connection took; `None` where
+    /// neither is known.
+    pub rtt: Option<Duration>,
+}
+
+/// This node's place on the network: reaches peers and is reached. Clones are the same endpoint; when the last is
+/// dropped, it closes.
+#[derive(Clone)]
+pub struct Endpoint {
+    guard: Arc<Guard>,
+}
+
+/// Closes the endpoint when nobody holds it any more; tasks hold [`Shared`] alone.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}
+
+/// What the tasks of an endpoint share.
+pub(super) struct Shared {
+    pub(super) own: Fingerprint,
+    pub(super) trust: Arc<dyn Trust>,
+    pub(super) discovery: Arc<dyn Discovery>,
+    pub(super) config: Config,
+    pub(super) client_tls: rustls::ClientConfig,
+    pub(super) server_tls: Arc<rustls::ServerConfig>,
+    pub(super) quic: Quic,
+    pub(super) links: Links,
+    pub(super) registry: Registry,
+    pub(super) half_open: Arc<Places<IpAddr>>,
+    pub(super) streams: Arc<Places<Party>>,
+    pub(super) closing: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    local: Vec<Address>,
+    default_port_taken: bool,
+    listening: Mutex<HashMap<Protocol, Listening>>,
+    knocks: Mutex<Knocks>,
+}
+
+/// Whose share of a limit is used: a peer's, or where it has no name its network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Party {
+    Named(Fingerprint),
+    Source(IpAddr),
+}
+
+#[derive(Clone)]
+pub(super) struct Listening {
+    pub(super) admission: Admission,
+    pub(super) queue: mpsc::Sender<(Peer, Stream)>,
+}
+
+/// Streams that peers opened for one protocol; dropped, the protocol is refused again.
+pub struct Incoming {
+    protocol: Protocol,
+    queue: mpsc::Receiver<(Peer, Stream)>,
+    shared: Arc<Shared>,
+}
+
+impl Endpoint {
+    /// Opens an endpoint for `identity`: it listens when this returns.
+    pub async fn bind(
+        identity: Arc<Identity>,
+        trust: Arc<dyn Trust>,
+        discovery: Arc<dyn Discovery>,
+        config: Config,
+    ) -> Result<Endpoint, BindError> {
+        let tls_error = |error: &dyn std::fmt::Display| BindError::Tls(error.to_string());
+        let certificate = tls::Certificate::self_signed(&identity).map_err(|error| tls_error(&error))?;
+        let server_tls = Arc::new(tls::node_server(&certificate).map_err(|error| tls_error(&error))?);
+        let client_tls = tls::node_client(&certificate).map_err(|error| tls_error(&error))?;
+        let Listeners { tcp, udp, local, default_port_taken } = bind(&config.listen)?;
+        let quic = Quic::new(&server_tls, udp)?;
+        let changes = trust.changed();
+        let shared = Arc::new(Shared {
+            own: identity.fingerprint(),
+            trust,
+            discovery,
+            client_tls,
+            server_tls,
+            quic,
+            links: Links::default(),
+            registry: Registry::default(),
+            half_open: Places::new(config.max_half_open, config.max_half_open_per_source),
+            streams: Places::new(config.max_streams, config.max_streams_per_peer),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            local,
+            default_port_taken,
+            listening: Mutex::default(),
+            knocks: Mutex::new(Knocks::new(defaults::KNOCK_EVERY, defaults::MAX_KNOCKS)),
+            config,
+        });
+        accept::start(&shared, tcp, changes);
+        Ok(Endpoint { guard: Arc::new(Guard(shared)) })
+    }
+
+    /// This node's fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.shared().own
+    }
+
+    /// Where it listens, with the real ports.
+    pub fn local_addresses(&self) -> Vec<Address> {
+        self.shared().local.clone()
+    }
+
+    /// The addresses worth announcing now, by [`advertised`].
+    pub fn advertised_addresses(&self) -> Vec<Address> {
+        advertised(&self.shared().local, &super::interfaces())
+    }
+
+    /// Whether the default port was taken, so that another one is in use.
+    pub fn default_port_taken(&self) -> bool {
+        self.shared().default_port_taken
+    }
+
+    /// Opens a stream to `target` for `protocol` by whatever way answers first.
+    pub async fn connect(&self, target: &Fingerprint, protocol: &Protocol) -> Result<Stream, ConnectError> {
+        self.connect_with(target, protocol, Via::Any).await
+    }
+
+    /// Opens a stream to `target` for `protocol`, insisting on a transport.
+    ///
+    /// An existing QUIC connection is used where it answers; else the target's addresses are raced. The stream is
+    /// admitted by the target when this returns.
+    pub async fn connect_with(
+        &self,
+        target: &Fingerprint,
+        protocol: &Protocol,
+        via: Via,
+    ) -> Result<Stream, ConnectError> {
+        let shared = self.shared();
+        tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => Err(ConnectError::Closed),
+            result = Box::pin(shared.connect(target, protocol, via)) => result,
+        }
+    }
+
+    /// Lets peers that `admission` admits open streams for `protocol`.
+    pub fn listen(&self, protocol: Protocol, admission: Admission) -> Result<Incoming, ListenError> {
+        let shared = self.shared();
+        if shared.closing.is_cancelled() {
+            return Err(ListenError::Closed);
+        }
+        let (sender, queue) = mpsc::channel(shared.config.incoming_queue.max(1));
+        match shared.listening().entry(protocol.clone()) {
+            Entry::Occupied(_) => return Err(ListenError::Taken(protocol)),
+            Entry::Vacant(free) => free.insert(Listening { admission, queue: sender }),
+        };
+        Ok(Incoming { protocol, queue, shared: Arc::clone(shared) })
+    }
+
+    /// How `peer` is connected now: each QUIC connection and each TCP stream, in no order.
+    pub fn paths(&self, peer: &Fingerprint) -> Vec<PathInfo> {
+        let shared = self.shared();
+        let mut paths = shared.links.paths(peer);
+        paths.extend(shared.registry.tcp_paths(peer));
+        paths
+    }
+
+    /// Closes every connection, tells the peers and waits for it, a second at most.
+    pub async fn close(&self) {
+        let shared = self.shared();
+        shared.shut();
+        let _ = within(Span::secs(1), shared.quic.drained()).await;
+        let _ = within(Span::secs(1), shared.tasks.wait()).await;
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.guard.0
+    }
+}
+
+impl Shared {
+    pub(super) fn listening(&self) -> MutexGuard<'_, HashMap<Protocol, Listening>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where this node stands, as the address policy needs it.
+    pub(super) fn vantage(&self) -> Vantage {
+        Vantage { loopback_only: address::loopback_only(&self.local), interfaces: super::interfaces() }
+    }
+
+    /// Notes that somebody who is not trusted wanted in.
+    pub(super) fn knock(&self, who: &Fingerprint, from: SocketAddr) {
+        let now = kith_sansio::system::time();
+        if self.knocks.lock().unwrap_or_else(PoisonError::into_inner).note(now, who) {
+            self.trust.knocked(who, SocketAddr::new(from.ip().to_canonical(), from.port()));
+        }
+    }
+
+    /// Cuts what is open to peers that are not trusted any more.
+    pub(super) fn review_trust(&self) {
+        let trusts = |peer: &Fingerprint, protocol: &Protocol| self.trust.trusts(peer, protocol);
+        self.registry.review(trusts);
+        self.links.review(trusts);
+    }
+
+    fn shut(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.listening().clear();
+        self.registry.cut_all();
+        self.quic.close();
+    }
+}
+
+impl Incoming {
+    /// The next stream and who opened it; `None` when the endpoint is closed.
+    pub async fn next(&mut self) -> Option<(Peer, Stream)> {
+        self.queue.recv().await
+    }
+
+    /// The protocol that is listened for.
+    pub fn protocol(&self) -> &Protocol {
+        &self.protocol
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.queue.close();
+        let mut listening = self.shared.listening();
+        // After the endpoint has closed, the entry is gone already.
+        if listening.get(&self.protocol).is_some_and(|entry| entry.queue.is_closed()) {
+            listening.remove(&self.protocol);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The thin asynchronous shell: sockets, TLS, QUIC and the clock around the machines of this crate.
+
+mod accept;
+mod bind;
+mod carrier;
+mod connect;
+mod endpoint;
+mod pin;
+mod quic;
+mod registry;
+mod stream;
+mod tcp;
+
+pub use bind::interfaces;
+pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};
+pub use stream::Stream;
+
+/// The close and reset code of QUIC that says: not admitted.
+const REFUSED_CODE: noq::VarInt = noq::VarInt::from_u32(1);
+/// The close code of QUIC that says: done.
+const DONE_CODE: noq::VarInt = noq::VarInt::from_u32(0);
+
+/// Runs `work`, for `span` at most.
+async fn within<F: Future>(span: kith_sansio::Span, work: F) -> Option<F::Output> {
+    tokio::time::timeout(span.into(), work).await.ok()
+}
+
+/// Waits until `at`.
+async fn until(at: kith_sansio::Time) {
+    tokio::time::sleep_until(kith_sansio::system::instant(at).into()).await;
+}

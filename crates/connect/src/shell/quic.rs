@@ -1,0 +1,265 @@
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kith_identity::{Address, Fingerprint, PublicKey, Transport, tls};
+use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
+
+use super::bind::udp_socket;
+use super::endpoint::{PathInfo, Peer};
+use super::pin::Pin;
+use super::{DONE_CODE, REFUSED_CODE};
+use crate::error::{TurnedAway, named};
+use crate::{BindError, Failure, Protocol, defaults};
+
+/// Bytes that a peer may send ahead of the reader on one stream.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes that a peer may send ahead of the readers of one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes sent and not yet acknowledged on one connection.
+const SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// Largest UDP payload sent or taken: loopback and jumbo networks carry it, discovery finds out.
+const MAX_UDP_PAYLOAD_BYTES: u16 = 16_000;
+/// Streams that a peer may have open on one connection.
+const MAX_STREAMS: u32 = 256;
+/// Connections kept with one peer.
+const MAX_LINKS_PER_PEER: usize = 16;
+
+/// The QUIC side of an endpoint: one socket for each listener, and those to dial from where no listener fits.
+pub(super) struct Quic {
+    pub(super) listeners: Vec<noq::Endpoint>,
+    dialers: Mutex<HashMap<IpAddr, noq::Endpoint>>,
+    endpoint_config: EndpointConfig,
+    transport: Arc<TransportConfig>,
+}
+
+/// One QUIC connection with a peer.
+pub(super) struct Link {
+    pub(super) connection: noq::Connection,
+    pub(super) peer: Peer,
+    admitted: AtomicBool,
+    /// For what it has been used; `None` once for something that needs no trust.
+    used: Mutex<Option<Vec<Protocol>>>,
+}
+
+/// Open QUIC connections by peer, newest last.
+#[derive(Default)]
+pub(super) struct Links(Mutex<HashMap<Fingerprint, Vec<Arc<Link>>>>);
+
+impl Quic {
+    pub(super) fn new(tls: &Arc<rustls::ServerConfig>, sockets: Vec<std::net::UdpSocket>) -> Result<Quic, BindError> {
+        let tls_error = |error: &dyn std::fmt::Display| BindError::Tls(error.to_string());
+        let crypto = QuicServerConfig::try_from(Arc::clone(tls)).map_err(|error| tls_error(&error))?;
+        let transport = Arc::new(transport().map_err(|error| tls_error(&error))?);
+        let mut server = noq::ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(Arc::clone(&transport)).max_incoming(defaults::MAX_HALF_OPEN);
+        let mut endpoint_config = EndpointConfig::default();
+        endpoint_config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES).map_err(|error| tls_error(&error))?;
+        let mut quic =
+            Quic { listeners: Vec::new(), dialers: Mutex::default(), endpoint_config, transport };
+        for socket in sockets {
+            let listen_error = |source, at: Option<SocketAddr>| BindError::Listen {
+                address: Address::new(Transport::Quic, at.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())),
+                source,
+            };
+            let at = socket.local_addr().ok();
+            let endpoint = quic.endpoint(socket, Some(server.clone())).map_err(|source| listen_error(source, at))?;
+            quic.listeners.push(endpoint);
+        }
+        Ok(quic)
+    }
+
+    fn endpoint(&self, socket: std::net::UdpSocket, server: Option<noq::ServerConfig>) -> io::Result<noq::Endpoint> {
+        noq::Endpoint::new(self.endpoint_config.clone(), server, socket, Arc::new(noq::TokioRuntime))
+    }
+
+    /// Connects to `at` and makes sure that `target` is there.
+    pub(super) async fn dial(
+        &self,
+        at: SocketAddr,
+        target: Fingerprint,
+        template: &rustls::ClientConfig,
+    ) -> Result<noq::Connection, Failure> {
+        let endpoint = self.endpoint_towards(at).map_err(|error| Failure::Network(named(at, &error)))?;
+        let (config, pin) = Pin::to(target, template);
+        let crypto = QuicClientConfig::try_from(config).map_err(|error| Failure::Handshake(error.to_string()))?;
+        let mut config = noq::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::clone(&self.transport));
+        let connecting = endpoint
+            .connect_with(config, at, tls::SERVER_NAME)
+            .map_err(|error| Failure::Network(format!("{at}: {error}")))?;
+        connecting.await.map_err(|error| match pin.somebody_else() {
+            Some(found) => Failure::WrongPeer(found),
+            None => Failure::Handshake(error.to_string()),
+        })
+    }
+
+    /// A socket that reaches `at`: a listener's where possible, so that the peer sees the port that it may use itself.
+    fn endpoint_towards(&self, at: SocketAddr) -> io::Result<noq::Endpoint> {
+        let fits = |own: IpAddr| match own {
+            IpAddr::V6(own) if own.is_unspecified() => true,
+            IpAddr::V4(own) if own.is_unspecified() => at.is_ipv4(),
+            own => own.is_ipv4() == at.is_ipv4() && own.is_loopback() == at.ip().is_loopback(),
+        };
+        let listener = self.listeners.iter().find(|one| one.local_addr().is_ok_and(|own| fits(own.ip())));
+        if let Some(endpoint) = listener {
+            return Ok(endpoint.clone());
+        }
+        let own: IpAddr =
+            if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let mut dialers = self.dialers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoint) = dialers.get(&own) {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = self.endpoint(udp_socket((own, 0).into())?, None)?;
+        dialers.insert(own, endpoint.clone());
+        Ok(endpoint)
+    }
+
+    fn all(&self) -> Vec<noq::Endpoint> {
+        let dialers = self.dialers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.listeners.iter().chain(dialers.values()).cloned().collect()
+    }
+
+    pub(super) fn close(&self) {
+        self.all().iter().for_each(|endpoint| endpoint.close(DONE_CODE, b""));
+    }
+
+    /// Waits until every peer has been told of the close.
+    pub(super) async fn drained(&self) {
+        for endpoint in self.all() {
+            endpoint.wait_all_draining().await;
+        }
+    }
+}
+
+fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .mtu_discovery_config(Some(mtu))
+        .max_idle_timeout(Some(Duration::from(defaults::IDLE_TIMEOUT).try_into()?))
+        .keep_alive_interval(Some(defaults::KEEP_ALIVE.into()))
+        .datagram_receive_buffer_size(None)
+        .allow_spin(false);
+    Ok(transport)
+}
+
+/// Who is at the other end of a QUIC connection whose handshake is over.
+pub(super) fn key_of(connection: &noq::Connection) -> Result<Option<PublicKey>, TurnedAway> {
+    let certificates = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    tls::peer_key(certificates.as_ref().map(|all| all.as_slice())).map_err(|error| TurnedAway::Key(error.to_string()))
+}
+
+impl Link {
+    pub(super) fn new(connection: noq::Connection, peer: Peer) -> Arc<Link> {
+        Arc::new(Link { connection, peer, admitted: AtomicBool::new(false), used: Mutex::new(Some(Vec::new())) })
+    }
+
+    /// Remembers that a stream of `protocol` was admitted, for which trust is needed or not.
+    pub(super) fn admit(&self, protocol: &Protocol, needs_trust: bool) {
+        self.admitted.store(true, Ordering::Relaxed);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *used {
+            used if !needs_trust => *used = None,
+            Some(protocols) if !protocols.contains(protocol) => protocols.push(protocol.clone()),
+            _ => {}
+        }
+    }
+
+    /// Whether any stream has been admitted.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    pub(super) fn close_refused(&self) {
+        self.connection.close(REFUSED_CODE, b"");
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        let path = self.connection.path(PathId::ZERO);
+        let remote = path.and_then(|path| path.remote_address().ok());
+        let remote = remote.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
+        SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    pub(super) fn path(&self) -> PathInfo {
+        PathInfo {
+            transport: Transport::Quic,
+            remote: self.remote(),
+            direct: true,
+            rtt: self.connection.rtt(PathId::ZERO),
+        }
+    }
+
+    /// Whether everything that it was used for needs a trust that is gone.
+    fn is_forsaken(&self, peer: &Fingerprint, trusts: &impl Fn(&Fingerprint, &Protocol) -> bool) -> bool {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        used.is_some_and(|used| !used.is_empty() && !used.iter().any(|protocol| trusts(peer, protocol)))
+    }
+}
+
+impl Links {
+    /// Keeps `link` for its peer; `false` where there are too many already, or the peer has no name.
+    pub(super) fn keep(&self, link: &Arc<Link>) -> bool {
+        let Peer::Known(peer) = link.peer else { return false };
+        let mut links = self.links();
+        let of_peer = links.entry(peer).or_default();
+        let room = of_peer.len() < MAX_LINKS_PER_PEER;
+        if room {
+            of_peer.push(Arc::clone(link));
+        }
+        room
+    }
+
+    pub(super) fn forget(&self, link: &Arc<Link>) {
+        let Peer::Known(peer) = link.peer else { return };
+        let mut links = self.links();
+        if let Some(of_peer) = links.get_mut(&peer) {
+            of_peer.retain(|one| !Arc::ptr_eq(one, link));
+            if of_peer.is_empty() {
+                links.remove(&peer);
+            }
+        }
+    }
+
+    /// The newest open connection with `peer`.
+    pub(super) fn newest(&self, peer: &Fingerprint) -> Option<Arc<Link>> {
+        self.links().get(peer)?.iter().rev().find(|link| link.is_open()).cloned()
+    }
+
+    pub(super) fn paths(&self, peer: &Fingerprint) -> Vec<PathInfo> {
+        let links = self.links().get(peer).cloned().unwrap_or_default();
+        links.iter().filter(|link| link.is_open()).map(|link| link.path()).collect()
+    }
+
+    /// Closes every connection that is not trusted for anything that it was used for.
+    pub(super) fn review(&self, trusts: impl Fn(&Fingerprint, &Protocol) -> bool) {
+        let all: Vec<_> =
+            self.links().iter().flat_map(|(peer, links)| links.iter().map(|link| (*peer, Arc::clone(link)))).collect();
+        for (peer, link) in all {
+            if link.is_forsaken(&peer, &trusts) {
+                link.close_refused();
+            }
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<Fingerprint, Vec<Arc<Link>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,140 @@
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::carrier::Carrier;
+use super::endpoint::{Party, PathInfo, Peer};
+use super::registry::Ticket;
+use crate::limits::Place;
+
+/// Reliable, ordered bytes to and from an authenticated peer.
+///
+/// Writing is most efficient in slices of up to 1 MiB; what is written is on its way after `flush`. `shutdown` ends
+/// this side's bytes, the other side may go on. A stream whose peer loses this node's trust fails at once with
+/// [`io::ErrorKind::ConnectionAborted`].
+pub struct Stream {
+    carrier: Carrier,
+    peer: Peer,
+    path: PathInfo,
+    ticket: Ticket,
+    _place: Place<Party>,
+}
+
+impl Stream {
+    pub(super) fn new(carrier: Carrier, peer: Peer, path: PathInfo, ticket: Ticket, place: Place<Party>) -> Stream {
+        Stream { carrier, peer, path, ticket, _place: place }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// How the peer was reached when the stream was opened.
+    pub fn path(&self) -> PathInfo {
+        self.path
+    }
+
+    pub(super) fn carrier(&mut self) -> &mut Carrier {
+        &mut self.carrier
+    }
+
+    /// Turns the stream away before anybody used it.
+    pub(super) async fn refuse(self) {
+        self.carrier.refuse().await;
+    }
+
+    /// Fails where the stream has been cut.
+    fn check(&mut self) -> io::Result<()> {
+        if !self.ticket.cut().is_done() {
+            return Ok(());
+        }
+        self.carrier.abort();
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut: closed here, or trust withdrawn"))
+    }
+
+    /// What a call ends with: where the stream has been cut meanwhile, that is why. A call that waits is woken by
+    /// the switch, and looks once more, so that no cut goes unseen.
+    fn finish<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reading: bool,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match result {
+            Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.check().err().unwrap_or(error))),
+            Poll::Pending => {
+                let cut = self.ticket.cut();
+                let waker = if reading { &cut.reader } else { &cut.writer };
+                waker.register(cx.waker());
+                self.check()?;
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    /// Fills `buf` as far as there are bytes: TLS by itself would yield one record a call.
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check()?;
+        let before = buf.filled().len();
+        loop {
+            let filled = buf.filled().len();
+            let result = Pin::new(&mut this.carrier).poll_read(cx, buf);
+            let got = buf.filled().len();
+            match result {
+                Poll::Ready(Ok(())) if got > filled && buf.remaining() > 0 => {}
+                Poll::Pending | Poll::Ready(Err(_)) if got > before => return Poll::Ready(Ok(())),
+                result => return this.finish(cx, true, result),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check()?;
+        let result = Pin::new(&mut this.carrier).poll_write(cx, bytes);
+        this.finish(cx, false, result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check()?;
+        let result = Pin::new(&mut this.carrier).poll_write_vectored(cx, slices);
+        this.finish(cx, false, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.carrier.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.carrier).poll_flush(cx);
+        this.finish(cx, false, result)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.carrier).poll_shutdown(cx);
+        this.finish(cx, false, result)
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("peer", &self.peer).field("path", &self.path).finish_non_exhaustive()
+    }
+}
