@@ -6,6 +6,8 @@
 //! Invariants: opens no socket, starts no thread, reads no clock outside [`system`].
 
 mod chance;
+#[doc(hidden)]
+pub mod fuzz;
 mod machine;
 pub mod system;
 mod time;
