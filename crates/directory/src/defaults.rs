@@ -1,0 +1,65 @@
+//! Every number of the directory that somebody may want to look up, in one place.
+
+use kith_sansio::Span;
+
+/// Largest body of an announce in bytes; the largest JSON form of a record set.
+pub const MAX_BODY_BYTES: usize = kith_identity::record::MAX_JSON_BYTES;
+/// Largest single blob that a directory takes, in bytes.
+pub const MAX_BLOB_BYTES: usize = 4096;
+/// TLS and HTTP connections that a server keeps at once.
+pub const MAX_CONNECTIONS: usize = 1024;
+/// Connections that a server keeps at once from one source network (/24, /48).
+pub const MAX_CONNECTIONS_PER_NETWORK: usize = 256;
+/// Time for a TLS handshake.
+pub const HANDSHAKE: Span = Span::secs(10);
+/// Time for the head of a request, and for the pause between two requests.
+pub const IDLE: Span = Span::secs(15);
+/// Time for the body of a request.
+pub const BODY: Span = Span::secs(10);
+/// Longest life of one connection, whatever it does; a reader who never reads is gone after it.
+pub const CONNECTION_LIFE: Span = Span::secs(120);
+/// Time that connections get to finish when a server is stopped.
+pub const SHUTDOWN: Span = Span::secs(3);
+/// How often expired sets are swept out of the store.
+pub const SWEEP: Span = Span::secs(20);
+/// Rows that one sweep removes in one transaction.
+pub const SWEEP_ROWS: usize = 1000;
+/// Longest time in seconds for which an answer may be kept by resolvers and HTTP caches.
+pub const MAX_AGE_SECS: u64 = 60;
+/// Source networks and fingerprints that each limiter remembers.
+pub const LIMITER_ENTRIES: usize = 65_536;
+/// Verified sets that the embedded store keeps in memory.
+pub const STORE_CACHE_SETS: usize = 16_384;
+
+/// Largest DNS answer over UDP in bytes, which passes every path unfragmented (DNS flag day 2020).
+pub const MAX_UDP_BYTES: u16 = 1232;
+/// Largest DNS form of a set in bytes; a larger one is answered with `kithnet=https`.
+pub const MAX_DNS_FORM_BYTES: usize = 4096;
+
+/// Time that one lookup may take in all.
+pub const LOOKUP: Span = Span::secs(5);
+/// Time between the starts of two sources of a lookup.
+pub const STAGGER: Span = Span::millis(50);
+/// How long a lookup with a valid set waits for a newer one.
+pub const PREFER_NEWER: Span = Span::millis(50);
+/// Time for one DNS question to one resolver.
+pub const DNS_TRY: Span = Span::millis(1500);
+/// How often a resolver is asked over UDP.
+pub const DNS_TRIES: u32 = 2;
+/// Time for one HTTPS exchange with a directory, connecting included.
+pub const HTTPS: Span = Span::secs(5);
+/// Lookups that run at once in one client.
+pub const MAX_LOOKUPS: usize = 64;
+/// Sets that a client caches.
+pub const CACHE_SETS: usize = 4096;
+/// Fingerprints whose highest timestamp is remembered in memory.
+pub const REPLAY_ENTRIES: usize = 65_536;
+
+/// Time for one announce, as the announcer counts it.
+pub const ANNOUNCE: Span = Span::secs(15);
+/// First pause after a failed announce.
+pub const BACKOFF_FIRST: Span = Span::secs(1);
+/// Longest pause after failed announces.
+pub const BACKOFF_LAST: Span = Span::secs(300);
+/// Shortest time between two announces of one authority that somebody's wishes can cause.
+pub const ANNOUNCE_GAP: Span = Span::millis(200);

@@ -1,0 +1,213 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use hickory_proto::op::{Edns, Message, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, HINFO, NS, SOA, TXT};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use kith_identity::record::VerifiedRecordSet;
+use kith_identity::{Fingerprint, Reach};
+use kith_sansio::Timestamp;
+
+use super::{REDIRECT, Transport, Zone};
+use crate::defaults::{MAX_AGE_SECS, MAX_DNS_FORM_BYTES, MAX_UDP_BYTES};
+
+/// Seconds that a whole zone may change in at most once, as its serial number tells.
+const SERIAL_SECS: u64 = 10;
+
+/// A question about a node, to be answered once the store has been asked.
+#[derive(Debug)]
+pub struct Question {
+    reply: Reply,
+    fingerprint: Fingerprint,
+}
+
+impl Question {
+    pub(super) fn new(reply: Reply, fingerprint: Fingerprint) -> Self {
+        Question { reply, fingerprint }
+    }
+
+    /// Whose set is asked for.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// The answer from the store's set, which counts only while it is valid at `now`.
+    #[must_use]
+    pub fn answer(self, found: Option<&VerifiedRecordSet>, zone: &Zone, now: Timestamp) -> Vec<u8> {
+        match found.filter(|set| set.is_valid_at(now)) {
+            Some(set) => self.reply.node(set, zone, now),
+            None => self.reply.no_such_name(zone, now),
+        }
+    }
+
+    /// The answer where the store failed.
+    #[must_use]
+    pub fn fail(self) -> Vec<u8> {
+        self.reply.fail(ResponseCode::ServFail)
+    }
+}
+
+/// A reply in the making: the question as it was asked, and how long the answer may be.
+#[derive(Debug)]
+pub(super) struct Reply {
+    message: Message,
+    edns_version: u8,
+    limit: usize,
+}
+
+impl Reply {
+    /// The reply to `query`, which must hold exactly one question.
+    pub(super) fn to(query: Message, transport: Transport) -> Option<Reply> {
+        let asked = query.edns.as_ref().map_or(512, Edns::max_payload);
+        let limit = match transport {
+            Transport::Udp => usize::from(asked.clamp(512, MAX_UDP_BYTES)),
+            Transport::Tcp => usize::from(u16::MAX),
+        };
+        let edns_version = query.edns.as_ref().map_or(0, Edns::version);
+        let mut message = Message::response(query.metadata.id, OpCode::Query);
+        message.metadata = Metadata::response_from_request(&query.metadata);
+        if query.edns.is_some() {
+            let mut edns = Edns::new();
+            edns.set_max_payload(MAX_UDP_BYTES).set_version(0);
+            message.set_edns(edns);
+        }
+        let [question] = <[Query; 1]>::try_from(query.queries).ok()?;
+        message.add_query(question);
+        Some(Reply { message, edns_version, limit })
+    }
+
+    pub(super) fn edns_version(&self) -> u8 {
+        self.edns_version
+    }
+
+    // `to` put exactly one question there.
+    pub(super) fn name(&self) -> &Name {
+        self.message.queries[0].name()
+    }
+
+    pub(super) fn kind(&self) -> RecordType {
+        self.message.queries[0].query_type()
+    }
+
+    pub(super) fn class(&self) -> DNSClass {
+        self.message.queries[0].query_class()
+    }
+
+    pub(super) fn fail(mut self, code: ResponseCode) -> Vec<u8> {
+        self.message.metadata.response_code = code;
+        self.finish()
+    }
+
+    pub(super) fn apex(mut self, zone: &Zone, now: Timestamp) -> Vec<u8> {
+        let ttl = ttl_of(MAX_AGE_SECS);
+        let answer = match self.kind() {
+            RecordType::SOA => soa(zone, now, ttl),
+            RecordType::NS => RData::NS(NS(zone.name_server.clone())),
+            RecordType::ANY => minimal(),
+            _ => return self.no_data(zone, now),
+        };
+        self.add(ttl, answer);
+        self.authoritative()
+    }
+
+    pub(super) fn no_data(self, zone: &Zone, now: Timestamp) -> Vec<u8> {
+        self.negative(zone, now, MAX_AGE_SECS)
+    }
+
+    pub(super) fn no_such_name(mut self, zone: &Zone, now: Timestamp) -> Vec<u8> {
+        self.message.metadata.response_code = ResponseCode::NXDomain;
+        self.negative(zone, now, MAX_AGE_SECS)
+    }
+
+    fn negative(mut self, zone: &Zone, now: Timestamp, secs: u64) -> Vec<u8> {
+        let ttl = ttl_of(secs);
+        let record = Record::from_rdata(zone.apex.clone(), ttl, soa(zone, now, ttl));
+        self.message.add_authority(record);
+        self.authoritative()
+    }
+
+    /// A node with a set that is valid now.
+    fn node(mut self, set: &VerifiedRecordSet, zone: &Zone, now: Timestamp) -> Vec<u8> {
+        let remaining = set.expires().secs_since(now);
+        let ttl = ttl_of(remaining);
+        match self.kind() {
+            RecordType::TXT => self.texts(set, ttl),
+            RecordType::ANY => self.add(ttl, minimal()),
+            RecordType::A | RecordType::AAAA if zone.addresses => self.addresses(set, ttl),
+            _ => {}
+        }
+        if self.message.answers.is_empty() {
+            return self.negative(zone, now, remaining);
+        }
+        self.authoritative()
+    }
+
+    fn texts(&mut self, set: &VerifiedRecordSet, ttl: u32) {
+        let texts = set.to_txt();
+        // Owner (a pointer), type, class, ttl, length: 12 bytes of each record; 1 of each character string.
+        let form: usize = texts.iter().map(|text| 12 + text.len() + text.len().div_ceil(255)).sum();
+        if form > MAX_DNS_FORM_BYTES {
+            return self.add(ttl, RData::TXT(TXT::from_bytes(vec![REDIRECT])));
+        }
+        for text in &texts {
+            self.add(ttl, RData::TXT(TXT::from_bytes(text.chunks(255).collect())));
+        }
+    }
+
+    fn addresses(&mut self, set: &VerifiedRecordSet, ttl: u32) {
+        let addresses = set.addresses();
+        let global = addresses.iter().filter(|address| address.reach() == Reach::Global);
+        let hosts: BTreeSet<IpAddr> = global.map(|address| address.socket.ip()).collect();
+        for host in hosts {
+            match (self.kind(), host) {
+                (RecordType::A, IpAddr::V4(v4)) => self.add(ttl, RData::A(A(v4))),
+                (RecordType::AAAA, IpAddr::V6(v6)) => self.add(ttl, RData::AAAA(AAAA(v6))),
+                _ => {}
+            }
+        }
+    }
+
+    fn add(&mut self, ttl: u32, data: RData) {
+        let owner = self.name().clone();
+        self.message.add_answer(Record::from_rdata(owner, ttl, data));
+    }
+
+    fn authoritative(mut self) -> Vec<u8> {
+        self.message.metadata.authoritative = true;
+        self.finish()
+    }
+
+    /// The bytes; where they are too many, an empty answer that says so, and the client comes back over TCP.
+    fn finish(self) -> Vec<u8> {
+        match self.message.to_vec() {
+            Ok(bytes) if bytes.len() <= self.limit => bytes,
+            Ok(_) => self.message.truncate().to_vec().unwrap_or_default(),
+            Err(_) => bare(&header_of(&self.message), ResponseCode::ServFail),
+        }
+    }
+}
+
+fn header_of(message: &Message) -> [u8; 12] {
+    let [a, b] = message.metadata.id.to_be_bytes();
+    [a, b, u8::from(message.metadata.recursion_desired), 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// A header and nothing else, for a query that cannot be echoed: its id, opcode and RD.
+pub(super) fn bare(query: &[u8; 12], code: ResponseCode) -> Vec<u8> {
+    vec![query[0], query[1], 0x80 | query[2] & 0x79, code.low(), 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+fn ttl_of(remaining: u64) -> u32 {
+    u32::try_from(remaining.min(MAX_AGE_SECS)).unwrap_or(0)
+}
+
+/// What ANY gets: there is something, ask for it by type (RFC 8482 §4.2).
+fn minimal() -> RData {
+    RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()))
+}
+
+fn soa(zone: &Zone, now: Timestamp, minimum: u32) -> RData {
+    let serial = u32::try_from(now.0 / SERIAL_SECS % (1 << 32)).unwrap_or(0);
+    let (primary, responsible) = (zone.name_server.clone(), zone.hostmaster.clone());
+    RData::SOA(SOA::new(primary, responsible, serial, 60, 30, 86_400, minimum))
+}

@@ -1,0 +1,147 @@
+use hickory_proto::rr::Name;
+use kith_identity::{Authority, Fingerprint};
+
+/// Why there can be no zone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ZoneError {
+    /// The authority is an address; only names have a place in the DNS.
+    #[error("{0} is an address, and only a name can have a DNS zone")]
+    Address(Authority),
+    /// The name does not fit below `<32 hex>.<32 hex>.0a.`, or is no host name.
+    #[error("'{0}' is no name that a DNS zone can have")]
+    Name(String),
+}
+
+/// The zone `0a.HOST`.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    pub(super) apex: Name,
+    pub(super) name_server: Name,
+    pub(super) hostmaster: Name,
+    pub(super) addresses: bool,
+}
+
+/// Where a name lies, seen from the zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Outside,
+    Apex,
+    /// One well-formed label below the apex.
+    Half,
+    Node(Fingerprint),
+    Nowhere,
+}
+
+impl Zone {
+    /// The zone of `authority`; its port does not matter, and its host is the name server until
+    /// [`with_name_server`](Zone::with_name_server) names another.
+    pub fn new(authority: &Authority) -> Result<Zone, ZoneError> {
+        if !authority.is_name() {
+            return Err(ZoneError::Address(authority.clone()));
+        }
+        let wrong = || ZoneError::Name(authority.host().to_owned());
+        let host = name(authority.host())?;
+        let apex = host.prepend_label("0a").map_err(|_| wrong())?;
+        // The longest name of the zone must be a name too: 255 bytes in all (RFC 1035 §2.3.4).
+        let label = "0".repeat(32);
+        apex.prepend_label(&*label).and_then(|half| half.prepend_label(&*label)).map_err(|_| wrong())?;
+        let hostmaster = host.prepend_label("hostmaster").map_err(|_| wrong())?;
+        Ok(Zone { apex, name_server: host, hostmaster, addresses: false })
+    }
+
+    /// The same zone, served by `host`, which the operator delegates it to.
+    pub fn with_name_server(mut self, host: &str) -> Result<Zone, ZoneError> {
+        self.name_server = name(host)?;
+        Ok(self)
+    }
+
+    /// The same zone, with the global unicast addresses of each set as A and AAAA records, or without.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: bool) -> Zone {
+        self.addresses = addresses;
+        self
+    }
+
+    pub(super) fn place(&self, asked: &Name) -> Place {
+        if !self.apex.zone_of(asked) {
+            return Place::Outside;
+        }
+        let below = usize::from(asked.num_labels()).saturating_sub(usize::from(self.apex.num_labels()));
+        let mut labels = asked.iter();
+        let mut half = || labels.next().and_then(half_of);
+        match below {
+            0 => Place::Apex,
+            1 => half().map_or(Place::Nowhere, |_| Place::Half),
+            2 => match (half(), half()) {
+                (Some(first), Some(second)) => Place::Node(join(first, second)),
+                _ => Place::Nowhere,
+            },
+            _ => Place::Nowhere,
+        }
+    }
+}
+
+fn name(host: &str) -> Result<Name, ZoneError> {
+    let mut name = Name::from_ascii(host).map_err(|_| ZoneError::Name(host.to_owned()))?;
+    if name.is_root() {
+        return Err(ZoneError::Name(host.to_owned()));
+    }
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+/// Half a fingerprint out of 32 hexadecimal digits in either case.
+fn half_of(label: &[u8]) -> Option<[u8; 16]> {
+    let mut half = [0; 16];
+    if label.len() != 32 {
+        return None;
+    }
+    data_encoding::HEXLOWER_PERMISSIVE.decode_mut(label, &mut half).ok().map(|_| half)
+}
+
+fn join(first: [u8; 16], second: [u8; 16]) -> Fingerprint {
+    let mut whole = [0; 32];
+    whole[..16].copy_from_slice(&first);
+    whole[16..].copy_from_slice(&second);
+    Fingerprint::from_bytes(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Place {
+        let zone = Zone::new(&"example.org:8443".parse().unwrap()).unwrap();
+        let mut name = Name::from_ascii(text).unwrap();
+        name.set_fqdn(true);
+        zone.place(&name)
+    }
+
+    #[test]
+    fn names_have_their_place_whatever_their_case() {
+        let (a, b) = ("935298155241920636698227595A9242", "2383f81e597a0ed88f651a0698036816");
+        let zero = "k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY".parse().unwrap();
+        assert_eq!(place(&format!("{a}.{b}.0a.example.org")), Place::Node(zero));
+        assert_eq!(place(&format!("{a}.{b}.0A.EXAMPLE.oRg")), Place::Node(zero));
+        assert_eq!(place("0a.example.org"), Place::Apex);
+        assert_eq!(place(&format!("{b}.0a.example.org")), Place::Half);
+        assert_eq!(place(&format!("{}.0a.example.org", &b[1..])), Place::Nowhere);
+        assert_eq!(place(&format!("{}g.0a.example.org", &b[1..])), Place::Nowhere);
+        assert_eq!(place(&format!("x.{a}.{b}.0a.example.org")), Place::Nowhere);
+        assert_eq!(place(&format!("{a}.x.0a.example.org")), Place::Nowhere);
+        for outside in ["example.org", "0b.example.org", "x0a.example.org", "0a.example.com", "."] {
+            assert_eq!(place(outside), Place::Outside, "{outside}");
+        }
+    }
+
+    #[test]
+    fn only_names_that_fit_have_a_zone() {
+        assert!(matches!(Zone::new(&"192.0.2.1".parse().unwrap()), Err(ZoneError::Address(_))));
+        let long = ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join(".");
+        assert!(Zone::new(&long.parse().unwrap()).is_ok());
+        if let Ok(too_long) = format!("{long}.dddddd").parse() {
+            assert!(matches!(Zone::new(&too_long), Err(ZoneError::Name(_))));
+        }
+    }
+}

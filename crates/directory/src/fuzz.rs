@@ -1,0 +1,80 @@
+//! What fuzzing and the property tests feed with arbitrary bytes. Nothing here may panic but an assertion.
+
+#![expect(clippy::expect_used, reason = "a failed expectation is what a fuzzer looks for")]
+
+use hickory_proto::op::{Message, MessageType};
+use kith_identity::Identity;
+use kith_identity::record::{Draft, VerifiedRecordSet};
+use kith_sansio::{SeededRng, Timestamp};
+
+use crate::announce::{Announce, Complaint, Limits, admit};
+use crate::defaults::MAX_UDP_BYTES;
+use crate::dns::ask::Ask;
+use crate::dns::{Transport, Zone, answer};
+
+const NOW: Timestamp = Timestamp(1_800_000_000);
+
+fn somebody() -> Identity {
+    Identity::generate(&mut SeededRng::new(7))
+}
+
+/// A set that fits into one UDP answer for small `blob_bytes`, needs TCP for more, and HTTPS for most.
+fn some_set(blob_bytes: usize) -> VerifiedRecordSet {
+    let draft = Draft { blobs: vec![vec![1; blob_bytes]], ..Draft::default() };
+    draft.sign(&somebody(), NOW).expect("a small draft makes a set")
+}
+
+/// A query of any bytes gets silence or one well-formed answer of bounded size with the same id.
+pub fn fuzz_dns_query(data: &[u8]) {
+    let zone = Zone::new(&"example.org".parse().expect("an authority")).expect("a zone");
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let blob_bytes = data.len() * 37 % 5000;
+        let Some(reply) = answer(data, transport, &zone, NOW, |_| Some(some_set(blob_bytes))) else {
+            continue;
+        };
+        let limit =
+            if transport == Transport::Udp { usize::from(MAX_UDP_BYTES) } else { usize::from(u16::MAX) };
+        assert!(reply.len() <= limit, "{} bytes", reply.len());
+        assert_eq!(reply.get(..2), data.get(..2));
+        let message = Message::from_vec(&reply).expect("our answers can be read");
+        assert_eq!(message.metadata.message_type, MessageType::Response);
+        assert!(answer(&reply, transport, &zone, NOW, |_| None).is_none(), "an answer to an answer");
+    }
+}
+
+/// Whatever a resolver sends is understood or ignored.
+pub fn fuzz_dns_answer(data: &[u8]) {
+    let id = data.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+    let name = format!("{0}.{0}.0a.example.org", "0".repeat(32));
+    let ask = Ask::new(id, &name).expect("a name");
+    let _ = ask.hear(data);
+    // The same bytes behind a header and a question that pass.
+    let mut answer = ask.to_bytes();
+    answer.truncate(answer.len() - 11);
+    answer[2] |= 0x80;
+    answer[6..12].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
+    answer.extend_from_slice(data);
+    let _ = ask.hear(&answer);
+}
+
+/// An announce of any bytes is refused with a status of the design, or is a valid set of that node.
+pub fn fuzz_announce_body(data: &[u8]) {
+    let somebody = somebody();
+    let named = somebody.fingerprint();
+    let request = Announce { client_key: Some(somebody.public()), named: &named, body: data };
+    match admit(NOW, &request, &Limits::default(), None) {
+        Ok(set) => assert!(set.is_valid_at(NOW) && set.fingerprint() == named),
+        Err(refusal) => {
+            assert!(matches!(refusal.status(), 413 | 422));
+            let complaint = Complaint::from_json(&refusal.to_json()).expect("our refusals can be read");
+            assert!(!complaint.error.is_empty() && !complaint.hint.is_empty());
+        }
+    }
+}
+
+/// Whatever a directory complains about can be shown on a terminal.
+pub fn fuzz_http_error(data: &[u8]) {
+    let Some(complaint) = Complaint::from_json(data) else { return };
+    assert!(!complaint.error.chars().chain(complaint.hint.chars()).any(char::is_control));
+    assert_eq!(Complaint::from_json(&complaint.to_json()), Some(complaint));
+}

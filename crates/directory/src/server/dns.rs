@@ -1,0 +1,111 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use kith_sansio::system;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::shared::{Shared, count};
+use crate::dns::{self, Step, Transport, Zone};
+
+/// Tasks that answer from one socket, so that one slow read of the store holds up nobody else.
+const UDP_TASKS: usize = 4;
+/// Largest packet that is received whole; queries are far smaller, and a longer one is refused in any case.
+const MAX_PACKET_BYTES: usize = 2048;
+
+/// Starts serving the zone from one address.
+pub(super) fn spawn(
+    shared: &Arc<Shared>,
+    socket: &Arc<UdpSocket>,
+    listener: TcpListener,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    for _ in 0..UDP_TASKS {
+        let (shared, socket, stop) = (Arc::clone(shared), Arc::clone(socket), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = serve_udp(&shared, &socket) => {}
+            }
+        });
+    }
+    tasks.spawn(serve_tcp(Arc::clone(shared), listener, stop.clone(), tasks.clone()));
+}
+
+async fn serve_udp(shared: &Shared, socket: &UdpSocket) {
+    let mut packet = [0; MAX_PACKET_BYTES];
+    loop {
+        let (length, source) = match socket.recv_from(&mut packet).await {
+            Ok(received) => received,
+            Err(error) => {
+                // Errors here are news about packets sent before; the socket itself goes on.
+                tracing::trace!(%error, "cannot receive a packet");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        if let Some(answer) = answer(shared, &packet[..length], Transport::Udp).await {
+            // Whoever asked asks again.
+            let _ = socket.send_to(&answer, source).await;
+        }
+    }
+}
+
+async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, tasks: TaskTracker) {
+    loop {
+        let (stream, _, place) = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = shared.dns_connections.accept(&listener) => accepted,
+        };
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        tasks.spawn(async move {
+            let life = Duration::from(shared.config.connections.life);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = tokio::time::timeout(life, converse(&shared, stream)) => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Answers the queries of one connection in turn, each after its length (RFC 1035 §4.2.2).
+async fn converse(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
+    let idle = Duration::from(shared.config.connections.idle);
+    let mut query = Vec::new();
+    loop {
+        let length = tokio::time::timeout(idle, stream.read_u16()).await??;
+        query.resize(usize::from(length), 0);
+        tokio::time::timeout(idle, stream.read_exact(&mut query)).await??;
+        let Some(answer) = answer(shared, &query, Transport::Tcp).await else { return Ok(()) };
+        let length = u16::try_from(answer.len()).map_err(|_| std::io::ErrorKind::InvalidData)?;
+        let framed = [&length.to_be_bytes(), answer.as_slice()].concat();
+        tokio::time::timeout(idle, stream.write_all(&framed)).await??;
+    }
+}
+
+async fn answer(shared: &Shared, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    // There is always a zone where DNS is listened for.
+    let zone = shared.zone.as_ref()?;
+    count(&shared.counters.dns_queries);
+    let now = system::utc();
+    match dns::read(query, transport, zone, now) {
+        Step::Silence => None,
+        Step::Reply(bytes) => Some(bytes),
+        Step::Lookup(question) => Some(look_up(shared, question, zone).await),
+    }
+}
+
+async fn look_up(shared: &Shared, question: dns::Question, zone: &Zone) -> Vec<u8> {
+    let now = system::utc();
+    match shared.store.lookup(now, question.fingerprint()).await {
+        Ok(found) => question.answer(found.as_ref(), zone, now),
+        Err(error) => {
+            tracing::error!(%error, "the store failed");
+            question.fail()
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Where a directory keeps its sets: a trait, and the embedded store behind it.
+
+mod embedded;
+
+use std::pin::Pin;
+
+use kith_identity::Fingerprint;
+use kith_identity::record::VerifiedRecordSet;
+use kith_sansio::Timestamp;
+
+pub use self::embedded::RedbStore;
+
+/// A future that a trait can give out.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What became of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// There was no valid set of this fingerprint.
+    Created,
+    /// It took the place of an older one.
+    Replaced,
+    /// It is there already.
+    Repeated,
+    /// A newer one, or another one of the same time, was seen; nothing was changed.
+    NotNewer,
+}
+
+/// Why a store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The embedded database failed.
+    #[error(transparent)]
+    Database(#[from] kith_store::StoreError),
+    /// A set came out of the store that is not what was put into it.
+    #[error("the stored set of {0} is damaged")]
+    Damaged(Fingerprint),
+    /// The store was stopped.
+    #[error("the directory's store was stopped")]
+    Stopped,
+}
+
+/// The sets of a zone, and the memory of the newest set of each node until its timestamp + 86 460 s.
+///
+/// Every implementation is atomic and durable: what is acknowledged survives a crash in the next instruction.
+pub trait Store: Send + Sync + 'static {
+    /// Takes in a set that is valid at `now`, unless the replay rule forbids it; durable when it returns.
+    fn announce(&self, now: Timestamp, set: VerifiedRecordSet) -> BoxFuture<'_, Result<Stored, StoreError>>;
+
+    /// The set of `fingerprint` that is valid at `now`.
+    fn lookup<'a>(
+        &'a self,
+        now: Timestamp,
+        fingerprint: &'a Fingerprint,
+    ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>>;
+
+    /// Removes up to `limit` sets and memories whose time is over at `now`; says how many it removed.
+    fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+}

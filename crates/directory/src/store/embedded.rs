@@ -1,0 +1,193 @@
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kith_identity::Fingerprint;
+use kith_identity::record::{RecordSet, VerifiedRecordSet};
+use kith_sansio::Timestamp;
+use kith_sansio::wire::{Reader, WireError, Writer};
+use kith_store::{Committer, Database, StoreError as DatabaseError, Table, WriteRows};
+use tokio::sync::oneshot;
+
+use super::{BoxFuture, Store, StoreError, Stored};
+use crate::defaults::STORE_CACHE_SETS;
+use crate::generations::Generations;
+use crate::replay::{Seen, Verdict};
+
+/// Fingerprint → binary form of the set.
+const SETS: Table = Table("directory-sets");
+/// Fingerprint → u64 timestamp ‖ u64 end ‖ digest, of the newest set that was seen.
+const SEEN: Table = Table("directory-seen");
+/// u64 time ‖ fingerprint ‖ what → nothing: what is to be removed when.
+const DUE: Table = Table("directory-due");
+
+/// The embedded store. Announces of many connections share one durable transaction.
+///
+/// Looking up reads the database on the calling task: microseconds, and sets that were asked for before come
+/// out of memory without a second look at their signature.
+pub struct RedbStore {
+    database: Database,
+    committer: Committer,
+    recent: Recent,
+}
+
+#[derive(Clone)]
+struct Recent(Arc<Mutex<Generations<Fingerprint, VerifiedRecordSet>>>);
+
+/// What is remembered of the newest set.
+struct Newest {
+    seen: Seen,
+    expires: Timestamp,
+}
+
+#[derive(Clone, Copy)]
+enum Due {
+    Expire = 0,
+    Forget = 1,
+}
+
+impl RedbStore {
+    /// The store in `database`, which may hold other tables too.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        let committer = Committer::start(database.clone());
+        let recent = Recent(Arc::new(Mutex::new(Generations::new(STORE_CACHE_SETS))));
+        RedbStore { database, committer, recent }
+    }
+
+    fn read(
+        &self,
+        now: Timestamp,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<VerifiedRecordSet>, StoreError> {
+        if let Some(set) = self.recent.get(fingerprint) {
+            return Ok(Some(set).filter(|set| set.is_valid_at(now)));
+        }
+        let row = self.database.read(|rows| rows.row(SETS, fingerprint.as_bytes()))?;
+        let Some(bytes) = row else { return Ok(None) };
+        let set = RecordSet::from_bytes(&bytes)
+            .ok()
+            .and_then(|set| set.verify_stale(fingerprint, now).ok())
+            .ok_or(StoreError::Damaged(*fingerprint))?;
+        self.recent.put(&set);
+        Ok(Some(set).filter(|set| set.is_valid_at(now)))
+    }
+}
+
+impl Store for RedbStore {
+    fn announce(&self, now: Timestamp, set: VerifiedRecordSet) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        let (sender, receiver) = oneshot::channel();
+        let (recent, fresh) = (self.recent.clone(), set.clone());
+        self.committer.submit(
+            move |rows| put(rows, now, &set),
+            move |result| {
+                if matches!(result, Ok(Stored::Created | Stored::Replaced)) {
+                    recent.put(&fresh);
+                }
+                // Whoever asked may be gone; the set is stored all the same.
+                let _ = sender.send(result);
+            },
+        );
+        Box::pin(async move { Ok(receiver.await.map_err(|_| StoreError::Stopped)??) })
+    }
+
+    fn lookup<'a>(
+        &'a self,
+        now: Timestamp,
+        fingerprint: &'a Fingerprint,
+    ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>> {
+        Box::pin(std::future::ready(self.read(now, fingerprint)))
+    }
+
+    fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.committer.submit(
+            move |rows| sweep(rows, now, limit),
+            move |result| {
+                let _ = sender.send(result);
+            },
+        );
+        Box::pin(async move { Ok(receiver.await.map_err(|_| StoreError::Stopped)??) })
+    }
+}
+
+impl Recent {
+    fn sets(&self) -> MutexGuard<'_, Generations<Fingerprint, VerifiedRecordSet>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, fingerprint: &Fingerprint) -> Option<VerifiedRecordSet> {
+        self.sets().peek(fingerprint).cloned()
+    }
+
+    /// Never puts an older set over a newer one: a reader may come late with what it read.
+    fn put(&self, set: &VerifiedRecordSet) {
+        let mut sets = self.sets();
+        let newer = sets.peek(&set.fingerprint()).is_some_and(|known| known.timestamp() > set.timestamp());
+        if !newer {
+            sets.put(set.fingerprint(), set.clone());
+        }
+    }
+}
+
+fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<Stored, DatabaseError> {
+    let fingerprint = set.fingerprint();
+    let key = fingerprint.as_bytes();
+    // A row of another length can only be damage; the set that comes now takes its place.
+    let before = rows.row(SEEN, key)?.and_then(|row| Newest::from_row(&row).ok());
+    let newest = Newest { seen: Seen::of(set), expires: set.expires() };
+    match newest.seen.judge(now, before.as_ref().map(|newest| newest.seen)) {
+        Verdict::Older | Verdict::Different => return Ok(Stored::NotNewer),
+        Verdict::Repeat => return Ok(Stored::Repeated),
+        Verdict::Newer => {}
+    }
+    if let Some(before) = &before {
+        rows.remove(DUE, &due_key(before.expires, key, Due::Expire))?;
+        rows.remove(DUE, &due_key(before.seen.forget_at(), key, Due::Forget))?;
+    }
+    rows.put(DUE, &due_key(newest.expires, key, Due::Expire), &[])?;
+    rows.put(DUE, &due_key(newest.seen.forget_at(), key, Due::Forget), &[])?;
+    rows.put(SEEN, key, &newest.to_row())?;
+    rows.put(SETS, key, &set.to_bytes())?;
+    let was_valid = before.is_some_and(|before| now < before.expires);
+    Ok(if was_valid { Stored::Replaced } else { Stored::Created })
+}
+
+fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<usize, DatabaseError> {
+    let mut due = Vec::new();
+    rows.scan(DUE, &[], |key, _| {
+        let over = key.first_chunk().is_some_and(|time| u64::from_be_bytes(*time) <= now.0);
+        if !over || due.len() >= limit {
+            return ControlFlow::Break(());
+        }
+        due.push(key.to_vec());
+        ControlFlow::Continue(())
+    })?;
+    for key in &due {
+        rows.remove(DUE, key)?;
+        let table = if key.last() == Some(&(Due::Forget as u8)) { SEEN } else { SETS };
+        rows.remove(table, key.get(8..40).unwrap_or_default())?;
+    }
+    Ok(due.len())
+}
+
+fn due_key(at: Timestamp, fingerprint: &[u8; 32], due: Due) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u64(at.0).bytes(fingerprint).u8(due as u8);
+    writer.finish()
+}
+
+impl Newest {
+    fn to_row(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u64(self.seen.timestamp.0).u64(self.expires.0).bytes(&self.seen.digest);
+        writer.finish()
+    }
+
+    fn from_row(row: &[u8]) -> Result<Newest, WireError> {
+        let mut reader = Reader::new(row);
+        let (timestamp, expires) = (Timestamp(reader.u64()?), Timestamp(reader.u64()?));
+        let digest = reader.array()?;
+        reader.finish()?;
+        Ok(Newest { seen: Seen { timestamp, digest }, expires })
+    }
+}
