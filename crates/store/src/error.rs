@@ -278,3 +278,37 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_becomes_a_sentence_with_a_hint() {
+        let path = Path::new("/home/u/node.redb");
+        for (kind, home, store) in [
+            (
+                io::ErrorKind::PermissionDenied,
+                "no permission to write /home/u/node.redb",
+                "no permission to write the database /home/u/node.redb",
+            ),
+            (
+                io::ErrorKind::ReadOnlyFilesystem,
+                "cannot write /home/u/node.redb: the disk is read-only",
+                "cannot write the database /home/u/node.redb: the disk is read-only",
+            ),
+            (
+                io::ErrorKind::StorageFull,
+                "cannot write /home/u/node.redb: the disk is full",
+                "cannot write the database /home/u/node.redb: the disk is full",
+            ),
+        ] {
+            let told = HomeError::io("write", path, kind.into());
+            assert_eq!(told.to_string(), home);
+            assert!(told.hint().is_some());
+            let told = StoreError::io("write", path, kind.into());
+            assert_eq!(told.to_string(), store);
+            assert!(told.hint().is_some());
+        }
+    }
+}
