@@ -164,8 +164,10 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
         [0, 0, 0, 0, 0, 0, _, _] => Reach::Never,
         [0xff00..=0xffff, ..] => Reach::Never,
         [0xfe80..=0xfebf, ..] => Reach::LinkLocal,
-        // Unique local (RFC 4193) and the site-local range before it.
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Reach::Private,
+        // Discard-only (RFC 6666).
+        [0x100, 0, 0, 0, ..] => Reach::Never,
+        // Unique local (RFC 4193), the site-local range before it, and local translation (RFC 8215).
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..] => Reach::Private,
         _ => Reach::Global,
     }
 }

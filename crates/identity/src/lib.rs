@@ -6,6 +6,19 @@
 //!
 //! Invariants: opens no socket, reads no clock, no file and no environment; time and chance are arguments.
 //! Whatever comes from outside is bounded before memory is taken for it, and nothing panics on it.
+//!
+//! ```
+//! use kith_identity::{Identity, record::{Draft, RecordSet}};
+//! use kith_sansio::system;
+//!
+//! let me = Identity::generate(&mut system::OsRng);
+//! let draft = Draft { addresses: vec!["quic://192.0.2.1:4433".parse()?], ..Draft::default() };
+//! let json = draft.sign(&me, system::utc())?.to_json();
+//!
+//! let set = RecordSet::from_json(&json)?.verify(&me.fingerprint(), system::utc())?;
+//! assert_eq!(set.addresses(), draft.addresses);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod address;
 mod authority;

@@ -39,3 +39,26 @@ macro_rules! serde_by_text {
     )+};
 }
 pub(crate) use serde_by_text;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_one_form() {
+        assert_eq!(decimal("0", 0), Some(0));
+        assert_eq!(decimal("18446744073709551615", u64::MAX), Some(u64::MAX));
+        for wrong in
+            ["", "00", "01", "-0", "+1", "1 ", "1_0", "١", "18446744073709551616", "1000000000000000000000"]
+        {
+            assert_eq!(decimal(wrong, u64::MAX), None, "{wrong}");
+        }
+        assert_eq!(decimal("11", 10), None);
+    }
+
+    #[test]
+    fn quotes_are_short_and_cannot_write_to_a_terminal() {
+        assert_eq!(quote("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(quote(&"x".repeat(100)), format!("{}…", "x".repeat(80)));
+    }
+}

@@ -23,7 +23,7 @@ fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, TlsError> {
     Ok(PublicKey::from_spki(parsed.tbs_certificate.subject_pki.raw)?)
 }
 
-fn refused(error: TlsError) -> Error {
+fn refused(error: &TlsError) -> Error {
     Error::InvalidCertificate(match error {
         TlsError::BadCertificate => CertificateError::BadEncoding,
         _ => CertificateError::ApplicationVerificationFailure,
@@ -39,7 +39,7 @@ pub(super) struct Possession {
 
 impl Possession {
     fn certificate(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
-        let key = key_of(certificate).map_err(refused)?;
+        let key = key_of(certificate).map_err(|error| refused(&error))?;
         match self.pin {
             Some(pin) if pin != key.fingerprint() => {
                 Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
@@ -57,7 +57,7 @@ fn signature(
     if signed.scheme != SignatureScheme::ED25519 {
         return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
     }
-    let key = key_of(certificate).map_err(refused)?;
+    let key = key_of(certificate).map_err(|error| refused(&error))?;
     key.verify(message, signed.signature())
         .map_err(|_| Error::InvalidCertificate(CertificateError::BadSignature))?;
     Ok(HandshakeSignatureValid::assertion())

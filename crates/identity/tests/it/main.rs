@@ -1,0 +1,11 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+//! The public behaviour of `kith-identity`.
+
+mod codecs;
+mod contacts;
+mod keys;
+mod names;
+mod sets;
+mod support;
+mod tls;
+mod verification;
