@@ -144,6 +144,8 @@ struct Current {
     size: u64,
     groups: u32,
     next: u32,
+    /// Bytes that were there before.
+    present: u64,
     root: Root,
     /// It failed on this side; the sender does not know and goes on.
     failed: bool,
@@ -161,6 +163,8 @@ pub struct Receiver {
     cursor: u32,
     current: Option<Current>,
     received: Received,
+    /// Bytes that the sender was told it need not send.
+    resumed: u64,
     outputs: VecDeque<Output>,
 }
 
@@ -177,6 +181,7 @@ impl Receiver {
             cursor: 0,
             current: None,
             received: Received::default(),
+            resumed: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -189,7 +194,7 @@ impl Receiver {
 
     /// Bytes that need not be sent.
     pub fn resumed_bytes(&self) -> u64 {
-        self.received.resumed
+        self.resumed
     }
 
     /// Files dealt with.
@@ -312,6 +317,7 @@ impl Receiver {
             self.received.files += 1;
             self.received.bytes += size;
             self.received.resumed += size;
+            self.resumed += size;
             self.outputs.push_back(if have.whole {
                 Output::Keep { index }
             } else {
@@ -319,6 +325,7 @@ impl Receiver {
             });
         } else if !have.whole {
             let first = root.groups();
+            self.resumed += u64::from(first) * GROUP_BYTES as u64;
             self.starts.insert(index, Start { first, root });
         } else if !self.overwrite {
             self.skip(index);
@@ -374,7 +381,9 @@ impl Receiver {
         let size = self.offer.size(index).unwrap_or(0);
         let groups = self.offer.groups(index).unwrap_or(0);
         self.cursor = index + 1;
-        self.current = Some(Current { index, size, groups, next: first, root: start.root, failed: false });
+        let present = size.min(u64::from(first) * GROUP_BYTES as u64);
+        self.current =
+            Some(Current { index, size, groups, next: first, present, root: start.root, failed: false });
         self.outputs.push_back(Output::Open { index, first });
         Ok(())
     }
@@ -410,6 +419,7 @@ impl Receiver {
         if !current.failed {
             self.received.files += 1;
             self.received.bytes += current.size;
+            self.received.resumed += current.present;
             self.outputs.push_back(Output::Commit { index: current.index });
         }
         Ok(())

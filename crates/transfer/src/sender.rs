@@ -53,9 +53,16 @@ pub enum Output {
 #[derive(Debug)]
 enum State {
     Idle,
-    Offering,
-    Waiting { since: Time },
-    Proving,
+    /// The answer may come before the shell tells that the offer is out, and waits for that.
+    Offering {
+        accepted: bool,
+    },
+    Waiting {
+        since: Time,
+    },
+    Proving {
+        started: bool,
+    },
     Starting,
     Streaming,
     Ending,
@@ -95,15 +102,21 @@ impl Sender {
     }
 
     fn frame(&mut self, frame: Frame) -> Result<(), SendError> {
-        match (&self.state, frame) {
+        use State::{Offering, Proving, Starting, Waiting};
+        match (&mut self.state, frame) {
             (_, Frame::Abort(reason)) => return Err(SendError::Aborted(reason)),
-            (State::Waiting { .. } | State::Offering, Frame::Refuse(reason)) => {
+            (Waiting { .. } | Offering { accepted: false }, Frame::Refuse(reason)) => {
                 return Err(SendError::Refused(reason));
             }
-            (State::Waiting { .. }, Frame::Have(list)) => self.have(&list)?,
-            (State::Waiting { .. }, Frame::Accept) => self.accepted()?,
-            (State::Waiting { .. } | State::Starting, Frame::Resume(list)) => self.resume(&list)?,
-            (State::Starting, Frame::Start) => self.stream()?,
+            (Waiting { .. } | Offering { accepted: false }, Frame::Have(list)) => self.have(&list)?,
+            (
+                Waiting { .. } | Offering { accepted: false } | Starting | Proving { started: false },
+                Frame::Resume(list),
+            ) => self.resume(&list)?,
+            (Offering { accepted: answered @ false }, Frame::Accept)
+            | (Proving { started: answered @ false }, Frame::Start) => *answered = true,
+            (Waiting { .. }, Frame::Accept) => self.accepted()?,
+            (Starting, Frame::Start) => self.stream()?,
             (State::Ending, Frame::Received(received)) => {
                 let summary = self.account(&received)?;
                 self.finish(Ok(summary));
@@ -131,7 +144,7 @@ impl Sender {
         if self.haves.is_empty() {
             return self.stream();
         }
-        self.state = State::Proving;
+        self.state = State::Proving { started: false };
         self.outputs.push_back(Output::Run(Job::Prove(std::mem::take(&mut self.haves))));
         Ok(())
     }
@@ -195,16 +208,19 @@ impl Sender {
         self.outputs.push_back(Output::Finished(result));
     }
 
-    fn job_done(&mut self, now: Now) {
+    fn job_done(&mut self, now: Now) -> Result<(), Violation> {
         match self.state {
-            State::Offering => self.state = State::Waiting { since: now.time },
-            State::Proving => self.state = State::Starting,
+            State::Offering { accepted: true } => self.accepted()?,
+            State::Offering { accepted: false } => self.state = State::Waiting { since: now.time },
+            State::Proving { started: true } => self.stream()?,
+            State::Proving { started: false } => self.state = State::Starting,
             State::Streaming => {
                 self.state = State::Ending;
                 self.outputs.push_back(Output::Send(Frame::Done));
             }
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -223,7 +239,11 @@ impl Machine for Sender {
                 }
             }
             Input::Bad(violation) => self.finish(Err(violation.into())),
-            Input::JobDone => self.job_done(now),
+            Input::JobDone => {
+                if let Err(violation) = self.job_done(now) {
+                    self.finish(Err(violation.into()));
+                }
+            }
             Input::Lost(source) => self.finish(Err(SendError::ConnectionLost { source })),
             Input::Cancel(reason) => {
                 self.finish(Err(SendError::Cancelled));
@@ -240,7 +260,7 @@ impl Machine for Sender {
     fn handle_timeout(&mut self, now: Now, _rng: &mut dyn Rng) {
         match self.state {
             State::Idle => {
-                self.state = State::Offering;
+                self.state = State::Offering { accepted: false };
                 self.outputs.push_back(Output::Run(Job::Offer));
             }
             State::Waiting { since } if now.time >= since + self.accept_within => {

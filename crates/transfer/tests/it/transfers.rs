@@ -1,0 +1,445 @@
+//! Whole transfers between real folders.
+
+use std::path::{Path, PathBuf};
+
+use kith_transfer::{
+    AbortReason, Fault, Offer, ReadError, Reason, ReceiveError, Refusal, SendError, Target, find_partial,
+};
+use proptest::prelude::*;
+
+use crate::support::*;
+
+fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let (from, to) = (root.path().join("from"), root.path().join("to"));
+    std::fs::create_dir(&from).unwrap();
+    std::fs::create_dir(&to).unwrap();
+    (root, from, to)
+}
+
+/// Gives back rights that a test took away, so that its folder can be removed.
+struct Unlock(PathBuf);
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        let _may_be_gone =
+            std::fs::set_permissions(&self.0, std::os::unix::fs::PermissionsExt::from_mode(0o755));
+    }
+}
+
+#[test]
+fn a_folder_arrives_identical() {
+    let (_root, from, to) = folders();
+    let top = holiday(&from);
+    let _unlock = [Unlock(top.join("deep/er")), Unlock(to.join("holiday/deep/er"))];
+    let (sent, received, _) = transfer(&[top.clone()], &into(&to), 1, None);
+    let (sent, received) = (sent.unwrap(), received.unwrap());
+    assert_eq!(sent, received);
+    assert_eq!((received.failures, received.resumed_bytes, received.files), (0, 0, 57));
+    assert_eq!(snapshot(&to.join("holiday")), snapshot(&top));
+    assert_eq!(names(&to), ["holiday"]);
+}
+
+#[test]
+fn what_is_there_already_is_not_sent_again() {
+    let (_root, from, to) = folders();
+    let top = holiday(&from);
+    let _unlock = [Unlock(top.join("deep/er")), Unlock(to.join("holiday/deep/er"))];
+    transfer(&[top.clone()], &into(&to), 1, None).1.unwrap();
+    let (sent, received, written) = transfer(&[top.clone()], &into(&to), 2, None);
+    let received = received.unwrap();
+    assert_eq!(sent.unwrap(), received);
+    assert_eq!((received.failures, received.files), (0, 57));
+    assert_eq!(received.resumed_bytes, received.bytes);
+    assert!(written < 20_000, "{written} bytes for nothing");
+    assert_eq!(snapshot(&to.join("holiday")), snapshot(&top));
+}
+
+#[test]
+fn single_files_and_several_paths_arrive() {
+    let (_root, from, to) = folders();
+    std::fs::create_dir(from.join("b")).unwrap();
+    std::fs::write(from.join("a"), b"a").unwrap();
+    std::fs::write(from.join("b/c"), b"c").unwrap();
+    let paths = [from.join("a"), from.join("b/"), from.join("b/c")];
+    let (sent, received, _) = transfer(&paths, &into(&to.join("made/for/it")), 1, None);
+    assert_eq!(sent.unwrap().files, 3);
+    assert_eq!(received.unwrap().bytes, 3);
+    assert_eq!(names(&to.join("made/for/it")), ["a", "b", "c"]);
+}
+
+#[test]
+fn paths_that_cannot_be_offered_are_told() {
+    let (_root, from, to) = folders();
+    std::fs::write(from.join("a"), b"").unwrap();
+    std::fs::write(to.join("a"), b"").unwrap();
+    let offer = |paths: &[PathBuf]| Offer::from_paths(paths).unwrap_err();
+    assert!(matches!(offer(&[]), ReadError::NoPaths));
+    assert!(matches!(offer(&["/".into()]), ReadError::NoName { .. }));
+    assert!(matches!(offer(&[from.join("a"), to.join("a")]), ReadError::SameName { .. }));
+    assert!(matches!(offer(&[from.join("b")]), ReadError::Io { .. }));
+    assert!(matches!(offer(&["/dev/null".into()]), ReadError::Special { .. }));
+}
+
+#[test]
+fn special_files_are_left_out_and_told() {
+    let (_root, from, to) = folders();
+    let pipe = from.join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let offer = Offer::from_paths(&[from]).unwrap();
+    assert_eq!(offer.skipped()[0].path, pipe);
+    let (sent, ..) = run(transfer_offer(&offer, &into(&to), 1, None));
+    assert_eq!(sent.unwrap().failures, 0);
+    assert!(names(&to.join("from")).is_empty());
+}
+
+#[test]
+fn a_different_file_is_not_replaced_unless_asked() {
+    let (_root, from, to) = folders();
+    for (name, old, new) in
+        [("a", "same size", "SAME SIZE"), ("b", "short", "much longer"), ("c", "equal", "equal")]
+    {
+        std::fs::write(from.join(name), new).unwrap();
+        std::fs::create_dir_all(to.join("from")).unwrap();
+        std::fs::write(to.join("from").join(name), old).unwrap();
+    }
+    let (sent, received, _) = transfer(&[from.clone()], &into(&to), 1, None);
+    let received = received.unwrap();
+    assert_eq!(sent.unwrap(), received);
+    let failed: Vec<_> = received.failed.iter().map(|f| (f.path.to_str().unwrap(), f.reason)).collect();
+    let mut sorted = failed.clone();
+    sorted.sort_by_key(|(path, _)| path.to_string());
+    assert_eq!(sorted, [("from/a", Reason::Exists), ("from/b", Reason::Exists)]);
+    assert_eq!((received.files, received.failures, received.resumed_bytes), (1, 2, 5));
+    assert_eq!(std::fs::read(to.join("from/a")).unwrap(), b"same size");
+
+    let target = Target { overwrite: true, ..into(&to) };
+    assert_eq!(transfer(&[from.clone()], &target, 2, None).1.unwrap().failures, 0);
+    assert_eq!(snapshot(&from), snapshot(&to.join("from")));
+}
+
+#[test]
+fn planted_links_are_neither_followed_nor_replaced() {
+    let (root, from, to) = folders();
+    let outside = root.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("precious"), b"mine").unwrap();
+    std::fs::create_dir(from.join("sub")).unwrap();
+    for name in ["sub/one", "two", "precious"] {
+        std::fs::write(from.join(name), b"new").unwrap();
+    }
+    std::fs::create_dir(to.join("from")).unwrap();
+    std::os::unix::fs::symlink(&outside, to.join("from/sub")).unwrap();
+    std::os::unix::fs::symlink(outside.join("precious"), to.join("from/precious")).unwrap();
+    std::os::unix::fs::symlink(outside.join("made"), to.join("from/two")).unwrap();
+    let (_, received, _) = transfer(&[from.clone()], &into(&to), 1, None);
+    let received = received.unwrap();
+    assert_eq!((received.files, received.failures), (0, 4), "{received:?}");
+    assert_eq!(names(&outside), ["precious"]);
+    assert_eq!(std::fs::read(outside.join("precious")).unwrap(), b"mine");
+
+    // Overwriting replaces the link to a file, not what it points to; a link to a folder stays in the way.
+    let received = transfer(&[from], &Target { overwrite: true, ..into(&to) }, 2, None).1.unwrap();
+    assert_eq!((received.files, received.failures), (2, 2), "{received:?}");
+    assert_eq!(names(&outside), ["precious"]);
+    assert_eq!(std::fs::read(outside.join("precious")).unwrap(), b"mine");
+    assert!(!to.join("from/two").is_symlink());
+}
+
+#[test]
+fn a_link_at_the_place_of_the_staging_folder_is_refused() {
+    let (root, from, to) = folders();
+    std::fs::write(from.join("a"), b"a").unwrap();
+    let elsewhere = root.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, to.join(format!(".kith-partial-{}", "01".repeat(16)))).unwrap();
+    let (sent, received, _) = transfer(&[from], &into(&to), 1, None);
+    assert!(matches!(received, Err(ReceiveError::Storage { .. })), "{received:?}");
+    assert!(matches!(sent, Err(SendError::Refused(Refusal::Storage))), "{sent:?}");
+    assert!(names(&elsewhere).is_empty());
+}
+
+#[test]
+fn files_that_change_or_vanish_fail_alone() {
+    let (_root, from, to) = folders();
+    for name in ["changed", "fine", "grown", "linked", "vanished"] {
+        std::fs::write(from.join(name), bytes(5000, 1)).unwrap();
+    }
+    let offer = Offer::from_paths(&[from.clone()]).unwrap();
+    std::fs::write(from.join("changed"), bytes(5000, 2)).unwrap();
+    set_time(&from.join("changed"), 1, 1);
+    std::fs::write(from.join("grown"), bytes(5001, 2)).unwrap();
+    std::fs::remove_file(from.join("vanished")).unwrap();
+    std::fs::remove_file(from.join("linked")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", from.join("linked")).unwrap();
+    let (sent, received, _) = run(transfer_offer(&offer, &into(&to), 1, None));
+    let summary = sent.unwrap();
+    assert_eq!(summary, received.unwrap());
+    let reasons: Vec<_> = summary.failed.iter().map(|failed| failed.reason).collect();
+    assert_eq!(reasons, [Reason::Changed, Reason::Changed, Reason::Changed, Reason::Vanished]);
+    assert_eq!(names(&to.join("from")), ["fine"]);
+}
+
+#[test]
+fn an_unfinished_transfer_of_the_same_offer_is_found_and_resumed() {
+    let (_root, from, to) = folders();
+    std::fs::write(from.join("film"), bytes(8 << 20, 3)).unwrap();
+    let paths = [from.join("film")];
+    let digest = Offer::from_paths(&paths).unwrap().offer().digest();
+    assert_eq!(find_partial(&to, &digest), None);
+    let (sent, received, _) = transfer(&paths, &into(&to), 1, Some(5 << 20));
+    assert!(sent.unwrap_err().is_connection_lost());
+    assert!(received.unwrap_err().is_connection_lost());
+    assert!(!to.join("film").exists());
+    let staging = find_partial(&to, &digest);
+    assert!(staging.is_some());
+    assert_eq!(find_partial(&to, &[0; 32]), None);
+    let (sent, received, written) = transfer(&paths, &Target { staging, ..into(&to) }, 2, None);
+    assert_eq!(sent.unwrap(), received.unwrap());
+    assert!(written < (4 << 20) + 4096, "{written}");
+    assert_eq!(std::fs::read(to.join("film")).unwrap(), bytes(8 << 20, 3));
+    assert_eq!(names(&to), ["film"]);
+}
+
+#[test]
+fn a_tampered_partial_file_is_not_trusted() {
+    let (_root, from, to) = folders();
+    std::fs::write(from.join("film"), bytes(8 << 20, 3)).unwrap();
+    transfer(&[from.join("film")], &into(&to), 1, Some(6 << 20)).1.unwrap_err();
+    let partial = to.join(format!(".kith-partial-{}/0", "01".repeat(16)));
+    let mut content = std::fs::read(&partial).unwrap();
+    content[2 << 20] ^= 1;
+    std::fs::write(&partial, content).unwrap();
+    let received = transfer(&[from.join("film")], &into(&to), 1, None).1.unwrap();
+    assert_eq!(received.resumed_bytes, 2 << 20);
+    assert_eq!(std::fs::read(to.join("film")).unwrap(), bytes(8 << 20, 3));
+}
+
+#[test]
+fn a_target_that_cannot_be_written_is_refused() {
+    let (_root, from, _) = folders();
+    std::fs::write(from.join("a"), b"a").unwrap();
+    for dir in ["/proc/self", "/dev/null"] {
+        let (sent, received, _) = transfer(&[from.clone()], &into(Path::new(dir)), 1, None);
+        assert!(matches!(received, Err(ReceiveError::Storage { .. })), "{dir}: {received:?}");
+        assert!(matches!(sent, Err(SendError::Refused(Refusal::Storage))), "{dir}: {sent:?}");
+    }
+}
+
+#[test]
+fn more_than_the_free_space_is_refused_before_anything_is_sent() {
+    let (_root, from, to) = folders();
+    let sparse = std::fs::File::create(from.join("sparse")).unwrap();
+    if sparse.set_len(8 << 40).is_err() {
+        eprintln!("skipped: needs a file system with sparse files of 8 TiB");
+        return;
+    }
+    let (sent, received, written) = transfer(&[from.clone()], &into(&to), 1, None);
+    assert!(matches!(received, Err(ReceiveError::NoSpace { .. })), "{received:?}");
+    assert!(matches!(sent, Err(SendError::Refused(Refusal::NoSpace))), "{sent:?}");
+    assert!(written < 1000);
+    assert!(names(&to).is_empty());
+}
+
+/// A small file system of its own, while it lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Option<SmallDisk> {
+        let mount = ["-t", "tmpfs", "-o", "size=8m", "none"];
+        let done = std::process::Command::new("mount").args(mount).arg(at).output();
+        done.is_ok_and(|output| output.status.success()).then(|| SmallDisk(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ends_with_the_namespace = std::process::Command::new("umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_ends_the_transfer_and_keeps_the_parts() {
+    let (_root, from, to) = folders();
+    let Some(_disk) = SmallDisk::mount(&to) else {
+        assert!(std::env::var_os("KITH_REQUIRE_ALL").is_none(), "root is required");
+        eprintln!("skipped: needs root");
+        return;
+    };
+    std::fs::write(from.join("film"), bytes(6 << 20, 3)).unwrap();
+    std::fs::write(from.join("other"), bytes(1 << 20, 3)).unwrap();
+    let offer = Offer::from_paths(&[from.clone()]).unwrap();
+    let (sent, received) = run(async {
+        // The space goes away between the check and the writing.
+        let (near, mut far, _) = link(None);
+        let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+        let progress = std::sync::Arc::new(kith_transfer::Progress::new());
+        let sending = kith_transfer::send(near, &offer, options, progress, Default::default());
+        let receiving = async {
+            let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
+            let target = into(&to);
+            let progress = std::sync::Arc::new(kith_transfer::Progress::new());
+            let watch = std::sync::Arc::clone(&progress);
+            let eater = async {
+                while watch.moved_bytes() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let _until_full = std::fs::write(to.join("eater"), bytes(7 << 20, 1));
+            };
+            tokio::join!(kith_transfer::receive(far, incoming, target, progress, Default::default()), eater).0
+        };
+        tokio::join!(sending, receiving)
+    });
+    assert!(matches!(received, Err(ReceiveError::DiskFull { .. })), "{received:?}");
+    assert!(matches!(sent, Err(SendError::Aborted(AbortReason::DiskFull))), "{sent:?}");
+    std::fs::remove_file(to.join("eater")).unwrap();
+    let received = transfer(&[from.clone()], &into(&to), 1, None).1.unwrap();
+    assert_eq!(received.failures, 0);
+    assert_eq!(snapshot(&from), snapshot(&to.join("from")));
+}
+
+#[test]
+fn a_transfer_can_be_cancelled_from_either_side() {
+    let (_root, from, to) = folders();
+    std::fs::write(from.join("film"), bytes(64 << 20, 3)).unwrap();
+    let offer = Offer::from_paths(&[from]).unwrap();
+    for sender_cancels in [true, false] {
+        let (sent, received) = run(async {
+            let (near, mut far, _) = link(None);
+            let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+            let token = tokio_util::sync::CancellationToken::new();
+            let never = tokio_util::sync::CancellationToken::new();
+            let (first, second) = if sender_cancels { (&token, &never) } else { (&never, &token) };
+            let progress = std::sync::Arc::new(kith_transfer::Progress::new());
+            let watch = std::sync::Arc::clone(&progress);
+            let sending = kith_transfer::send(near, &offer, options, progress, first.clone());
+            let receiving = async {
+                let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
+                let progress = std::sync::Arc::new(kith_transfer::Progress::new());
+                kith_transfer::receive(far, incoming, into(&to), progress, second.clone()).await
+            };
+            let cancelling = async {
+                while watch.moved_bytes() < 2 << 20 {
+                    tokio::task::yield_now().await;
+                }
+                token.cancel();
+            };
+            let (sent, received, ()) = tokio::join!(sending, receiving, cancelling);
+            (sent.unwrap_err(), received.unwrap_err())
+        });
+        if sender_cancels {
+            assert!(matches!(sent, SendError::Cancelled));
+            assert!(matches!(received, ReceiveError::Aborted(AbortReason::Cancelled)), "{received:?}");
+        } else {
+            assert!(matches!(sent, SendError::Aborted(AbortReason::Cancelled)), "{sent:?}");
+            assert!(matches!(received, ReceiveError::Cancelled));
+            assert_eq!(received.fault(), Fault::Caller);
+        }
+    }
+}
+
+#[test]
+fn nobody_accepting_ends_the_offer() {
+    let (_root, from, _to) = folders();
+    std::fs::write(from.join("a"), b"a").unwrap();
+    let offer = Offer::from_paths(&[from]).unwrap();
+    let sent = run(async {
+        let (near, _far, _) = link(None);
+        let mut options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+        options.accept_within = kith_sansio::Span::millis(20);
+        kith_transfer::send(near, &offer, options, Default::default(), Default::default()).await
+    });
+    assert!(matches!(sent, Err(SendError::Unanswered { .. })), "{sent:?}");
+}
+
+#[test]
+fn a_refusal_reaches_the_sender_and_a_withdrawal_the_receiver() {
+    let (_root, from, _to) = folders();
+    std::fs::write(from.join("a"), b"a").unwrap();
+    let offer = Offer::from_paths(&[from]).unwrap();
+    for withdraw in [false, true] {
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let (sent, ()) = run(async {
+            let (near, mut far, _) = link(None);
+            let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+            let sending = kith_transfer::send(near, &offer, options, Default::default(), cancel.clone());
+            let receiving = async {
+                let mut incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
+                if withdraw {
+                    cancel.cancel();
+                    let error = incoming.withdrawn(&mut far).await;
+                    assert!(matches!(error, ReceiveError::Aborted(AbortReason::Cancelled)), "{error:?}");
+                } else {
+                    kith_transfer::refuse(&mut far, Refusal::Declined).await.unwrap();
+                }
+            };
+            tokio::join!(sending, receiving)
+        });
+        match sent {
+            Err(SendError::Cancelled) => assert!(withdraw),
+            Err(SendError::Refused(Refusal::Declined)) => assert!(!withdraw),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn two_transfers_do_not_share_one_staging_folder() {
+    let (_root, from, to) = folders();
+    std::fs::write(from.join("a"), bytes(4 << 20, 1)).unwrap();
+    let offer = Offer::from_paths(&[from]).unwrap();
+    run(async {
+        let (near, mut far, _) = link(None);
+        let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+        let sending = kith_transfer::send(near, &offer, options, Default::default(), Default::default());
+        let receiving = async {
+            let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
+            let staging = to.join(format!(".kith-partial-{}", "01".repeat(16)));
+            std::fs::create_dir(&staging).unwrap();
+            let held = std::fs::File::open(&staging).unwrap();
+            held.lock().unwrap();
+            let received =
+                kith_transfer::receive(far, incoming, into(&to), Default::default(), Default::default())
+                    .await;
+            assert!(matches!(received, Err(ReceiveError::Busy { .. })), "{received:?}");
+        };
+        let (sent, ()) = tokio::join!(sending, receiving);
+        assert!(matches!(sent, Err(SendError::Refused(Refusal::Busy))), "{sent:?}");
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_interrupted_transfer_is_resumed_until_it_is_whole(cuts in proptest::collection::vec(0u64..9 << 20, 1..4)) {
+        let (_root, from, to) = folders();
+        let top = from.join("tree");
+        std::fs::create_dir_all(top.join("sub")).unwrap();
+        std::fs::write(top.join("a"), bytes((3 << 20) + 5, 1)).unwrap();
+        for number in 0..40 {
+            std::fs::write(top.join(format!("sub/{number}")), bytes(number * 1000, number as u64)).unwrap();
+        }
+        std::fs::write(top.join("z"), bytes(5 << 20, 2)).unwrap();
+        let paths = [top.clone()];
+        let digest = Offer::from_paths(&paths).unwrap().offer().digest();
+        let mut total = 0;
+        let rounds = cuts.len() as u64;
+        for (round, cut) in (1..).zip(cuts.into_iter().map(Some).chain([None])) {
+            let target = Target { staging: find_partial(&to, &digest), ..into(&to) };
+            let (sent, received, written) = transfer(&paths, &target, round, cut);
+            total += written;
+            if let Err(error) = &sent {
+                prop_assert!(error.is_connection_lost(), "{error:?}");
+            }
+            if cut.is_none() {
+                prop_assert_eq!(sent.unwrap(), received.unwrap());
+            }
+        }
+        prop_assert_eq!(snapshot(&top), snapshot(&to.join("tree")));
+        prop_assert_eq!(names(&to), ["tree"]);
+        // Per cut: the group that was broken off, what was in flight, the offer and the proof again.
+        let offered = (8 << 20) + 5 + 780_000;
+        prop_assert!(total < offered + (rounds + 1) * (1_200_000 + 80_000) + 100_000, "{} for {}", total, offered);
+    }
+}
