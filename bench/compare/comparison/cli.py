@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
@@ -32,10 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=7, metavar="N", help="rounds that count (7)")
     parser.add_argument("--warm-ups", type=int, default=1, metavar="N", help="rounds before, not counted (1)")
     parser.add_argument("--size", type=_size, default=1 << 30, metavar="SIZE", help="of the one file (1GiB)")
-    parser.add_argument("--pings", type=int, default=100, metavar="N", help="connections in a round of first-byte (100)")
-    parser.add_argument("--limit", type=float, default=1200, metavar="SECONDS", help="start no round after this, in each case (1200)")
+    parser.add_argument("--pings", type=int, default=100, metavar="N",
+                        help="connections in a round of first-byte (100)")
+    parser.add_argument("--limit", type=float, default=1200, metavar="SECONDS",
+                        help="start no round after this, in each case (1200)")
     parser.add_argument("--only", metavar="NAME,…", help="parts of peers' names; the baseline always runs")
-    parser.add_argument("--kith", type=Path, default=DEFAULT_PROGRAM, metavar="FILE", help="program to measure (target/release/kith)")
+    parser.add_argument("--kith", type=Path, default=DEFAULT_PROGRAM, metavar="FILE",
+                        help="program to measure (target/release/kith)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--no-isolation", action="store_true", help="use the machine's own loopback")
@@ -46,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     here = report.machine()
-    if float(here["load"].split()[0]) > BUSY_LOAD:
+    if os.getloadavg()[0] > BUSY_LOAD:
         say("warning: this machine is busy; the numbers will be noise")
     options = Options(
         runs=arguments.runs, warm_ups=arguments.warm_ups, size=arguments.size, pings=arguments.pings,

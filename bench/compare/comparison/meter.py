@@ -11,6 +11,7 @@ from .processes import Process
 
 SENDER, RECEIVER = "sender", "receiver"
 SAMPLE_SECONDS = 0.05
+EAGER_SAMPLES, EAGER_SECONDS = 10, 0.01  # after a command starts, for those that end at once
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -23,6 +24,7 @@ class Sample:
     reported_seconds: float | None = None  # as the program itself says
     cpu_seconds: dict[str, float] = field(default_factory=dict)  # by side
     memory: dict[str, dict[str, int]] = field(default_factory=dict)  # side -> "name pid" -> peak bytes
+    foreign_share: float = 0.0  # of all processors, what programs outside of the comparison took
     extra: dict = field(default_factory=dict)
 
     def peak_bytes(self, side: str) -> int:
@@ -43,17 +45,21 @@ class Meter:
         self._servers: list[tuple[str, Process, float, set[int]]] = []
         self._commands: list[tuple[str, Process]] = []
         self._peaks: dict[tuple[str, int, int], tuple[str, int]] = {}
-        self._over = threading.Event()
+        self._over = False
+        self._wake = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._begin = self._end = 0.0
+        self._own_before = self._busy_before = self._busy = 0.0
+        self._eager = 0
 
     def __enter__(self) -> "Meter":
         self._thread.start()
         return self
 
     def __exit__(self, *_exception) -> None:
-        self._over.set()
+        self._over = True
+        self._wake.set()
         self._thread.join()
 
     def server(self, side: str, process: Process) -> None:
@@ -68,15 +74,20 @@ class Meter:
         """Counts a process started for this run to a side."""
         with self._lock:
             self._commands.append((side, process))
+            self._eager = EAGER_SAMPLES
+        self._wake.set()
         return process
 
     def begin(self) -> None:
         """The timed part starts."""
+        self._own_before = sum(_cpu_of_tree(_tree(process.pid)) for _, process in self._commands)
+        self._busy_before = _busy_seconds()
         self._begin = time.monotonic()
 
     def end(self, process: Process) -> None:
         """The timed part ended when `process` exited."""
         self._end = process.ended or time.monotonic()
+        self._busy = _busy_seconds() - self._busy_before
 
     def sample(self, size: int, reported_seconds: float | None = None, **extra) -> Sample:
         """The result, once every command has ended; waits for servers' children to be gone."""
@@ -91,6 +102,9 @@ class Meter:
                 raise RuntimeError(f"still running: {process.argv}")
             self._add_cpu(sample, side, usage.ru_utime + usage.ru_stime)
             self._peak_at_exit(side, process, usage.ru_maxrss * 1024)
+        own = sum(sample.cpu_seconds.values()) - self._own_before
+        share = (self._busy - own) / (sample.seconds * (os.cpu_count() or 1))
+        sample.foreign_share = min(max(share, 0.0), 1.0)
         for (side, _root, pid), (name, peak) in self._peaks.items():
             sample.memory.setdefault(side, {})[f"{name} {pid}"] = peak
         return sample
@@ -103,11 +117,10 @@ class Meter:
         mine = [key for key in self._peaks if key[0] == side and key[1] == process.pid]
         inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         alone = all(pid == process.pid for _, _, pid in mine)
-        if not mine:
-            self._peaks[side, process.pid, process.pid] = (Path(process.argv[0]).name, peak)
-        elif alone and peak > inherited:
-            name, seen = self._peaks[mine[0]]
-            self._peaks[mine[0]] = (name, max(seen, peak))
+        if alone and peak > inherited:
+            key = side, process.pid, process.pid
+            name, seen = self._peaks.get(key, (Path(process.argv[0]).name, 0))
+            self._peaks[key] = (name, max(seen, peak))
 
     def _settle_servers(self) -> None:
         deadline = time.monotonic() + 2
@@ -116,7 +129,10 @@ class Meter:
                 time.sleep(0.01)
 
     def _watch(self) -> None:
-        while not self._over.wait(SAMPLE_SECONDS):
+        while not self._over:
+            self._wake.wait(EAGER_SECONDS if self._eager > 0 else SAMPLE_SECONDS)
+            self._wake.clear()
+            self._eager -= 1
             self._look()
 
     def _look(self) -> None:
@@ -164,6 +180,12 @@ def _cpu_of_tree(tree: list[int]) -> float:
         fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
         ticks += sum(map(int, fields[11:15]))
     return ticks / TICKS_PER_SECOND
+
+
+def _busy_seconds() -> float:
+    """Processor seconds of everything on this machine, without interrupts (loopback's are ours)."""
+    user, nice, system, _idle, _wait, _irq, _softirq, steal = map(int, _read("/proc/stat").split()[1:9])
+    return (user + nice + system + steal) / TICKS_PER_SECOND
 
 
 def _name_and_peak(pid: int) -> tuple[str, int] | None:

@@ -28,10 +28,10 @@ def machine() -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": cpu.group(1) if cpu else platform.machine(),
-        "cores": str(os.cpu_count()),
+        "cores": f"{os.cpu_count()} cores",
         "memory": f"{available_bytes() >> 30} GiB free",
         "kernel": f"Linux {platform.release()}",
-        "load": f"{os.getloadavg()[0]:.2f} at the start",
+        "load": f"load {os.getloadavg()[0]:.2f} at the start",
     }
 
 
@@ -126,6 +126,10 @@ def _remarks(result: Result) -> list[str]:
                 lines.append(f"{name}: {median(spent):.2f} s {what}.")
     lines += [f"{name} is not in the table: {why}." for name, why in result.absent.items()]
     lines += [f"{name} failed: {why}." for name, why in result.failed.items()]
+    foreign = [sample.foreign_share * 100 for samples in result.rounds for sample in samples.values()]
+    if foreign:
+        lines.append(f"Other programs took {median(foreign):.0f} % of the processors during the timed parts "
+                     f"({max(foreign):.0f} % at most).")
     versions = sorted(set(result.versions.values()))
     return [*lines, "Versions: " + "; ".join(versions) + "."] if versions else lines
 

@@ -63,7 +63,7 @@ class Kith(Peer):
                 "north", "--json", "send", str(path), "--to", "south", "--via", self._via))
             send.expect_success(self._stage.timeout)
             meter.end(send)
-            receive.stop()  # it may stay for the next transfer
+            _wait_or_stop(receive)
             done = _last_line(send)
             if not done.get("done") or done.get("bytes") != size:
                 raise Failed(f"kith send: unexpected last line: {done}")
@@ -79,7 +79,7 @@ class Kith(Peer):
             meter.server(RECEIVER, self.nodes["north"])
             meter.begin()
             ping = self._start("north", "--json", "ping", "south", "--count", str(count), "--fresh",
-                               "--via", self._via)
+                               "--interval", "0s", "--via", self._via)
             ping.expect_success(self._stage.timeout)
             meter.end(ping)
             sample = meter.sample(count)
@@ -100,6 +100,16 @@ class Kith(Peer):
 
     def _call(self, home: str, *words: str) -> str:
         return self._stage.call(self._argv(home, *words))
+
+
+def _wait_or_stop(receive: Process, patience: float = 5) -> None:
+    """It ends with the transfer; it is no part of what is timed."""
+    deadline = time.monotonic() + patience
+    while receive.poll() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    receive.stop()
+    if receive.exit_code != 0:
+        raise receive.failure(f"exit code {receive.exit_code}")
 
 
 def _last_line(process: Process, patience: float = 2) -> dict:

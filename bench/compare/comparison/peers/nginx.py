@@ -1,6 +1,7 @@
 """nginx to curl over TLS 1.3: what everybody has, tuned for decades, no hashing of the content."""
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class Nginx(Peer):
     needs = ("nginx", "curl", "openssl", "tar")
 
     def version(self) -> str:
-        return f"{first_line('nginx', '-v').removeprefix('nginx version: ')}, {first_line('curl', '--version')}"
+        curl = " ".join(re.findall(r"^curl \S+|OpenSSL/\S+", first_line("curl", "--version")))
+        return f"{first_line('nginx', '-v').removeprefix('nginx version: ')}, {curl}"
 
     def start(self, stage: Stage) -> None:
         folder = stage.folder / "nginx"

@@ -9,7 +9,6 @@ from ..processes import Stage, free_port, until_listening
 from .peer import Peer, find, first_line
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")  # compiled into Debian's sshd; empty, only root needs it
-SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 CONFIG = """\
 ListenAddress 127.0.0.1:{port}
 HostKey {folder}/host
@@ -20,12 +19,15 @@ StrictModes no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
-Subsystem sftp {sftp}
+Subsystem sftp internal-sftp
 """
 
 
 class Scp(Peer):
-    """Defaults of OpenSSH: SFTP protocol, its preferred cipher, no compression."""
+    """Defaults of OpenSSH: SFTP protocol, its preferred cipher, no compression.
+
+    The SFTP server is the one inside sshd, so that no login shell with its start-up files counts.
+    """
 
     name = "scp"
     needs = ("scp", "sshd", "ssh-keygen")
@@ -43,8 +45,7 @@ class Scp(Peer):
             stage.afterwards(PRIVILEGE_SEPARATION.rmdir)
         self._stage, self._port, self._key = stage, free_port(), folder / "user"
         config = folder / "sshd_config"
-        sftp = SFTP_SERVER if SFTP_SERVER.exists() else "internal-sftp"
-        config.write_text(CONFIG.format(port=self._port, folder=folder, sftp=sftp))
+        config.write_text(CONFIG.format(port=self._port, folder=folder))
         self._server = stage.start([find("sshd"), "-D", "-e", "-f", config])
         until_listening(self._server, self._port)
 
