@@ -2,6 +2,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use tokio::sync::watch;
+
 use crate::offer::Offer;
 
 /// How far a transfer is: atomics that the transfer writes and anybody may read at any time.
@@ -12,6 +14,7 @@ pub struct Progress {
     files_done: AtomicU32,
     current: AtomicU32,
     offer: OnceLock<Offer>,
+    accepted: watch::Sender<bool>,
 }
 
 impl Default for Progress {
@@ -22,6 +25,7 @@ impl Default for Progress {
             files_done: AtomicU32::new(0),
             current: AtomicU32::new(u32::MAX),
             offer: OnceLock::new(),
+            accepted: watch::Sender::new(false),
         }
     }
 }
@@ -57,6 +61,12 @@ impl Progress {
         self.offer.get().map_or(0, Offer::files)
     }
 
+    /// Waits until the receiver has accepted the offer.
+    pub async fn accepted(&self) {
+        // Ends only with this value itself, which is alive here.
+        let _ = self.accepted.subscribe().wait_for(|accepted| *accepted).await;
+    }
+
     /// Path of the file that moves now, relative to the target folder.
     pub fn current(&self) -> Option<PathBuf> {
         let offer = self.offer.get()?;
@@ -69,6 +79,10 @@ impl Progress {
         self.moved.store(0, Relaxed);
         self.resumed.store(0, Relaxed);
         self.files_done.store(0, Relaxed);
+    }
+
+    pub(crate) fn set_accepted(&self) {
+        self.accepted.send_replace(true);
     }
 
     pub(crate) fn add_moved(&self, bytes: u64) {

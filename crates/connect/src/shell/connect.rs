@@ -63,7 +63,8 @@ impl Shared {
         }
     }
 
-    async fn connect_fresh(
+    /// A stream over a new connection.
+    pub(super) async fn connect_fresh(
         self: &Arc<Self>,
         target: Fingerprint,
         protocol: &Protocol,

@@ -233,6 +233,21 @@ impl Endpoint {
         }
     }
 
+    /// As [`connect_with`](Endpoint::connect_with), but always over a new connection with a handshake of its own.
+    pub async fn connect_fresh(
+        &self,
+        target: &Fingerprint,
+        protocol: &Protocol,
+        via: Via,
+    ) -> Result<Stream, ConnectError> {
+        let shared = self.shared();
+        tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => Err(ConnectError::Closed),
+            result = Box::pin(shared.connect_fresh(*target, protocol, via)) => result,
+        }
+    }
+
     /// Lets peers that `admission` admits open streams for `protocol`.
     pub fn listen(&self, protocol: Protocol, admission: Admission) -> Result<Incoming, ListenError> {
         let shared = self.shared();

@@ -80,14 +80,27 @@ impl Announcer {
 
     /// Says `draft` from now on; announces it at once where it differs from what is said already.
     pub fn update(&self, draft: Draft) {
-        let differs = self.wishes.borrow().draft.as_ref() != Some(&draft);
-        if differs {
-            self.board.statuses.send_modify(|all| all.iter_mut().for_each(|status| status.current = false));
-            self.wishes.send_modify(|wish| {
-                wish.draft = Some(draft);
-                wish.number += 1;
-            });
+        if self.wishes.borrow().draft.as_ref() != Some(&draft) {
+            self.say(|wish| wish.draft = Some(draft));
         }
+    }
+
+    /// Announces what is said already once more, now.
+    pub fn again(&self) {
+        self.say(|_| ());
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Wish)) {
+        self.board.statuses.send_modify(|all| {
+            for status in all {
+                status.current = false;
+                status.error = None;
+            }
+        });
+        self.wishes.send_modify(|wish| {
+            change(wish);
+            wish.number += 1;
+        });
     }
 
     /// How it stands with each authority, in the order in which they were given.
@@ -106,6 +119,11 @@ impl Announcer {
             |all: &Vec<AnnounceStatus>| all.iter().all(|status| status.current || status.error.is_some());
         // Ends only with the announcer itself, which is alive here.
         let _ = self.board.statuses.subscribe().wait_for(settled).await;
+    }
+
+    /// Follows how it stands with each authority.
+    pub fn watch(&self) -> watch::Receiver<Vec<AnnounceStatus>> {
+        self.board.statuses.subscribe()
     }
 
     /// Waits until a status is another than `before`.

@@ -171,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     fn start(&mut self, job: Job) {
+        self.progress.set_accepted();
         let (batch_out, batches) = mpsc::channel(RING);
         let (free, free_in) = blocking::channel();
         for _ in 1..RING {

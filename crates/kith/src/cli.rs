@@ -1,0 +1,310 @@
+//! The commands and their options.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kith_sansio::Span;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not trusted, 5 unreachable.";
+
+/// Find people by their key's fingerprint and send them files, with nobody's cloud between.
+#[derive(Debug, Parser)]
+#[command(name = "kith", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Home folder of the identity [default: $KITH_HOME, else ~/.local/share/kith]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print one JSON document (or JSON lines) on standard output, and nothing else
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say less
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Log more to standard error (-v info, -vv debug, -vvv trace)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make an identity and a configuration in the home folder
+    Init(Init),
+    /// Print this identity's fingerprint, or that of a key file
+    Id(Id),
+    /// Start the node: listen, announce, answer commands
+    Up(Up),
+    /// Stop the running node and wait until it has stopped
+    Down,
+    /// Show what the running node does
+    Status(Status),
+    /// Keep the list of people whose fingerprint you trust
+    #[command(subcommand)]
+    Contact(Contact),
+    /// Look up the signed record set of a fingerprint
+    Discover(Discover),
+    /// Announce this node's record set to its directories now
+    Announce,
+    /// Connect to a contact and measure the way there and back
+    Ping(Ping),
+    /// Send files and folders to a contact
+    Send(Send),
+    /// Receive what a contact sends
+    Receive(Receive),
+    /// Publish or fetch a small signed value through a directory, without a connection
+    #[command(subcommand)]
+    Blob(Blob),
+    /// Run a directory for a zone
+    #[command(subcommand)]
+    Directory(Directory),
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Init {
+    /// Directory to announce to, as host or host:port; may be given several times
+    #[arg(long, value_name = "AUTHORITY")]
+    pub(crate) authority: Vec<String>,
+    /// A name for this node, shown to its owner alone
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Fingerprint of the directory, for a zone without a certificate from a public authority
+    #[arg(long, value_name = "NI")]
+    pub(crate) pin: Option<String>,
+    /// DNS server to ask instead of the system's, as ip:port; may be given several times
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) resolver: Vec<SocketAddr>,
+    /// Protect the key file with a passphrase, asked for on the terminal
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub(crate) passphrase: bool,
+    /// Protect the key file with the passphrase in this file; it is read again at each start
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// Show the fingerprint as a QR code
+    #[arg(long, conflicts_with = "words")]
+    pub(crate) qr: bool,
+    /// Show six words that two people can compare by voice
+    #[arg(long)]
+    pub(crate) words: bool,
+    /// Another fingerprint (ni:…), or a PEM file with a public key, certificate or unprotected private key
+    #[arg(long, value_name = "NI|FILE")]
+    pub(crate) of: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Listen here: quic://ip:port or tcp://ip:port; may be given several times [default: any address, port 7117]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+    /// Return once the node is ready and leave it running
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Return when the node is ready: listening, and announced to its directories
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Contact {
+    /// Trust a fingerprint under a name of your own
+    Add {
+        /// Your name for the contact
+        name: String,
+        /// The contact's fingerprint (ni:…)
+        ni: String,
+        /// Where to try first: quic://host:port or tcp://host:port; may be given several times
+        #[arg(long, value_name = "ADDRESS")]
+        at: Vec<String>,
+    },
+    /// List all contacts
+    List,
+    /// Show one contact
+    Show {
+        /// Name or fingerprint
+        name: String,
+    },
+    /// Change a contact's name
+    Rename {
+        /// The name so far
+        name: String,
+        /// The new name
+        new_name: String,
+    },
+    /// Trust a contact no longer; open connections are cut at once
+    Remove {
+        /// Name or fingerprint
+        name: String,
+    },
+    /// List strangers who tried to connect
+    Requests {
+        /// Forget them
+        #[arg(long)]
+        clear: bool,
+    },
+    /// Put contacts into groups
+    #[command(subcommand)]
+    Group(Group),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Put contacts into a group
+    Add {
+        /// The group
+        group: String,
+        /// Names of contacts
+        #[arg(required = true)]
+        contacts: Vec<String>,
+    },
+    /// Take contacts out of a group
+    Remove {
+        /// The group
+        group: String,
+        /// Names of contacts
+        #[arg(required = true)]
+        contacts: Vec<String>,
+    },
+    /// List groups and who is in them
+    List,
+}
+
+/// A source of record sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ViaSource {
+    /// The zone's DNS
+    Dns,
+    /// The directory's HTTPS endpoint
+    Https,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Discover {
+    /// Fingerprint (ni:…) or a contact's name
+    pub(crate) ni: String,
+    /// Ask this source alone
+    #[arg(long, value_enum)]
+    pub(crate) via: Option<ViaSource>,
+}
+
+/// A transport that a command insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ViaTransport {
+    /// TLS 1.3 over TCP
+    Tcp,
+    /// QUIC over UDP
+    Quic,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ping {
+    /// Name or fingerprint of a contact
+    pub(crate) contact: String,
+    /// How many times
+    #[arg(long, short = 'c', default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) count: u32,
+    /// Pause between two pings
+    #[arg(long, default_value = "1s")]
+    pub(crate) interval: Span,
+    /// Make a new connection, with its handshake, for each ping
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Insist on a transport
+    #[arg(long, value_enum)]
+    pub(crate) via: Option<ViaTransport>,
+    /// How long to try to reach the contact
+    #[arg(long, default_value = "10s")]
+    pub(crate) wait: Span,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// Files and folders
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Name or fingerprint of the contact
+    #[arg(long, value_name = "CONTACT")]
+    pub(crate) to: String,
+    /// Insist on a transport
+    #[arg(long, value_enum)]
+    pub(crate) via: Option<ViaTransport>,
+    /// How long to wait for the contact to be reachable
+    #[arg(long, default_value = "60s")]
+    pub(crate) wait: Span,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Receive {
+    /// Only from this contact
+    #[arg(long, value_name = "CONTACT")]
+    pub(crate) from: Option<String>,
+    /// Folder to receive into; it is made if it does not exist
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) into: PathBuf,
+    /// Accept without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Replace files that are there and differ
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Go on receiving after the first transfer
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Blob {
+    /// Publish a file's bytes (at most 4 KiB by default) in this node's record set
+    Put {
+        /// The file, or - for standard input
+        file: PathBuf,
+    },
+    /// Fetch what a fingerprint published and write it to standard output
+    Get {
+        /// Fingerprint (ni:…) or a contact's name
+        ni: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Directory {
+    /// Serve the zone named by the authority in the configuration
+    Serve(Serve),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Listen for HTTPS here [default: [::]:443]; "off" for none
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen_https: Vec<String>,
+    /// Listen for DNS over UDP and TCP here [default: [::]:53]; "off" for none
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen_dns: Vec<String>,
+    /// The zone's authority, where it is not the first of the configuration
+    #[arg(long)]
+    pub(crate) authority: Option<String>,
+    /// Certificate chain (PEM) of the HTTPS endpoint, instead of this identity's own
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Private key (PEM) to --cert
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,169 @@
+//! `kith contact`: over the running node, or in the home folder itself.
+
+use hyper::Method;
+use kith_store::HomeLock;
+use serde_json::{Value, json};
+
+use super::{Access, Context};
+use crate::api::client::Control;
+use crate::api::shapes::{self, ContactChange, Knock, NewContact};
+use crate::cli::{Contact, Group};
+use crate::failure::Result;
+use crate::node::contacts::{Book, apply, shape};
+use crate::node::open_database;
+use crate::output::printable;
+
+/// The book of contacts, wherever it is at the moment.
+enum Reach {
+    Node(Control),
+    Home { book: Book, _lock: HomeLock },
+}
+
+pub(super) async fn contact(context: &Context, command: Contact) -> Result<()> {
+    let mut reach = match context.node_or_home("contact").await? {
+        Access::Node(control) => Reach::Node(control),
+        Access::Home(lock) => Reach::Home { book: Book::open(open_database(&context.home)?)?, _lock: lock },
+    };
+    match command {
+        Contact::Add { name, ni, at } => {
+            let added = reach.add(NewContact { name, ni, at }).await?;
+            context.out.result(&added, || format!("{} is a contact now: {}", printable(&added.name), added.ni));
+        }
+        Contact::List => {
+            let contacts = reach.list().await?;
+            context.out.result(&contacts, || contacts.iter().map(line).collect::<Vec<_>>().join("\n"));
+        }
+        Contact::Show { name } => {
+            let contact = reach.show(&name).await?;
+            context.out.result(&contact, || details(&contact));
+        }
+        Contact::Rename { name, new_name } => {
+            let change = ContactChange { name: Some(new_name), ..ContactChange::default() };
+            let contact = reach.change(&name, change).await?;
+            context.out.result(&contact, || format!("{name} is {} now", printable(&contact.name)));
+        }
+        Contact::Remove { name } => {
+            let contact = reach.remove(&name).await?;
+            context.out.result(&contact, || format!("{} is no contact any more", printable(&contact.name)));
+        }
+        Contact::Requests { clear } => requests(context, &mut reach, clear).await?,
+        Contact::Group(command) => group(context, &mut reach, command).await?,
+    }
+    Ok(())
+}
+
+impl Reach {
+    async fn add(&mut self, new: NewContact) -> Result<shapes::Contact> {
+        match self {
+            Reach::Node(node) => node.call(Method::POST, "/v1/contacts", Some(&new)).await,
+            Reach::Home { book, .. } => book.add(&new).map(|contact| shape(&contact)),
+        }
+    }
+
+    async fn list(&mut self) -> Result<Vec<shapes::Contact>> {
+        match self {
+            Reach::Node(node) => node.read("/v1/contacts").await,
+            Reach::Home { book, .. } => Ok(book.list().iter().map(shape).collect()),
+        }
+    }
+
+    async fn show(&mut self, name: &str) -> Result<shapes::Contact> {
+        match self {
+            Reach::Node(node) => node.read(&place(name)).await,
+            Reach::Home { book, .. } => book.find(name).map(|contact| shape(&contact)),
+        }
+    }
+
+    async fn change(&mut self, name: &str, change: ContactChange) -> Result<shapes::Contact> {
+        match self {
+            Reach::Node(node) => node.call(Method::PATCH, &place(name), Some(&change)).await,
+            Reach::Home { book, .. } => apply(book, name.to_owned(), &change).map(|contact| shape(&contact)),
+        }
+    }
+
+    async fn remove(&mut self, name: &str) -> Result<shapes::Contact> {
+        match self {
+            Reach::Node(node) => node.call(Method::DELETE, &place(name), None::<&()>).await,
+            Reach::Home { book, .. } => book.remove(name).map(|contact| shape(&contact)),
+        }
+    }
+}
+
+/// The path of a contact in the control API; names may hold any letter.
+fn place(name: &str) -> String {
+    let escaped = super::escape(name);
+    format!("/v1/contacts/{escaped}")
+}
+
+fn line(contact: &shapes::Contact) -> String {
+    format!("{}\t{}", printable(&contact.name), contact.ni)
+}
+
+fn details(contact: &shapes::Contact) -> String {
+    let mut lines = vec![
+        format!("name    {}", printable(&contact.name)),
+        format!("ni      {}", contact.ni),
+        format!("added   {}", contact.added),
+        format!("path    {}", contact.path),
+    ];
+    lines.extend(contact.at.iter().map(|at| format!("at      {at}")));
+    lines.extend(contact.groups.iter().map(|group| format!("group   {}", printable(group))));
+    lines.join("\n")
+}
+
+async fn requests(context: &Context, reach: &mut Reach, clear: bool) -> Result<()> {
+    if clear {
+        match reach {
+            Reach::Node(node) => {
+                let _: Value = node.call(Method::DELETE, "/v1/requests", None::<&()>).await?;
+            }
+            Reach::Home { book, .. } => book.clear_requests()?,
+        }
+        context.out.result(&json!({ "cleared": true }), || "forgotten".to_owned());
+        return Ok(());
+    }
+    let knocks: Vec<Knock> = match reach {
+        Reach::Node(node) => node.read("/v1/requests").await?,
+        Reach::Home { book, .. } => book.requests(),
+    };
+    context.out.result(&knocks, || {
+        let lines: Vec<_> = knocks
+            .iter()
+            .map(|knock| format!("{}\tlast {} from {}, in {} hours", knock.ni, knock.last, knock.from, knock.times))
+            .collect();
+        if lines.is_empty() { "nobody".to_owned() } else { lines.join("\n") }
+    });
+    Ok(())
+}
+
+async fn group(context: &Context, reach: &mut Reach, command: Group) -> Result<()> {
+    let (group, contacts, joins) = match command {
+        Group::List => return groups(context, reach).await,
+        Group::Add { group, contacts } => (group, contacts, true),
+        Group::Remove { group, contacts } => (group, contacts, false),
+    };
+    let mut changed = Vec::new();
+    for name in &contacts {
+        let (join, leave) = if joins { (Some(group.clone()), None) } else { (None, Some(group.clone())) };
+        changed.push(reach.change(name, ContactChange { name: None, join, leave }).await?);
+    }
+    let verb = if joins { "in" } else { "not in" };
+    context.out.result(&changed, || format!("{} {verb} {}", contacts.join(", "), printable(&group)));
+    Ok(())
+}
+
+async fn groups(context: &Context, reach: &mut Reach) -> Result<()> {
+    let mut groups = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for contact in reach.list().await? {
+        for group in contact.groups {
+            groups.entry(group).or_default().push(contact.name.clone());
+        }
+    }
+    context.out.result(&groups, || {
+        let line = |(group, names): (&String, &Vec<String>)| {
+            format!("{}\t{}", printable(group), names.iter().map(|n| printable(n)).collect::<Vec<_>>().join(", "))
+        };
+        groups.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
+    Ok(())
+}

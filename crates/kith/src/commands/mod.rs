@@ -1,0 +1,145 @@
+//! The commands: each asks the running node over its control socket, or works on the home folder itself.
+
+mod blob;
+mod contact;
+mod directory;
+mod discover;
+mod id;
+mod init;
+mod node;
+mod ping;
+mod transfer;
+
+use std::path::{Path, PathBuf};
+
+use kith_sansio::{Span, system};
+use kith_store::{Home, HomeError, HomeLock};
+
+use crate::api::client::Control;
+use crate::api::socket;
+use crate::cli::{Cli, Command};
+use crate::failure::{Failure, Result, chain};
+use crate::output::Output;
+
+/// What every command needs.
+pub(crate) struct Context {
+    pub(crate) home: Home,
+    pub(crate) out: Output,
+}
+
+impl Context {
+    /// The path of the home's control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        socket::path(&self.home, &socket::runtime_folder())
+    }
+
+    /// The running node, waited for while it starts.
+    pub(crate) async fn node(&self) -> Result<Control> {
+        self.refuse_without_identity()?;
+        Control::wait(&self.socket(), self.home.dir()).await
+    }
+
+    /// The running node, or the home itself where none runs.
+    pub(crate) async fn node_or_home(&self, command: &str) -> Result<Access> {
+        self.refuse_without_identity()?;
+        if let Some(control) = Control::connect(&self.socket()).await {
+            return Ok(Access::Node(control));
+        }
+        match self.home.lock(command) {
+            Ok(lock) => Ok(Access::Home(lock)),
+            // Whoever holds the lock is a node that starts, or a command that ends in a moment.
+            Err(HomeError::Locked { .. }) => self.node_or_lock(command).await,
+            Err(error) => Err(Failure::failed(chain(&error))),
+        }
+    }
+
+    async fn node_or_lock(&self, command: &str) -> Result<Access> {
+        let deadline = system::time() + Span::secs(10);
+        loop {
+            if let Some(control) = Control::connect(&self.socket()).await {
+                return Ok(Access::Node(control));
+            }
+            match self.home.lock(command) {
+                Ok(lock) => return Ok(Access::Home(lock)),
+                Err(error) if system::time() >= deadline => return Err(Failure::failed(chain(&error))),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    pub(crate) fn refuse_without_identity(&self) -> Result<()> {
+        if self.home.exists() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("there is no identity in {}", self.home.dir().display()))
+            .hint(format!("make one with 'kith --home {} init'", self.home.dir().display())))
+    }
+}
+
+/// How a command that works with or without a node reaches its data.
+pub(crate) enum Access {
+    /// A node runs: ask it.
+    Node(Control),
+    /// No node runs, and none can start while this lock is held.
+    Home(HomeLock),
+}
+
+/// Runs the command line.
+pub(crate) async fn run(cli: Cli) -> Result<()> {
+    let context = Context {
+        home: Home::at(home_folder(cli.home)?),
+        out: Output::new(cli.json, cli.quiet),
+    };
+    match cli.command {
+        Command::Init(options) => init::init(&context, &options),
+        Command::Id(options) => id::id(&context, &options),
+        Command::Up(options) => node::up(&context, &options).await,
+        Command::Down => node::down(&context).await,
+        Command::Status(options) => node::status(&context, &options).await,
+        Command::Contact(command) => contact::contact(&context, command).await,
+        Command::Discover(options) => discover::discover(&context, &options).await,
+        Command::Announce => node::announce(&context).await,
+        Command::Ping(options) => ping::ping(&context, &options).await,
+        Command::Send(options) => transfer::send(&context, options).await,
+        Command::Receive(options) => transfer::receive(&context, options).await,
+        Command::Blob(command) => blob::blob(&context, command).await,
+        Command::Directory(command) => directory::directory(&context, command).await,
+    }
+}
+
+/// `--home`, else `$KITH_HOME`, else the XDG data folder.
+fn home_folder(option: Option<PathBuf>) -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = option
+        .or_else(|| variable("KITH_HOME"))
+        .or_else(|| variable("XDG_DATA_HOME").map(|data| data.join("kith")))
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share/kith")));
+    let Some(folder) = folder else {
+        return Err(Failure::usage("neither --home nor KITH_HOME nor HOME says where the home folder is"));
+    };
+    absolute(&folder)
+}
+
+/// The path from the root, without following links.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+}
+
+/// A path as the control API carries it: text.
+pub(crate) fn path_text(path: &Path) -> Result<String> {
+    let absolute = absolute(path)?;
+    absolute.into_os_string().into_string().map_err(|name| {
+        Failure::usage(format!("the path {} is not UTF-8", name.to_string_lossy()))
+            .hint("send the folder that holds it; names inside a folder may be any bytes")
+    })
+}
+
+/// Text as a part of a URL: everything but unreserved characters percent-encoded (RFC 3986 §2.3).
+pub(crate) fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

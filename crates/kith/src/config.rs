@@ -1,0 +1,278 @@
+//! `kith.toml`: every key has a default, an unknown key is an error that names the nearest known one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use kith_identity::{Address, Authority, Ni};
+use kith_sansio::Span;
+use kith_store::{Home, HomeError};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Result};
+
+/// Name of the file in the home folder.
+pub(crate) const FILE: &str = "kith.toml";
+/// A configuration larger than this is not one.
+const MAX_BYTES: u64 = 256 * 1024;
+/// Every key that a configuration may hold, tables by their dotted name.
+const KNOWN: &[&str] = &[
+    "name",
+    "authorities",
+    "resolvers",
+    "listen",
+    "ttl",
+    "passphrase-file",
+    "pins",
+    "directory",
+    "directory.authority",
+    "directory.listen-https",
+    "directory.listen-dns",
+    "directory.certificate",
+    "directory.key",
+    "directory.max-blob-bytes",
+    "directory.address-records",
+];
+
+/// The whole configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    /// A name for this node, shown to its owner alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Directories to announce to.
+    #[serde(with = "texts")]
+    pub(crate) authorities: Vec<Authority>,
+    /// DNS servers to ask instead of the system's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) resolvers: Vec<SocketAddr>,
+    /// Addresses to listen on; empty for any address, port 7117.
+    #[serde(with = "texts", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) listen: Vec<Address>,
+    /// How long an announced record set is valid.
+    #[serde(with = "text")]
+    pub(crate) ttl: Span,
+    /// File with the passphrase of the key file, for starts without a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Fingerprints of directories that have no certificate from a public authority, by authority.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) pins: BTreeMap<String, String>,
+    /// A zone that this node serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) directory: Option<Zone>,
+}
+
+/// A zone that is served from here.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Zone {
+    /// The zone's authority; the first of `authorities` where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<String>,
+    /// HTTPS endpoints.
+    pub(crate) listen_https: Vec<SocketAddr>,
+    /// DNS endpoints, UDP and TCP.
+    pub(crate) listen_dns: Vec<SocketAddr>,
+    /// Certificate chain of the HTTPS endpoint (PEM); this identity's own where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Private key to `certificate` (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<PathBuf>,
+    /// Largest blob accepted, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_blob_bytes: Option<usize>,
+    /// Whether to answer A and AAAA for announced global addresses.
+    pub(crate) address_records: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            name: None,
+            authorities: Vec::new(),
+            resolvers: Vec::new(),
+            listen: Vec::new(),
+            ttl: Span::secs(3_600),
+            passphrase_file: None,
+            pins: BTreeMap::new(),
+            directory: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the configuration of `home`; a missing file is all defaults.
+    pub(crate) fn load(home: &Home) -> Result<Config> {
+        let path = home.path(FILE);
+        let bytes = match home.read(FILE, MAX_BYTES) {
+            Ok(bytes) => bytes,
+            Err(HomeError::NotFound { .. }) => return Ok(Config::default()),
+            Err(error) => return Err(Failure::failed(crate::failure::chain(&error))),
+        };
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Failure::failed(format!("{} is not UTF-8 text", path.display())))?;
+        Config::parse(&text).map_err(|mut failure| {
+            failure.error = format!("{}: {}", path.display(), failure.error);
+            failure
+        })
+    }
+
+    /// Reads a configuration from its text.
+    pub(crate) fn parse(text: &str) -> Result<Config> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            Failure::failed(one_line(&error)).hint("mend the file, or move it away to start from defaults")
+        })?;
+        refuse_unknown(&table, "")?;
+        let config: Config = toml::from_str(text).map_err(|error| Failure::failed(one_line(&error)))?;
+        let seconds = config.ttl.as_secs();
+        if !(1..=86_400).contains(&seconds) {
+            return Err(Failure::failed(format!("ttl is {}, it must be 1s to 1d", config.ttl)));
+        }
+        config.pinned()?;
+        Ok(config)
+    }
+
+    /// Writes the configuration into `home`.
+    pub(crate) fn store(&self, home: &Home) -> Result<()> {
+        let text = toml::to_string(self).map_err(Failure::failed)?;
+        home.write_atomic(FILE, text.as_bytes(), 0o600).map_err(|e| Failure::failed(crate::failure::chain(&e)))
+    }
+
+    /// The pins, parsed.
+    pub(crate) fn pinned(&self) -> Result<Vec<(Authority, Ni)>> {
+        self.pins
+            .iter()
+            .map(|(authority, ni)| {
+                let wrong = |what: String| Failure::failed(format!("pins.\"{authority}\": {what}"));
+                Ok((
+                    authority.parse().map_err(|e| wrong(format!("{e}")))?,
+                    ni.parse().map_err(|e| wrong(format!("{e}")))?,
+                ))
+            })
+            .collect()
+    }
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn refuse_unknown(table: &toml::Table, prefix: &str) -> Result<()> {
+    for (key, value) in table {
+        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        if !KNOWN.contains(&name.as_str()) {
+            let failure = Failure::failed(format!("unknown key '{name}'"));
+            return Err(match nearest(&name) {
+                Some(known) => failure.hint(format!("did you mean '{known}'?")),
+                None => failure.hint(format!("known keys: {}", KNOWN.join(", "))),
+            });
+        }
+        if let (toml::Value::Table(inner), "directory") = (value, name.as_str()) {
+            refuse_unknown(inner, &name)?;
+        }
+    }
+    Ok(())
+}
+
+fn nearest(name: &str) -> Option<&'static str> {
+    KNOWN
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(name, known), *known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(2))
+        .map(|(_, known)| known)
+}
+
+/// A value that has a text form.
+mod text {
+    use super::{Deserialize, FromStr};
+
+    pub(super) fn serialize<T: std::fmt::Display, S: serde::Serializer>(
+        value: &T,
+        to: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> std::result::Result<T, D::Error>
+    where
+        T: FromStr<Err: std::fmt::Display>,
+        D: serde::Deserializer<'de>,
+    {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A list of values that have a text form.
+mod texts {
+    use super::{Deserialize, FromStr};
+
+    pub(super) fn serialize<T: std::fmt::Display, S: serde::Serializer>(
+        values: &[T],
+        to: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> std::result::Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: std::fmt::Display>,
+        D: serde::Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_is_read_and_names_every_key() {
+        let text = include_str!("../../../docs/kith.example.toml");
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.authorities.len(), 1);
+        for key in KNOWN.iter().filter(|key| **key != "directory") {
+            let last = key.rsplit('.').next().unwrap();
+            assert!(text.contains(last), "the example does not show '{key}'");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let failure = Config::parse("authority = 'x'").unwrap_err();
+        assert_eq!(failure.hint.as_deref(), Some("did you mean 'authorities'?"));
+        let failure = Config::parse("[directory]\nlisten-htps = []").unwrap_err();
+        assert_eq!(failure.hint.as_deref(), Some("did you mean 'directory.listen-https'?"));
+    }
+
+    #[test]
+    fn what_is_stored_is_read_again() {
+        let text = "authorities = ['localhost:18443']\nttl = '10m'\nresolvers = ['127.0.0.1:53']\n";
+        let config = Config::parse(text).unwrap();
+        let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again.ttl, Span::secs(600));
+        assert_eq!(again.authorities, config.authorities);
+        assert_eq!(again.resolvers, config.resolvers);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_their_reason() {
+        for (text, part) in [
+            ("ttl = '2d'", "1s to 1d"),
+            ("ttl = 'soon'", "length of time"),
+            ("listen = ['udp://1.2.3.4:5']", "udp"),
+            ("authorities = ['a b']", "a b"),
+            ("pins = { 'x' = 'ni:nonsense' }", "pins"),
+            ("ttl = ", "TOML"),
+        ] {
+            let failure = Config::parse(text).unwrap_err();
+            assert!(failure.error.contains(part), "{text}: {}", failure.error);
+        }
+    }
+}

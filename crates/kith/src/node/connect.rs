@@ -1,0 +1,289 @@
+//! The floor of connections: where contacts are looked for, `ping`, and the exchange of record sets.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use kith_connect::{Admission, ConnectError, Discovery, Found, Peer, Protocol, Stream, Via};
+use kith_directory::client::{Directory, Freshness};
+use kith_identity::contacts::Hint;
+use kith_identity::{Address, Fingerprint};
+use kith_sansio::{Span, Time, system};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Node;
+use super::contacts::Book;
+use crate::api::server::{Route, json_lines};
+use crate::api::shapes::{NewPing, Pong};
+use crate::failure::{Failure, Result, chain};
+use crate::floors::Floor;
+
+/// Echo of [`PING_BYTES`], as often as the initiator likes.
+const PING: Protocol = Protocol::new("ping/1");
+/// Bytes of one ping, the payload of an ordinary ICMP one.
+const PING_BYTES: usize = 56;
+/// How long an answer may take.
+const PONG_TIMEOUT: Duration = Duration::from_secs(10);
+/// A ping connection that is silent for this long is closed by the target.
+const PING_IDLE: Duration = Duration::from_secs(60);
+/// Host names of hints are looked up for at most this long.
+const HINT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) const FLOOR: Floor = Floor {
+    name: "connect",
+    start: |node| Box::pin(start(node)),
+    stop: |_| Box::pin(async {}),
+    routes,
+    status: |node| Some(json!({ "connections": node.connections() })),
+    commands: &["ping"],
+};
+
+/// Looks for contacts: address hints, what is cached, and what the directories say now.
+pub(crate) struct Finder {
+    book: Arc<Book>,
+    directory: Directory,
+}
+
+impl Finder {
+    pub(crate) fn new(book: Arc<Book>, directory: Directory) -> Self {
+        Finder { book, directory }
+    }
+
+    async fn find(&self, target: Fingerprint, found: Found) {
+        let Some(contact) = self.book.contact_of(&target) else {
+            return found.failed("it is no contact");
+        };
+        let hints = async {
+            for hint in &contact.hints {
+                match resolve(hint).await {
+                    Ok(addresses) => found.hints(addresses).await,
+                    Err(error) => found.failed(format!("{hint}: {error}")),
+                }
+            }
+        };
+        let directories = async {
+            // What is cached is tried at once; the peer may have moved since, so its directory is asked as well.
+            let cached = self.directory.cached(&target);
+            if let Some(set) = &cached {
+                found.discovered(set.addresses()).await;
+            }
+            if contact.ni.authority.is_none() {
+                if cached.is_none() && contact.hints.is_empty() {
+                    found.failed("its fingerprint names no authority and there is no address hint");
+                }
+                return;
+            }
+            match self.directory.discover(&contact.ni, Freshness::Refetch).await {
+                Ok(fresh) => found.discovered(fresh.set.addresses()).await,
+                Err(error) => found.failed(chain(&error)),
+            }
+        };
+        futures_util::future::join(hints, directories).await;
+    }
+}
+
+impl Discovery for Finder {
+    fn candidates<'a>(
+        &'a self,
+        target: Fingerprint,
+        found: Found,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.find(target, found))
+    }
+}
+
+async fn resolve(hint: &Hint) -> std::result::Result<Vec<Address>, String> {
+    if let Some(address) = hint.address() {
+        return Ok(vec![address]);
+    }
+    let looked = tokio::time::timeout(HINT_TIMEOUT, tokio::net::lookup_host((hint.host(), hint.port()))).await;
+    let sockets = looked.map_err(|_| "its name is not resolved in time".to_owned())?.map_err(|e| e.to_string())?;
+    Ok(sockets.map(|socket| Address::new(hint.transport(), socket)).take(8).collect())
+}
+
+/// The transport that a command insists on.
+pub(crate) fn via(name: Option<&str>) -> Result<Via> {
+    match name {
+        None => Ok(Via::Any),
+        Some("tcp") => Ok(Via::Tcp),
+        Some("quic") => Ok(Via::Quic),
+        Some(other) => Err(Failure::usage(format!("there is no transport '{other}'")).hint("tcp or quic")),
+    }
+}
+
+/// A failed connection as a person reads it.
+pub(crate) fn explain(name: &str, error: &ConnectError) -> Failure {
+    let text = format!("cannot reach {name}: {}", chain(error));
+    match error {
+        ConnectError::Refused { .. } => Failure::not_trusted(format!("{name} does not admit this node"))
+            .hint("ask them to run 'kith contact add NAME NI' with what 'kith id' prints here"),
+        ConnectError::WrongPeer { .. } => Failure::not_trusted(text)
+            .hint("the address belongs to another key; check the fingerprint with 'kith contact show'"),
+        ConnectError::NotFound { .. } => Failure::unreachable(text)
+            .hint("is their node up, and announced? An address hint helps: kith contact add NAME NI --at quic://host:port"),
+        _ => Failure::unreachable(text).hint("is their node up?"),
+    }
+}
+
+async fn start(node: &Arc<Node>) -> Result<()> {
+    let mut incoming = node.endpoint.listen(PING, Admission::Contacts).map_err(Failure::failed)?;
+    let listener = Arc::clone(node);
+    node.tasks.spawn(async move {
+        loop {
+            let next = tokio::select! {
+                next = incoming.next() => next,
+                () = listener.stopped.cancelled() => None,
+            };
+            let Some((_, stream)) = next else { return };
+            let stopped = listener.stopped.clone();
+            listener.tasks.spawn(async move {
+                tokio::select! {
+                    _ = echo(stream) => {}
+                    () = stopped.cancelled() => {}
+                }
+            });
+        }
+    });
+    super::push::start(node)
+}
+
+async fn echo(mut stream: Stream) -> std::io::Result<()> {
+    let mut payload = [0; PING_BYTES];
+    loop {
+        match tokio::time::timeout(PING_IDLE, stream.read_exact(&mut payload)).await {
+            Ok(Ok(_)) => {}
+            // The initiator has closed, or fell silent.
+            _ => return stream.shutdown().await,
+        }
+        stream.write_all(&payload).await?;
+        stream.flush().await?;
+    }
+}
+
+fn routes() -> Vec<Route> {
+    vec![("/v1/ping", post(ping))]
+}
+
+async fn ping(State(node): State<Arc<Node>>, Json(wish): Json<NewPing>) -> Result<Response> {
+    let contact = node.book.find(&wish.contact)?;
+    let session = Session {
+        via: via(wish.via.as_deref())?,
+        name: contact.name.to_string(),
+        peer: contact.ni.fingerprint,
+        node,
+        give_up: system::time() + Span::millis(wish.wait_ms),
+        open: None,
+        seq: 0,
+        wish,
+    };
+    Ok(json_lines(futures_util::stream::unfold(Some(session), |session| async move {
+        let mut session = session?;
+        if session.seq == session.wish.count {
+            return None;
+        }
+        let pong = session.next().await;
+        let goes_on = pong.is_ok().then_some(session);
+        Some((pong.and_then(|pong| serde_json::to_value(pong).map_err(Failure::failed)), goes_on))
+    })))
+}
+
+/// A series of pings to one contact.
+struct Session {
+    node: Arc<Node>,
+    wish: NewPing,
+    name: String,
+    peer: Fingerprint,
+    via: Via,
+    give_up: Time,
+    open: Option<Stream>,
+    seq: u32,
+}
+
+impl Session {
+    async fn next(&mut self) -> Result<Pong> {
+        if self.seq > 0 {
+            tokio::time::sleep(Duration::from_millis(self.wish.interval_ms)).await;
+        }
+        self.seq += 1;
+        let began = system::time();
+        let (mut stream, connected) = match self.open.take() {
+            Some(stream) => (stream, None),
+            None => (self.connect().await?, Some(system::time() - began)),
+        };
+        let sent = system::time();
+        exchange(&mut stream).await.map_err(|error| {
+            Failure::unreachable(format!("the connection to {} broke off: {error}", self.name))
+        })?;
+        let answered = system::time();
+        let path = stream.path();
+        let pong = Pong {
+            seq: self.seq,
+            bytes: PING_BYTES,
+            rtt_ms: millis(answered - sent),
+            connect_ms: connected.map(millis),
+            first_byte_ms: millis(answered - began),
+            path: "direct".to_owned(),
+            transport: path.transport.to_string(),
+            remote: path.remote.to_string(),
+        };
+        if self.wish.fresh {
+            let _ = stream.shutdown().await;
+        } else {
+            self.open = Some(stream);
+        }
+        Ok(pong)
+    }
+
+    async fn connect(&self) -> Result<Stream> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let connected = if self.wish.fresh {
+                self.node.endpoint.connect_fresh(&self.peer, &PING, self.via).await
+            } else {
+                self.node.endpoint.connect_with(&self.peer, &PING, self.via).await
+            };
+            match connected {
+                Ok(stream) => return Ok(stream),
+                Err(error) if system::time() >= self.give_up || !may_pass(&error) => {
+                    return Err(explain(&self.name, &error));
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Whether waiting may help: the peer may come up, its directory may answer.
+pub(crate) fn may_pass(error: &ConnectError) -> bool {
+    !matches!(error, ConnectError::Refused { .. } | ConnectError::WrongPeer { .. })
+}
+
+async fn exchange(stream: &mut Stream) -> std::io::Result<()> {
+    let payload = [0x6b; PING_BYTES];
+    let mut answer = [0; PING_BYTES];
+    let both = async {
+        stream.write_all(&payload).await?;
+        stream.flush().await?;
+        stream.read_exact(&mut answer).await
+    };
+    tokio::time::timeout(PONG_TIMEOUT, both).await.map_err(|_| std::io::ErrorKind::TimedOut)??;
+    if answer == payload { Ok(()) } else { Err(std::io::Error::other("the answer is not what was sent")) }
+}
+
+fn millis(span: Span) -> f64 {
+    span.0 as f64 / 1e3
+}
+
+/// The known peers of an incoming stream; nobody anonymous is admitted to these protocols.
+pub(crate) fn known(peer: &Peer) -> Option<Fingerprint> {
+    match peer {
+        Peer::Known(fingerprint) => Some(*fingerprint),
+        _ => None,
+    }
+}

@@ -1,0 +1,267 @@
+//! The node: one identity, its floors, and the control socket that commands talk to.
+
+pub(crate) mod connect;
+pub(crate) mod contacts;
+pub(crate) mod directory;
+mod own;
+mod push;
+mod replay;
+pub(crate) mod running;
+pub(crate) mod transfers;
+pub(crate) mod zone;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kith_connect::{BindError, Endpoint};
+use kith_directory::client::Directory;
+use kith_identity::contacts::Contact;
+use kith_identity::record::VerifiedRecordSet;
+use kith_identity::{Identity, Ni};
+use kith_sansio::{Span, system};
+use kith_store::{Database, Home, HomeError, HomeLock};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connect::Finder;
+use self::contacts::Book;
+use self::directory::Announcements;
+use self::own::Own;
+use self::replay::Replay;
+use self::transfers::Transfers;
+use crate::api::{self, shapes};
+use crate::config::Config;
+use crate::failure::{Failure, Result, chain};
+use crate::floors::FLOORS;
+use crate::identity_file;
+
+/// The node's database in the home folder.
+const DATABASE: &str = "node.redb";
+/// Memory that the database may use as a cache, in bytes.
+const DATABASE_CACHE: usize = 4 * 1024 * 1024;
+/// A home that a short command has locked is free again within this time.
+const LOCK_PATIENCE: Span = Span::secs(3);
+/// How long tasks may take to end when the node stops.
+const ENDING: Duration = Duration::from_secs(10);
+/// How long `status --wait` waits for the announcements.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) home: Home,
+    pub(crate) config: Config,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) own: Arc<Own>,
+    pub(crate) directory: Directory,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) announcements: Announcements,
+    pub(crate) transfers: Transfers,
+    told: push::Told,
+    /// Somebody wants the node to stop.
+    pub(crate) stopping: CancellationToken,
+    /// The floors' tasks end.
+    pub(crate) stopped: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    socket: PathBuf,
+    lock: Mutex<Option<HomeLock>>,
+}
+
+/// Opens the database of a home whose lock the caller holds.
+pub(crate) fn open_database(home: &Home) -> Result<Database> {
+    Database::open(&home.path(DATABASE), DATABASE_CACHE).map_err(|error| {
+        let failure = Failure::failed(chain(&error));
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
+}
+
+/// The directory client of a configuration.
+pub(crate) fn open_client(config: &Config, database: Database) -> Result<Directory> {
+    directory::client(config, Arc::new(Replay::open(database)?))
+}
+
+/// Takes the lock of the home; a command that holds it for a moment is waited for.
+async fn take_lock(home: &Home) -> Result<HomeLock> {
+    let began = system::time();
+    loop {
+        match home.lock("up") {
+            Ok(lock) => return Ok(lock),
+            Err(HomeError::Locked { .. }) if system::time() - began < LOCK_PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(Failure::failed(chain(&error))),
+        }
+    }
+}
+
+impl Node {
+    /// Starts the node of a home: lock, identity, database, sockets, floors, control socket.
+    pub(crate) async fn start(home: &Home, config: Config) -> Result<Arc<Node>> {
+        let lock = take_lock(home).await?;
+        let identity = Arc::new(identity_file::load(home, &config)?);
+        let database = open_database(home)?;
+        let book = Arc::new(Book::open(database.clone())?);
+        let ttl_secs = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
+        let own = Arc::new(Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?);
+        let directory = open_client(&config, database.clone())?;
+        let finder = Finder::new(Arc::clone(&book), directory.clone());
+        let endpoint_config =
+            kith_connect::Config { listen: config.listen.clone(), ..kith_connect::Config::default() };
+        let endpoint =
+            Endpoint::bind(Arc::clone(&identity), Arc::clone(&book) as _, Arc::new(finder), endpoint_config)
+                .await
+                .map_err(|error| cannot_listen(&error))?;
+        let socket = api::socket::path(home, &api::socket::runtime_folder());
+        let node = Arc::new(Node {
+            home: home.clone(),
+            config,
+            identity,
+            book,
+            own,
+            directory,
+            endpoint,
+            announcements: Announcements::default(),
+            transfers: Transfers::new(database),
+            told: push::Told::default(),
+            stopping: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            socket,
+            lock: Mutex::new(Some(lock)),
+        });
+        for floor in FLOORS {
+            (floor.start)(&node).await?;
+        }
+        api::socket::prepare(&node.socket, &node.home)?;
+        let listener = api::server::bind(&node.socket)?;
+        node.tasks.spawn(api::server::serve(Arc::clone(&node), listener));
+        Ok(node)
+    }
+
+    /// Asks the node to stop; returns at once.
+    pub(crate) fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Ends everything in good order; the lock goes last.
+    pub(crate) async fn end(self: &Arc<Self>) {
+        for floor in FLOORS.iter().rev() {
+            (floor.stop)(self).await;
+        }
+        self.stopped.cancel();
+        self.endpoint.close().await;
+        self.tasks.close();
+        if tokio::time::timeout(ENDING, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        let _ = std::fs::remove_file(&self.socket);
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Waits until the node is listening and announced.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        let mut changes = self.announcements.changes();
+        let wait = async {
+            while !self.announcements.all_done() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            waited = tokio::time::timeout(READY_TIMEOUT, wait) => waited.map_err(|_| self.announcements.overdue()),
+            () = self.stopping.cancelled() => Err(Failure::failed("the node is stopping")),
+        }
+    }
+
+    /// Everything that `status` shows.
+    pub(crate) fn status(&self) -> shapes::Status {
+        let texts = |addresses: Vec<kith_identity::Address>| addresses.iter().map(ToString::to_string).collect();
+        let sections = FLOORS.iter().filter_map(|floor| {
+            let status = (floor.status)(self)?;
+            // Contacts have a place of their own in the document.
+            (floor.name != "contacts").then(|| (floor.name.to_owned(), status))
+        });
+        shapes::Status {
+            fingerprint: self.ni().to_string(),
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            home: self.home.dir().display().to_string(),
+            control: self.socket.display().to_string(),
+            pid: std::process::id(),
+            ready: self.announcements.all_done(),
+            listen: texts(self.endpoint.local_addresses()),
+            addresses: texts(self.endpoint.advertised_addresses()),
+            notes: self.notes(),
+            announced: self.announcements.shapes(),
+            contacts: self.contacts(),
+            floors: sections.collect(),
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.endpoint.default_port_taken() {
+            notes.push(format!("port {} is taken; this node listens on the next free one", kith_connect::defaults::PORT));
+        }
+        if !self.socket.starts_with(self.home.dir()) {
+            notes.push(format!("the control socket is {}, because the home's path is too long", self.socket.display()));
+        }
+        notes
+    }
+
+    /// This node's name: fingerprint and first authority.
+    pub(crate) fn ni(&self) -> Ni {
+        Ni::new(self.identity.fingerprint(), self.config.authorities.first().cloned())
+    }
+
+    /// All contacts with how they are reached.
+    pub(crate) fn contacts(&self) -> Vec<shapes::Contact> {
+        self.book.list().iter().map(|contact| self.reached(contact)).collect()
+    }
+
+    /// A contact with how it is reached.
+    pub(crate) fn reached(&self, contact: &Contact) -> shapes::Contact {
+        let mut shape = contacts::shape(contact);
+        if let Some(path) = self.endpoint.paths(&contact.ni.fingerprint).first() {
+            shape.path = "direct".to_owned();
+            shape.transport = Some(path.transport.to_string());
+            shape.remote = Some(path.remote.to_string());
+            shape.rtt_ms = path.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
+        }
+        shape
+    }
+
+    /// Open connections to contacts.
+    pub(crate) fn connections(&self) -> usize {
+        self.book.list().iter().map(|contact| self.endpoint.paths(&contact.ni.fingerprint).len()).sum()
+    }
+
+    /// The record set that contacts are told of: the announced one, or one of its own where none is announced.
+    pub(crate) fn said(&self) -> Option<VerifiedRecordSet> {
+        self.announcements.newest().or_else(|| match self.own.signed() {
+            Ok(set) => Some(set),
+            Err(failure) => {
+                tracing::error!(%failure, "the own record set cannot be signed");
+                None
+            }
+        })
+    }
+
+    /// Announces to every directory now and waits for the outcomes.
+    pub(crate) async fn announce_now(&self) -> Result<Vec<shapes::Announced>> {
+        directory::announce_now(self).await
+    }
+}
+
+fn cannot_listen(error: &BindError) -> Failure {
+    let failure = Failure::failed(chain(error));
+    match error {
+        BindError::Taken { .. } => failure.hint("choose another port with --listen, or port 0 for any free one"),
+        _ => failure,
+    }
+}

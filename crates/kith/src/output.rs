@@ -1,0 +1,163 @@
+//! What goes to the terminal: a person's text or a program's JSON, progress, errors.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::api::shapes::{State, Transfer};
+use crate::failure::Failure;
+
+/// How to speak: decided once by the global options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Output { json, quiet }
+    }
+
+    /// Whether standard output belongs to a program.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// The result of a command: `value` as JSON, or `text` for a person.
+    pub(crate) fn result(self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            match serde_json::to_string(value) {
+                Ok(line) => print_line(&line),
+                Err(error) => eprintln!("error: {error}"),
+            }
+        } else {
+            print_line(text().trim_end_matches('\n'));
+        }
+    }
+
+    /// A remark for a person; on standard error where standard output is a program's.
+    pub(crate) fn note(self, text: impl AsRef<str>) {
+        if self.quiet {
+            return;
+        }
+        if self.json { eprintln!("{}", text.as_ref()) } else { print_line(text.as_ref()) }
+    }
+
+    /// A remark that never belongs to the result.
+    pub(crate) fn aside(self, text: impl AsRef<str>) {
+        if !self.quiet {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
+    /// Says what failed; with `--json` as a document too.
+    pub(crate) fn failure(self, failure: &Failure) {
+        if self.json {
+            self.result(failure, String::new);
+        }
+        eprintln!("error: {}", printable(&failure.error));
+        if let Some(hint) = &failure.hint {
+            eprintln!("hint: {}", printable(hint));
+        }
+    }
+
+    /// A progress bar on a terminal, nothing elsewhere.
+    pub(crate) fn progress(self) -> Progress {
+        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let form = "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(form) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Progress { bar, output: self, last: None }
+    }
+}
+
+/// Prints a line; a reader that has gone away ends the program quietly, as pipes do.
+fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Text from outside without control characters, so that a name cannot steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if escaped { c.escape_default().collect::<Vec<_>>() } else { vec![c] }
+        })
+        .collect()
+}
+
+/// Shows a transfer as it goes on.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    output: Output,
+    last: Option<State>,
+}
+
+impl Progress {
+    /// Shows where the transfer stands.
+    pub(crate) fn show(&mut self, transfer: &Transfer) {
+        if self.last != Some(transfer.state) {
+            self.last = Some(transfer.state);
+            if let Some(text) = announcement(transfer) {
+                self.bar.suspend(|| self.output.aside(text));
+            }
+        }
+        if transfer.state == State::Moving {
+            self.bar.set_length(transfer.total_bytes);
+            self.bar.set_position(transfer.bytes);
+            self.bar.set_message(format!("{}/{} files", transfer.files, transfer.total_files));
+        }
+        if transfer.state.is_final() {
+            self.bar.finish_and_clear();
+        }
+    }
+}
+
+fn announcement(transfer: &Transfer) -> Option<String> {
+    let contact = printable(&transfer.contact);
+    match (transfer.state, transfer.direction.as_str()) {
+        (State::Connecting, _) => Some(format!("connecting to {contact} …")),
+        (State::Offered, "out") => Some(format!("offered to {contact}, waiting for acceptance …")),
+        (State::Interrupted, _) => Some(format!("connection to {contact} lost, trying again …")),
+        _ => None,
+    }
+}
+
+/// The closing line of a transfer for a person.
+pub(crate) fn totals(transfer: &Transfer) -> String {
+    let verb = if transfer.direction == "out" { "sent" } else { "received" };
+    let moved = transfer.bytes.saturating_sub(transfer.resumed_bytes);
+    let rate = if transfer.seconds > 0.0 { moved as f64 / transfer.seconds } else { 0.0 };
+    let resumed = match transfer.resumed_bytes {
+        0 => String::new(),
+        bytes => format!(", {} were there already", HumanBytes(bytes)),
+    };
+    let files = if transfer.files == 1 { "1 file".into() } else { format!("{} files", transfer.files) };
+    format!(
+        "{verb} {files}, {} in {} ({}/s, {}{}{resumed})",
+        HumanBytes(transfer.bytes),
+        HumanDuration(std::time::Duration::from_secs_f64(transfer.seconds.max(0.0))),
+        HumanBytes(rate as u64),
+        transfer.path,
+        transfer.transport.as_ref().map_or(String::new(), |t| format!(" over {t}")),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn names_from_outside_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\nc\u{202e}d"), "a\\u{1b}[31mb\\nc\\u{202e}d");
+        assert_eq!(printable("Grüße 日本"), "Grüße 日本");
+    }
+}

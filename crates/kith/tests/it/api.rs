@@ -1,0 +1,180 @@
+//! The control API against its OpenAPI file: every call of the file is made, every answer has its shape.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Person, Place, Zone, eventually};
+
+/// The description, with what was called.
+struct Description {
+    document: Value,
+    called: BTreeSet<(String, String)>,
+}
+
+impl Description {
+    fn load() -> Description {
+        let text = include_str!("../../../../docs/openapi.json");
+        Description { document: serde_json::from_str(text).unwrap(), called: BTreeSet::new() }
+    }
+
+    /// Makes a call, holds the answer against the description and gives back its last document.
+    #[track_caller]
+    fn call(&mut self, node: &Person, method: &str, template: &str, path: &str, body: Option<Value>) -> Value {
+        self.called.insert((method.to_owned(), template.to_owned()));
+        let operation = &self.document["paths"][template][method];
+        assert!(operation.is_object(), "{method} {template} is not described");
+        if let Some(body) = &body {
+            self.check(&operation["requestBody"]["content"]["application/json"]["schema"], body);
+        }
+        let (status, text) = request(&node.home.join("control.sock"), method, path, body);
+        let response = if status == 200 { &operation["responses"]["200"] } else { &operation["responses"]["default"] };
+        let (kind, content) = response["content"].as_object().unwrap().iter().next().unwrap();
+        let documents: Vec<Value> = match kind.as_str() {
+            "application/jsonl" => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+            _ => vec![serde_json::from_str(&text).unwrap_or_else(|_| panic!("{method} {path}: {text}"))],
+        };
+        for document in &documents {
+            self.check(&content["schema"], document);
+        }
+        documents.last().cloned().unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn check(&self, schema: &Value, document: &Value) {
+        let whole = json!({ "allOf": [schema], "components": self.document["components"] });
+        let validator = jsonschema::validator_for(&whole).unwrap();
+        let faults: Vec<_> = validator.iter_errors(document).map(|fault| fault.to_string()).collect();
+        assert!(faults.is_empty(), "{faults:?} in {document}");
+    }
+}
+
+/// One HTTP/1.1 request over the Unix socket, by hand: no code of the program under test.
+fn request(socket: &Path, method: &str, path: &str, body: Option<Value>) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let method = method.to_uppercase();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nhost: kith\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn every_call_is_described_and_answers_as_described() {
+    let place = Place::new();
+    let zone = Zone::start(&place);
+    let (mut north, mut south) = (zone.person(&place, "north"), zone.person(&place, "south"));
+    north.up(&[]);
+    south.up(&[]);
+    let ni = south.ni();
+    let mut api = Description::load();
+    let new = json!({ "name": "south", "ni": ni, "at": [] });
+    api.call(&north, "post", "/v1/contacts", "/v1/contacts", Some(new));
+    api.call(&north, "get", "/v1/contacts", "/v1/contacts", None);
+    api.call(&north, "get", "/v1/contacts/{name}", "/v1/contacts/south", None);
+    let missing = api.call(&north, "get", "/v1/contacts/{name}", "/v1/contacts/nobody", None);
+    assert_eq!(missing["code"], "not-found");
+    api.call(&north, "patch", "/v1/contacts/{name}", "/v1/contacts/south", Some(json!({ "join": "friends" })));
+    let refused = json!({ "contact": "south", "count": 1, "interval_ms": 0, "fresh": false, "via": null, "wait_ms": 0 });
+    let line = api_line(&mut api, &north, refused.clone());
+    assert_eq!(line["failure"]["code"], "not-trusted");
+    eventually("the request", || {
+        let listed = api.call(&south, "get", "/v1/requests", "/v1/requests", None);
+        (!listed.as_array().unwrap().is_empty()).then_some(())
+    });
+    api.call(&south, "delete", "/v1/requests", "/v1/requests", None);
+    south.knows("north", &north);
+    api.call(&north, "post", "/v1/ping", "/v1/ping", Some(refused));
+    api.call(&north, "post", "/v1/announce", "/v1/announce", None);
+    api.call(&north, "put", "/v1/blob", "/v1/blob", Some(json!({ "blob": "aGVsbG8=" })));
+    let found = format!("/v1/discover?ni={}", north.ni().replace(';', "%3B"));
+    let set = api.call(&south, "get", "/v1/discover", &found, None);
+    assert_eq!(set["blob"][0], "aGVsbG8=");
+    transfers(&place, &mut api, &north, &south);
+    api.call(&north, "get", "/v1/status", "/v1/status?wait=true", None);
+    let own = api.call(&north, "get", "/v1/openapi.json", "/v1/openapi.json", None);
+    assert_eq!(own, api.document);
+    api.call(&north, "delete", "/v1/contacts/{name}", "/v1/contacts/south", None);
+    api.call(&north, "post", "/v1/shutdown", "/v1/shutdown", None);
+    let described: BTreeSet<_> = api.document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().keys().filter(|key| *key != "parameters");
+            methods.map(move |method| (method.clone(), path.clone()))
+        })
+        .collect();
+    assert_eq!(api.called, described);
+}
+
+/// A refused ping answers with a line that holds the failure.
+fn api_line(api: &mut Description, node: &Person, body: Value) -> Value {
+    api.called.insert(("post".to_owned(), "/v1/ping".to_owned()));
+    let (status, text) = request(&node.home.join("control.sock"), "post", "/v1/ping", Some(body));
+    assert_eq!(status, 200);
+    let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    api.check(&json!({ "$ref": "#/components/schemas/Line" }), &line);
+    line
+}
+
+fn transfers(place: &Place, api: &mut Description, north: &Person, south: &Person) {
+    let (file, inbox) = (place.path("file"), place.path("inbox"));
+    fs::write(&file, "hello").unwrap();
+    let order = json!({ "to": "south", "paths": [file], "via": null, "wait_ms": 5000 });
+    let started = api.call(north, "post", "/v1/transfers", "/v1/transfers", Some(order));
+    let one = format!("/v1/transfers/{}", started["id"].as_str().unwrap());
+    let offered = eventually("the offer", || {
+        let listed = api.call(south, "get", "/v1/transfers", "/v1/transfers", None);
+        listed.as_array().unwrap().iter().find(|transfer| transfer["state"] == "offered").cloned()
+    });
+    let id = offered["id"].as_str().unwrap().to_owned();
+    let accept = format!("/v1/transfers/{id}/accept");
+    api.call(south, "post", "/v1/transfers/{id}/accept", &accept, Some(json!({ "into": inbox })));
+    let end = api.call(north, "get", "/v1/transfers/{id}/events", &format!("{one}/events"), None);
+    assert_eq!(end["done"], true);
+    api.call(north, "get", "/v1/transfers/{id}", &one, None);
+    api.call(north, "delete", "/v1/transfers/{id}", &one, None);
+    // It ended while no command watched, so the next one is told.
+    let wish = json!({ "from": "north", "into": inbox, "yes": true, "overwrite": false });
+    let reported = api.call(south, "post", "/v1/receivers", "/v1/receivers", Some(wish));
+    assert_eq!(reported["id"], id.as_str());
+    assert_eq!(fs::read(inbox.join("file")).unwrap(), b"hello");
+}
+
+#[test]
+fn the_control_socket_is_its_owners_alone_and_refuses_nonsense() {
+    let place = Place::new();
+    let mut north = place.person("north", &[]);
+    north.up(&[]);
+    let socket = north.home.join("control.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    for (method, path, body) in [
+        ("GET", "/v1/nonsense", None),
+        ("POST", "/v1/transfers", Some(json!({ "to": "x", "paths": ["relative"], "via": null, "wait_ms": 0 }))),
+        ("POST", "/v1/contacts", Some(json!({ "name": "x" }))),
+        ("POST", "/v1/contacts", Some(json!({ "name": "x", "ni": "y", "extra": 1 }))),
+        ("GET", "/v1/discover", None),
+        ("PUT", "/v1/blob", Some(json!({ "blob": "not base64!" }))),
+        ("POST", "/v1/receivers", Some(json!({ "from": null, "into": "here", "yes": true, "overwrite": false }))),
+    ] {
+        let (status, text) = request(&socket, method, path, body);
+        assert!((400..500).contains(&status), "{method} {path}: {status} {text}");
+        let failure: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{method} {path}: {text}"));
+        assert!(failure["error"].is_string());
+    }
+    let huge = Value::String("x".repeat(2 << 20));
+    assert_eq!(request(&socket, "POST", "/v1/contacts", Some(huge)).0, 413);
+}

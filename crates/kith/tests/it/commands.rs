@@ -1,0 +1,133 @@
+//! What commands print, and with which exit code they end.
+
+use std::fs;
+
+use crate::harness::{Place, kith, Running};
+
+const ZERO: &str = "ni://example.org/sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
+
+#[test]
+fn id_of_the_all_zero_key_has_the_known_mappings() {
+    let place = Place::new();
+    let home = place.path("unused");
+    let id = Running::spawn(kith(&home, &["id", "--of", ZERO, "--json"])).finish().ok().json();
+    assert_eq!(id["fqdn"], "935298155241920636698227595a9242.2383f81e597a0ed88f651a0698036816.0a.example.org");
+    assert_eq!(
+        id["url"],
+        "https://example.org/.well-known/ni/sha3-256/k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY"
+    );
+    assert_eq!(id["words"].as_str().unwrap().split(' ').count(), 6);
+    assert!(!home.exists(), "reading a fingerprint must make no home");
+}
+
+#[test]
+fn wrong_fingerprints_are_refused_with_the_reason() {
+    let place = Place::new();
+    let home = place.path("unused");
+    let value = "k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
+    for (ni, reason) in [
+        (format!("ni:///sha-256;{value}"), "sha-256"),
+        (format!("ni:///sha3-256;{value}="), ""),
+        (format!("ni:///sha3-256;{}", &value[1..]), ""),
+        ("ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBZ".to_owned(), ""),
+        (format!("ni:///sha3-256;{}", value.replace('-', "+")), ""),
+        (format!("ni://exa mple/sha3-256;{value}"), ""),
+        (format!("ni://example.org/path/sha3-256;{value}"), ""),
+        ("ni:///sha3-256;".to_owned(), ""),
+        ("ni:".to_owned(), ""),
+    ] {
+        let done = Running::spawn(kith(&home, &["id", "--of", &ni])).finish();
+        done.fails(2, reason);
+    }
+}
+
+#[test]
+fn id_reads_key_files_of_all_kinds() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    let ni = north.ni();
+    let key = north.home.join("key.pem");
+    assert_eq!(north.run(&["id", "--of", key.to_str().unwrap()]).ok().out, ni);
+    let spki = north.run(&["id", "--json"]).ok().json()["spki"].as_str().unwrap().to_owned();
+    let public = place.path("public.pem");
+    fs::write(&public, format!("-----BEGIN PUBLIC KEY-----\n{spki}\n-----END PUBLIC KEY-----\n")).unwrap();
+    assert_eq!(north.run(&["id", "--of", public.to_str().unwrap()]).ok().out, ni);
+    fs::write(&public, "no key").unwrap();
+    north.run(&["id", "--of", public.to_str().unwrap()]).fails(1, "no PEM file");
+    north.run(&["id", "--of", "nowhere"]).fails(3, "no file nowhere");
+    assert!(north.run(&["id", "--qr"]).ok().out.lines().count() > 10);
+    assert_eq!(north.run(&["id", "--words"]).ok().out.split(' ').count(), 6);
+}
+
+#[test]
+fn contacts_are_kept_with_and_without_a_node() {
+    let place = Place::new();
+    let mut north = place.person("north", &[]);
+    let add = |name: &str, ni: &str| north.run(&["contact", "add", name, ni]);
+    add("zero", ZERO).ok();
+    add("zero", "ni:///sha3-256;AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").fails(2, "zero");
+    add("other", ZERO).fails(2, "zero");
+    add("-bad", ZERO).fails(2, "");
+    north.run(&["contact", "add", "bad", ZERO, "--at", "udp://1.2.3.4:5"]).fails(2, "udp");
+    for running in [false, true] {
+        if running {
+            north.up(&[]);
+        }
+        let shown = north.run(&["contact", "show", "zero", "--json"]).ok().json();
+        assert_eq!(shown["ni"], ZERO);
+        assert_eq!(shown["path"], "none");
+        north.run(&["contact", "rename", "zero", "nil"]).ok();
+        north.run(&["contact", "group", "add", "friends", "nil"]).ok();
+        let groups = north.run(&["contact", "group", "list", "--json"]).ok().json();
+        assert_eq!(groups["friends"][0], "nil");
+        north.run(&["contact", "group", "remove", "friends", "nil"]).ok();
+        north.run(&["contact", "rename", "nil", "zero"]).ok();
+        north.run(&["contact", "show", "nobody"]).fails(3, "no contact 'nobody'");
+        assert_eq!(north.run(&["contact", "list", "--json"]).ok().json().as_array().unwrap().len(), 1);
+    }
+    north.run(&["contact", "remove", "zero"]).ok();
+    north.run(&["down"]).ok();
+    assert!(north.run(&["contact", "list", "--json"]).ok().json().as_array().unwrap().is_empty());
+}
+
+#[test]
+fn commands_that_need_a_node_offer_to_start_one() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    for arguments in [&["status"][..], &["down"]] {
+        north.run(arguments).fails(1, "up'");
+    }
+    let nobody = place.path("nobody");
+    Running::spawn(kith(&nobody, &["status"])).finish().fails(1, "init'");
+}
+
+#[test]
+fn wrong_usage_ends_with_two_and_help_with_zero() {
+    let place = Place::new();
+    let home = place.path("unused");
+    for arguments in [&["nonsense"][..], &["send"], &["id", "--qr", "--words"], &["ping", "x", "-c", "0"]] {
+        assert_eq!(Running::spawn(kith(&home, arguments)).finish().code(), 2, "{arguments:?}");
+    }
+    for command in ["init", "id", "up", "down", "status", "contact", "discover", "announce", "ping", "send",
+        "receive", "blob", "directory"]
+    {
+        assert!(Running::spawn(kith(&home, &[command, "--help"])).finish().ok().out.contains("Usage"));
+    }
+}
+
+#[test]
+fn up_on_a_fresh_home_says_who_it_is_and_detached_it_stays() {
+    let place = Place::new();
+    let home = place.path("fresh");
+    let listen = ["--listen", "quic://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0"];
+    let up = Running::spawn(kith(&home, &[&["up", "--detach", "--json"], &listen[..]].concat())).finish().ok();
+    assert!(up.json()["fingerprint"].as_str().unwrap().starts_with("ni:///sha3-256;"));
+    assert_eq!(up.json()["ready"], true);
+    Running::spawn(kith(&home, &[&["up"], &listen[..]].concat())).finish().fails(1, "");
+    Running::spawn(kith(&home, &["down"])).finish().ok();
+    let up = Running::spawn(kith(&home, &[&["up"], &listen[..]].concat()));
+    up.line("fingerprint  ni:///sha3-256;");
+    up.line("ready");
+    Running::spawn(kith(&home, &["down"])).finish().ok();
+    up.finish().ok();
+}

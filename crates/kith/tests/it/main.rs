@@ -1,0 +1,12 @@
+//! The whole program: the real binary, several nodes on loopback, real folders, real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod api;
+mod commands;
+mod directory;
+mod harness;
+mod homes;
+mod session;
+mod transfers;
+mod tree;
+mod trust;
