@@ -10,6 +10,7 @@ mod quic;
 mod registry;
 mod stream;
 mod tcp;
+mod udp;
 
 pub use bind::interfaces;
 pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kith_identity::{Address, Fingerprint, PublicKey, Transport, tls};
+use noq::congestion::Bbr3Config;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, TransportConfig, VarInt};
+use noq::{EndpointConfig, Runtime, MtuDiscoveryConfig, PathId, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::bind::udp_socket;
 use super::endpoint::{PathInfo, Peer};
 use super::pin::Pin;
+use super::udp::Lean;
 use super::{DONE_CODE, REFUSED_CODE};
 use crate::error::{TurnedAway, named};
 use crate::{BindError, Failure, Protocol, defaults};
@@ -23,7 +25,7 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes sent and not yet acknowledged on one connection.
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
-/// Largest UDP payload sent or taken: loopback and jumbo networks carry it, discovery finds out.
+/// Largest UDP payload sent or taken: discovery finds out what the path carries, 1200 bytes to jumbo frames and loopback.
 const MAX_UDP_PAYLOAD_BYTES: u16 = 16_000;
 /// Streams that a peer may have open on one connection.
 const MAX_STREAMS: u32 = 256;
@@ -75,7 +77,9 @@ impl Quic {
     }
 
     fn endpoint(&self, socket: std::net::UdpSocket, server: Option<noq::ServerConfig>) -> io::Result<noq::Endpoint> {
-        noq::Endpoint::new(self.endpoint_config.clone(), server, socket, Arc::new(noq::TokioRuntime))
+        let runtime = Arc::new(noq::TokioRuntime);
+        let socket = Lean::new(runtime.wrap_udp_socket(socket)?, MAX_UDP_PAYLOAD_BYTES);
+        noq::Endpoint::new_with_abstract_socket(self.endpoint_config.clone(), server, Box::new(socket), runtime)
     }
 
     /// Connects to `at` and makes sure that `target` is there.
@@ -138,6 +142,8 @@ impl Quic {
     }
 }
 
+/// BBR, because a machine that is busy acknowledges late: CUBIC takes that for loss, and falls to a tenth of the speed
+/// on loopback.
 fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES);
@@ -152,6 +158,7 @@ fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
         .max_idle_timeout(Some(Duration::from(defaults::IDLE_TIMEOUT).try_into()?))
         .keep_alive_interval(Some(defaults::KEEP_ALIVE.into()))
         .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(Bbr3Config::default()))
         .allow_spin(false);
     Ok(transport)
 }
