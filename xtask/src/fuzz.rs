@@ -77,8 +77,6 @@ fn long(root: &Path, target: &str, seconds: u32) -> Result<bool, Error> {
     let mut command = cargo(root);
     // Sanitizers are unstable options of the compiler; this lets the stable one take them.
     command.env("RUSTC_BOOTSTRAP", "1");
-    // The TLS library builds itself with cmake when it sees a sanitizer, and with the C compiler alone when told.
-    command.env("AWS_LC_SYS_CMAKE_BUILDER", "0");
     command.args(["fuzz", "run", target, &found, &kept, "--"]);
     command.args([format!("-max_total_time={seconds}"), "-max_len=65536".to_owned()]);
     succeeds(&mut command)

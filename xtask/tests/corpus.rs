@@ -36,7 +36,13 @@ targets! {
     identity_keys => kith_identity::fuzz::fuzz_keys,
     identity_names => kith_identity::fuzz::fuzz_names,
     identity_txt => kith_identity::fuzz::fuzz_txt,
+    directory_announce_body => kith_directory::fuzz::fuzz_announce_body,
+    directory_dns_answer => kith_directory::fuzz::fuzz_dns_answer,
+    directory_dns_query => kith_directory::fuzz::fuzz_dns_query,
+    directory_http_error => kith_directory::fuzz::fuzz_http_error,
     connect_hello => kith_connect::fuzz::fuzz_hello,
+    transfer_frame => kith_transfer::fuzz::fuzz_frame,
+    transfer_offer => kith_transfer::fuzz::fuzz_offer,
 }
 
 #[test]
