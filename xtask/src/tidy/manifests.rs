@@ -24,8 +24,8 @@ pub(crate) fn present(tree: &Tree) -> Vec<Finding> {
 
 /// The finding for a workspace that cargo does not accept with its lock file as it is.
 pub(crate) fn lock_refused(message: &str) -> Finding {
-    let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("cargo refuses the workspace");
-    let what = line.trim_start_matches("error: ").trim_end_matches(',').to_owned();
+    let error = message.lines().find_map(|line| line.strip_prefix("error: "));
+    let what = error.unwrap_or("cargo refuses the workspace").to_owned();
     Finding::new("Cargo.lock", 1, what, "run 'cargo metadata' and keep the lock file it writes")
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn cargos_own_words_are_kept_for_a_lock_file_out_of_date() {
-        let finding = lock_refused("error: the lock file needs to be updated but --locked was passed\nmore");
-        assert_eq!(finding.what, "the lock file needs to be updated but --locked was passed");
+        let finding = lock_refused("    Updating index\nerror: the lock file needs an update\nmore");
+        assert_eq!(finding.what, "the lock file needs an update");
     }
 }
