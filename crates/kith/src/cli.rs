@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not trusted, 5 unreachable.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not trusted, 5 unreachable.";
 
 /// Find people by their key's fingerprint and send them files, with nobody's cloud between.
 #[derive(Debug, Parser)]

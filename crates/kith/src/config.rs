@@ -139,7 +139,8 @@ impl Config {
     /// Writes the configuration into `home`.
     pub(crate) fn store(&self, home: &Home) -> Result<()> {
         let text = toml::to_string(self).map_err(Failure::failed)?;
-        home.write_atomic(FILE, text.as_bytes(), 0o600).map_err(|e| Failure::failed(crate::failure::chain(&e)))
+        home.write_atomic(FILE, text.as_bytes(), 0o600)
+            .map_err(|e| Failure::failed(crate::failure::chain(&e)))
     }
 
     /// The pins, parsed.

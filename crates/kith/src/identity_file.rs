@@ -18,8 +18,10 @@ const MAX_BYTES: u64 = 16 * 1024;
 pub(crate) fn load(home: &Home, config: &Config) -> Result<Identity> {
     let path = home.path(FILE);
     let bytes = home.read(FILE, MAX_BYTES).map(Zeroizing::new).map_err(|error| match error {
-        HomeError::NotFound { .. } => Failure::failed(format!("there is no identity in {}", home.dir().display()))
-            .hint(format!("make one with 'kith --home {} init'", home.dir().display())),
+        HomeError::NotFound { .. } => {
+            Failure::failed(format!("there is no identity in {}", home.dir().display()))
+                .hint(format!("make one with 'kith --home {} init'", home.dir().display()))
+        }
         other => Failure::failed(chain(&other)),
     })?;
     let pem = std::str::from_utf8(&bytes)
@@ -54,9 +56,9 @@ pub(crate) fn create(home: &Home, passphrase: Option<&str>) -> Result<Identity> 
 
 /// The passphrase in a file: its first line.
 pub(crate) fn read_passphrase(file: &Path) -> Result<Zeroizing<String>> {
-    let text = std::fs::read_to_string(file)
-        .map(Zeroizing::new)
-        .map_err(|error| Failure::failed(format!("cannot read the passphrase file {}: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
+        Failure::failed(format!("cannot read the passphrase file {}: {error}", file.display()))
+    })?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
         return Err(Failure::failed(format!("the passphrase file {} is empty", file.display())));

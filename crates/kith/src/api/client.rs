@@ -155,9 +155,10 @@ fn parse_line<T: DeserializeOwned>(line: &[u8]) -> Result<T> {
 
 async fn collect(response: Response<Incoming>) -> Result<Bytes> {
     let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER_BYTES);
-    body.collect().await.map(http_body_util::Collected::to_bytes).map_err(|error| {
-        Failure::failed(format!("the node's answer broke off: {error}"))
-    })
+    body.collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|error| Failure::failed(format!("the node's answer broke off: {error}")))
 }
 
 /// No node runs on this home.
@@ -168,7 +169,8 @@ pub(crate) fn no_node(home: &Path) -> Failure {
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function value in map_err")]
 fn gone(error: hyper::Error) -> Failure {
-    Failure::failed(format!("the node went away: {error}")).hint("run 'kith up' again; transfers go on where they stopped")
+    Failure::failed(format!("the node went away: {error}"))
+        .hint("run 'kith up' again; transfers go on where they stopped")
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function value in map_err")]

@@ -4,3 +4,4 @@ pub(crate) mod client;
 pub(crate) mod server;
 pub(crate) mod shapes;
 pub(crate) mod socket;
+pub(crate) mod wish;

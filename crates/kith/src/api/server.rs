@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use super::shapes::{Announced, Status};
+use super::wish::Asked;
 use crate::failure::{Code, Failure};
 use crate::node::Node;
 
@@ -62,11 +63,10 @@ pub(crate) async fn serve(node: Arc<Node>, listener: UnixListener) {
     for (path, methods) in all_routes() {
         router = router.route(path, methods);
     }
-    let router = router
-        .fallback(unknown)
-        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(node);
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
+    let router =
+        router.fallback(unknown).layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(node);
+    let served =
+        axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
     if let Err(error) = served.await {
         tracing::error!(%error, "the control socket stopped");
     }
@@ -82,7 +82,7 @@ struct StatusQuery {
     wait: bool,
 }
 
-async fn status(State(node): State<Arc<Node>>, Query(query): Query<StatusQuery>) -> Answer<Status> {
+async fn status(State(node): State<Arc<Node>>, Asked(query): Asked<StatusQuery>) -> Answer<Status> {
     if query.wait {
         node.ready().await?;
     }
@@ -115,12 +115,13 @@ impl IntoResponse for Failure {
     }
 }
 
-/// An answer of JSON lines, one per value, as they come.
+/// An answer of JSON lines, one per value, as they come; cut off when the node stops.
 pub(crate) fn json_lines(
+    node: &Node,
     values: impl Stream<Item = std::result::Result<Value, Failure>> + Send + 'static,
 ) -> Response {
     use futures_util::StreamExt;
-    let lines = values.map(|value| {
+    let lines = values.take_until(node.stopped.clone().cancelled_owned()).map(|value| {
         let value = value.unwrap_or_else(|failure| json!({ "failure": failure }));
         let mut line = value.to_string();
         line.push('\n');

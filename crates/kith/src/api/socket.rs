@@ -42,14 +42,18 @@ pub(crate) fn prepare(socket: &Path, home: &Home) -> Result<()> {
         let found = std::fs::symlink_metadata(folder).map_err(Failure::failed)?;
         let mine = found.uid() == rustix::process::getuid().as_raw();
         if !found.is_dir() || !mine || found.permissions().mode() & 0o077 != 0 {
-            return Err(Failure::failed(format!("{} is not a private folder of this user", folder.display()))
-                .hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own"));
+            return Err(Failure::failed(format!(
+                "{} is not a private folder of this user",
+                folder.display()
+            ))
+            .hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own"));
         }
     }
     match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::failed(format!("cannot remove the old control socket {}: {error}", socket.display())))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::failed(format!(
+            "cannot remove the old control socket {}: {error}",
+            socket.display()
+        ))),
         _ => Ok(()),
     }
 }

@@ -52,8 +52,11 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         open.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Failure::failed(format!("{} is larger than a record set can hold (16 KiB)", file.display()))
-            .hint("send it with 'kith send'"));
+        return Err(Failure::failed(format!(
+            "{} is larger than a record set can hold (16 KiB)",
+            file.display()
+        ))
+        .hint("send it with 'kith send'"));
     }
     Ok(bytes)
 }

@@ -27,7 +27,9 @@ pub(super) async fn contact(context: &Context, command: Contact) -> Result<()> {
     match command {
         Contact::Add { name, ni, at } => {
             let added = reach.add(NewContact { name, ni, at }).await?;
-            context.out.result(&added, || format!("{} is a contact now: {}", printable(&added.name), added.ni));
+            context
+                .out
+                .result(&added, || format!("{} is a contact now: {}", printable(&added.name), added.ni));
         }
         Contact::List => {
             let contacts = reach.list().await?;
@@ -129,7 +131,9 @@ async fn requests(context: &Context, reach: &mut Reach, clear: bool) -> Result<(
     context.out.result(&knocks, || {
         let lines: Vec<_> = knocks
             .iter()
-            .map(|knock| format!("{}\tlast {} from {}, in {} hours", knock.ni, knock.last, knock.from, knock.times))
+            .map(|knock| {
+                format!("{}\tlast {} from {}, in {} hours", knock.ni, knock.last, knock.from, knock.times)
+            })
             .collect();
         if lines.is_empty() { "nobody".to_owned() } else { lines.join("\n") }
     });
@@ -161,7 +165,11 @@ async fn groups(context: &Context, reach: &mut Reach) -> Result<()> {
     }
     context.out.result(&groups, || {
         let line = |(group, names): (&String, &Vec<String>)| {
-            format!("{}\t{}", printable(group), names.iter().map(|n| printable(n)).collect::<Vec<_>>().join(", "))
+            format!(
+                "{}\t{}",
+                printable(group),
+                names.iter().map(|n| printable(n)).collect::<Vec<_>>().join(", ")
+            )
         };
         groups.iter().map(line).collect::<Vec<_>>().join("\n")
     });

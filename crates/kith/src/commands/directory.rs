@@ -25,10 +25,9 @@ async fn serve(context: &Context, options: Serve) -> Result<()> {
     let server = zone::bind(&context.home, &zone, &identity).await?;
     let (https, dns) = (texts(&server.server.https_addresses()), texts(&server.server.dns_addresses()));
     let authority = zone.authority.unwrap_or_default();
-    context.out.result(
-        &json!({ "ready": true, "authority": authority, "https": https, "dns": dns }),
-        || format!("directory of {authority}\nhttps  {}\ndns    {}\nready", https.join(" "), dns.join(" ")),
-    );
+    context.out.result(&json!({ "ready": true, "authority": authority, "https": https, "dns": dns }), || {
+        format!("directory of {authority}\nhttps  {}\ndns    {}\nready", https.join(" "), dns.join(" "))
+    });
     let stop = crate::node::running::stop_signal()?;
     zone::run(server, stop).await;
     Ok(())
@@ -41,10 +40,8 @@ fn texts(addresses: &[SocketAddr]) -> Vec<String> {
 /// The configuration's zone with the options of the command before it.
 fn merged(config: &Config, options: Serve) -> Result<Zone> {
     let mut zone = config.directory.clone().unwrap_or_default();
-    zone.authority = options
-        .authority
-        .or(zone.authority)
-        .or_else(|| config.authorities.first().map(ToString::to_string));
+    zone.authority =
+        options.authority.or(zone.authority).or_else(|| config.authorities.first().map(ToString::to_string));
     if zone.authority.is_none() {
         return Err(Failure::usage("the zone has no name")
             .hint("say --authority HOST[:PORT], or set authorities in kith.toml"));
@@ -61,10 +58,13 @@ fn listeners(options: Vec<String>, configured: &[SocketAddr], port: u16) -> Resu
         return Ok(Vec::new());
     }
     let wrong = |text: &str, error: &dyn std::error::Error| {
-        Failure::usage(format!("cannot listen on '{text}': {}", chain(error))).hint("write 127.0.0.1:8443 or [::]:443")
+        Failure::usage(format!("cannot listen on '{text}': {}", chain(error)))
+            .hint("write 127.0.0.1:8443 or [::]:443")
     };
-    let named: Vec<SocketAddr> =
-        options.iter().map(|text| text.parse().map_err(|error| wrong(text, &error))).collect::<Result<_>>()?;
+    let named: Vec<SocketAddr> = options
+        .iter()
+        .map(|text| text.parse().map_err(|error| wrong(text, &error)))
+        .collect::<Result<_>>()?;
     Ok(match (named.is_empty(), configured.is_empty()) {
         (false, _) => named,
         (true, false) => configured.to_vec(),

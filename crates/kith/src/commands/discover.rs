@@ -40,7 +40,11 @@ pub(super) async fn look_up(context: &Context, wish: Lookup) -> Result<Value> {
 fn text(value: &Value) -> String {
     let list = |key: &str| {
         let items = value[key].as_array().cloned().unwrap_or_default();
-        items.iter().filter_map(Value::as_str).map(|item| format!("{key}  {}\n", printable(item))).collect::<String>()
+        items
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|item| format!("{key}  {}\n", printable(item)))
+            .collect::<String>()
     };
     let plain = |key: &str| printable(value[key].as_str().unwrap_or("none"));
     format!(

@@ -33,7 +33,8 @@ pub(super) fn id(context: &Context, options: &Id) -> Result<()> {
     let value = document(&ni, spki.as_deref(), &spoken);
     if options.qr && !context.out.is_json() {
         let code = QrCode::new(ni.to_string()).map_err(Failure::failed)?;
-        let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+        let picture =
+            code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
         context.out.result(&value, || picture);
     } else {
         context.out.result(&value, || if options.words { spoken } else { ni.to_string() });
@@ -78,7 +79,9 @@ fn spki_of_file(path: &Path) -> Result<Vec<u8>> {
     file.take(MAX_PEM_BYTES).read_to_string(&mut text).map_err(|error| failed(&error.to_string()))?;
     if text.contains("PRIVATE KEY-----") {
         if Identity::is_encrypted(&text) {
-            return Err(failed("the private key is protected by a passphrase; its fingerprint needs the public key"));
+            return Err(failed(
+                "the private key is protected by a passphrase; its fingerprint needs the public key",
+            ));
         }
         let identity = Identity::from_pem(&text, None).map_err(|error| failed(&chain(&error)))?;
         return Ok(identity.public().spki().to_vec());
@@ -87,7 +90,8 @@ fn spki_of_file(path: &Path) -> Result<Vec<u8>> {
     match label.as_str() {
         "PUBLIC KEY" => Ok(der),
         "CERTIFICATE" => {
-            let key = kith_identity::tls::peer_key(Some(&[der.into()])).map_err(|error| failed(&chain(&error)))?;
+            let key =
+                kith_identity::tls::peer_key(Some(&[der.into()])).map_err(|error| failed(&chain(&error)))?;
             key.map(|key| key.spki().to_vec()).ok_or_else(|| failed("the certificate holds no key"))
         }
         other => Err(failed(&format!("a PEM block '{other}' holds no public key"))),
@@ -111,8 +115,7 @@ mod tests {
 
     #[test]
     fn the_vector_of_the_all_zero_key() {
-        let ni: Ni =
-            "ni://example.org/sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY".parse().unwrap();
+        let ni: Ni = "ni://example.org/sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY".parse().unwrap();
         let value = document(&ni, None, "six words");
         assert_eq!(
             value["fqdn"],

@@ -86,10 +86,7 @@ pub(crate) enum Access {
 
 /// Runs the command line.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
-    let context = Context {
-        home: Home::at(home_folder(cli.home)?),
-        out: Output::new(cli.json, cli.quiet),
-    };
+    let context = Context { home: Home::at(home_folder(cli.home)?), out: Output::new(cli.json, cli.quiet) };
     match cli.command {
         Command::Init(options) => init::init(&context, &options),
         Command::Id(options) => id::id(&context, &options),
@@ -138,7 +135,9 @@ pub(crate) fn path_text(path: &Path) -> Result<String> {
 pub(crate) fn escape(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

@@ -31,7 +31,7 @@ pub(super) async fn up(context: &Context, options: &Up) -> Result<()> {
     let stop = running::stop_signal()?;
     let node = Node::start(&context.home, config).await?;
     introduce(context, &node.status());
-    running::until_stopped(&node, stop).await;
+    running::until_stopped(node, stop).await;
     context.out.note("stopped");
     Ok(())
 }
@@ -71,9 +71,13 @@ fn introduce(context: &Context, status: &Status) {
 /// Starts this program again in a session of its own and waits until it answers.
 async fn detach(context: &Context, options: &Up) -> Result<()> {
     if Control::connect(&context.socket()).await.is_some() {
-        return Err(Failure::failed(format!("a node is running on {} already", context.home.dir().display())));
+        return Err(Failure::failed(format!(
+            "a node is running on {} already",
+            context.home.dir().display()
+        )));
     }
-    let program = std::env::current_exe().map_err(|e| Failure::failed(format!("cannot find this program: {e}")))?;
+    let program =
+        std::env::current_exe().map_err(|e| Failure::failed(format!("cannot find this program: {e}")))?;
     context.home.create().map_err(|e| Failure::failed(crate::failure::chain(&e)))?;
     let log_path = context.home.path("node.log");
     let log = std::fs::File::create(&log_path)
@@ -165,10 +169,13 @@ fn announced_text(announced: &Announced) -> String {
 pub(super) async fn announce(context: &Context) -> Result<()> {
     let mut node = context.node().await?;
     let announced: Vec<Announced> = node.call(Method::POST, "/v1/announce", None::<&()>).await?;
-    let failed = announced.iter().find_map(|one| one.error.clone().map(|error| (one.authority.clone(), error)));
+    let failed =
+        announced.iter().find_map(|one| one.error.clone().map(|error| (one.authority.clone(), error)));
     context.out.result(&announced, || announced.iter().map(announced_text).collect::<Vec<_>>().join("\n"));
     match failed {
-        Some((authority, error)) => Err(Failure::unreachable(format!("announcing to {authority} failed: {error}"))),
+        Some((authority, error)) => {
+            Err(Failure::unreachable(format!("announcing to {authority} failed: {error}")))
+        }
         None => Ok(()),
     }
 }

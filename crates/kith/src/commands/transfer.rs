@@ -15,7 +15,8 @@ use crate::output::{Progress, printable, totals};
 pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
     for path in &options.paths {
         if let Err(error) = std::fs::symlink_metadata(path) {
-            let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
+            let code =
+                if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
             return Err(Failure::new(code, format!("cannot read {}: {error}", path.display())));
         }
     }
@@ -30,7 +31,8 @@ pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
     if started.attached {
         context.out.aside("the same transfer is under way already; showing it");
     }
-    let events = node.lines(Method::GET, &format!("/v1/transfers/{}/events", started.id), None::<&()>).await?;
+    let events =
+        node.lines(Method::GET, &format!("/v1/transfers/{}/events", started.id), None::<&()>).await?;
     let end = tokio::select! {
         end = watch(events, context.out.progress()) => end?,
         _ = tokio::signal::ctrl_c() => return cancel(context, &started.id).await,

@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
@@ -20,6 +19,7 @@ use super::Node;
 use super::contacts::Book;
 use crate::api::server::{Route, json_lines};
 use crate::api::shapes::{NewPing, Pong};
+use crate::api::wish::Body;
 use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
 
@@ -101,8 +101,10 @@ async fn resolve(hint: &Hint) -> std::result::Result<Vec<Address>, String> {
     if let Some(address) = hint.address() {
         return Ok(vec![address]);
     }
-    let looked = tokio::time::timeout(HINT_TIMEOUT, tokio::net::lookup_host((hint.host(), hint.port()))).await;
-    let sockets = looked.map_err(|_| "its name is not resolved in time".to_owned())?.map_err(|e| e.to_string())?;
+    let looked =
+        tokio::time::timeout(HINT_TIMEOUT, tokio::net::lookup_host((hint.host(), hint.port()))).await;
+    let sockets =
+        looked.map_err(|_| "its name is not resolved in time".to_owned())?.map_err(|e| e.to_string())?;
     Ok(sockets.map(|socket| Address::new(hint.transport(), socket)).take(8).collect())
 }
 
@@ -169,8 +171,9 @@ fn routes() -> Vec<Route> {
     vec![("/v1/ping", post(ping))]
 }
 
-async fn ping(State(node): State<Arc<Node>>, Json(wish): Json<NewPing>) -> Result<Response> {
+async fn ping(State(node): State<Arc<Node>>, Body(wish): Body<NewPing>) -> Result<Response> {
     let contact = node.book.find(&wish.contact)?;
+    let answering = Arc::clone(&node);
     let session = Session {
         via: via(wish.via.as_deref())?,
         name: contact.name.to_string(),
@@ -181,15 +184,18 @@ async fn ping(State(node): State<Arc<Node>>, Json(wish): Json<NewPing>) -> Resul
         seq: 0,
         wish,
     };
-    Ok(json_lines(futures_util::stream::unfold(Some(session), |session| async move {
-        let mut session = session?;
-        if session.seq == session.wish.count {
-            return None;
-        }
-        let pong = session.next().await;
-        let goes_on = pong.is_ok().then_some(session);
-        Some((pong.and_then(|pong| serde_json::to_value(pong).map_err(Failure::failed)), goes_on))
-    })))
+    Ok(json_lines(
+        &answering,
+        futures_util::stream::unfold(Some(session), |session| async move {
+            let mut session = session?;
+            if session.seq == session.wish.count {
+                return None;
+            }
+            let pong = session.next().await;
+            let goes_on = pong.is_ok().then_some(session);
+            Some((pong.and_then(|pong| serde_json::to_value(pong).map_err(Failure::failed)), goes_on))
+        }),
+    ))
 }
 
 /// A series of pings to one contact.

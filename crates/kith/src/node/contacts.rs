@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::Node;
 use crate::api::server::{Answer, Route};
 use crate::api::shapes::{self, ContactChange, Knock, NewContact};
+use crate::api::wish::Body;
 use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
 
@@ -106,9 +107,7 @@ impl Book {
     pub(crate) fn resolve(&self, name: &str) -> Result<Ni> {
         match name.parse::<Ni>() {
             // A contact's own authority serves where the text has none.
-            Ok(ni) if ni.authority.is_none() => {
-                Ok(self.find(name).map_or(ni, |contact| contact.ni))
-            }
+            Ok(ni) if ni.authority.is_none() => Ok(self.find(name).map_or(ni, |contact| contact.ni)),
             Ok(ni) => Ok(ni),
             Err(_) if !name.starts_with("ni:") => self.find(name).map(|contact| contact.ni),
             Err(error) => Err(Failure::usage(chain(&error))),
@@ -142,7 +141,9 @@ impl Book {
     pub(crate) fn rename(&self, name: &str, new_name: &str) -> Result<Contact> {
         let old = self.find(name)?;
         let to: Petname = new_name.parse().map_err(|e| Failure::usage(chain(&e)))?;
-        self.change(|contacts| contacts.rename(old.name.as_str(), to).map_err(|e| Failure::usage(chain(&e))))?;
+        self.change(|contacts| {
+            contacts.rename(old.name.as_str(), to).map_err(|e| Failure::usage(chain(&e)))
+        })?;
         self.find(new_name)
     }
 
@@ -174,9 +175,7 @@ impl Book {
 
     fn replace(&self, contact: Contact) -> Result<Contact> {
         let replaced = contact.clone();
-        self.change(|contacts| {
-            contacts.replace(contact).map(|_| ()).map_err(|e| Failure::usage(chain(&e)))
-        })?;
+        self.change(|contacts| contacts.replace(contact).map(|_| ()).map_err(|e| Failure::usage(chain(&e))))?;
         Ok(replaced)
     }
 
@@ -269,7 +268,9 @@ impl Trust for Book {
     }
 }
 
-fn forget_the_quietest(tables: &mut kith_store::WriteRows) -> std::result::Result<(), kith_store::StoreError> {
+fn forget_the_quietest(
+    tables: &mut kith_store::WriteRows,
+) -> std::result::Result<(), kith_store::StoreError> {
     let mut quietest: Option<(u64, Vec<u8>)> = None;
     tables.scan(REQUESTS, &[], |key, value| {
         let last = serde_json::from_slice::<Request>(value).map_or(0, |row| row.last);
@@ -325,14 +326,14 @@ async fn on_book<T: Send + 'static>(
     worked.map_err(Failure::failed)?
 }
 
-async fn add(State(node): State<Arc<Node>>, Json(new): Json<NewContact>) -> Answer<shapes::Contact> {
+async fn add(State(node): State<Arc<Node>>, Body(new): Body<NewContact>) -> Answer<shapes::Contact> {
     on_book(node, move |book| book.add(&new)).await.map(|contact| Json(shape(&contact)))
 }
 
 async fn change(
     State(node): State<Arc<Node>>,
     Path(name): Path<String>,
-    Json(change): Json<ContactChange>,
+    Body(change): Body<ContactChange>,
 ) -> Answer<shapes::Contact> {
     on_book(node, move |book| apply(book, name, &change)).await.map(|contact| Json(shape(&contact)))
 }

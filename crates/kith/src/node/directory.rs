@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::routing::{get, put};
+use kith_directory::client::Freshness;
 use kith_directory::client::{
     AnnounceStatus, Announcer, ClientConfig, Directory, DiscoverError, Discovered, ReplayMemory, SourceName,
 };
-use kith_directory::client::Freshness;
 use kith_identity::record::VerifiedRecordSet;
 use kith_store::Home;
 use serde::Deserialize;
@@ -22,6 +22,7 @@ use super::own::Own;
 use super::{Node, zone};
 use crate::api::server::{Answer, Route};
 use crate::api::shapes::{Announced, NewBlob};
+use crate::api::wish::{Asked, Body};
 use crate::config::Config;
 use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
@@ -97,17 +98,18 @@ impl Announcements {
     async fn settled(&self) -> Vec<Announced> {
         let mut changes = self.changes();
         let open = |all: &[AnnounceStatus]| all.iter().any(|one| !one.current && one.error.is_none());
-        let wait = async {
-            while open(&self.statuses()) && changes.changed().await.is_ok() {}
-        };
+        let wait = async { while open(&self.statuses()) && changes.changed().await.is_ok() {} };
         // What has not settled by then shows as it stands.
         let _ = tokio::time::timeout(SETTLE, wait).await;
-        self.statuses().into_iter().map(|mut status| {
-            if !status.current && status.error.is_none() {
-                status.error = Some("no answer in time".to_owned());
-            }
-            shape(status)
-        }).collect()
+        self.statuses()
+            .into_iter()
+            .map(|mut status| {
+                if !status.current && status.error.is_none() {
+                    status.error = Some("no answer in time".to_owned());
+                }
+                shape(status)
+            })
+            .collect()
     }
 }
 
@@ -227,7 +229,7 @@ pub(crate) struct Lookup {
     pub(crate) via: Option<String>,
 }
 
-async fn discover(State(node): State<Arc<Node>>, Query(wish): Query<Lookup>) -> Answer<Value> {
+async fn discover(State(node): State<Arc<Node>>, Asked(wish): Asked<Lookup>) -> Answer<Value> {
     found(&lookup(&node.directory, &node.book, &wish).await?).map(Json)
 }
 
@@ -238,7 +240,9 @@ pub(crate) async fn lookup(directory: &Directory, book: &Book, wish: &Lookup) ->
         None => directory.discover(&ni, Freshness::Valid).await,
         Some("dns") => directory.discover_via(&ni, SourceName::Dns).await,
         Some("https") => directory.discover_via(&ni, SourceName::Https).await,
-        Some(other) => return Err(Failure::usage(format!("there is no source '{other}'")).hint("dns or https")),
+        Some(other) => {
+            return Err(Failure::usage(format!("there is no source '{other}'")).hint("dns or https"));
+        }
     };
     outcome.map_err(|error| explain(&error))
 }
@@ -256,19 +260,20 @@ fn explain(error: &DiscoverError) -> Failure {
 
 /// The wire form of a set, with how it was found.
 pub(crate) fn found(found: &Discovered) -> Result<Value> {
-    let mut map: Map<String, Value> = serde_json::from_slice(&found.set.to_json()).map_err(Failure::failed)?;
+    let mut map: Map<String, Value> =
+        serde_json::from_slice(&found.set.to_json()).map_err(Failure::failed)?;
     map.insert("verified_by".into(), json!(found.verified_by.to_string()));
     map.insert("expires".into(), json!(found.set.expires().to_string()));
     map.insert("stale".into(), json!(found.stale));
     Ok(Value::Object(map))
 }
 
-async fn put_blob(State(node): State<Arc<Node>>, Json(wish): Json<NewBlob>) -> Answer<Vec<Announced>> {
+async fn put_blob(State(node): State<Arc<Node>>, Body(wish): Body<NewBlob>) -> Answer<Vec<Announced>> {
+    let blob = wish.blob.map(|text| data_encoding::BASE64.decode(text.as_bytes())).transpose();
+    let blob = blob.map_err(|error| Failure::usage(format!("the blob is no base64: {error}")))?;
     if node.config.authorities.is_empty() {
         return Err(no_authority());
     }
-    let blob = wish.blob.map(|text| data_encoding::BASE64.decode(text.as_bytes())).transpose();
-    let blob = blob.map_err(|error| Failure::usage(format!("the blob is no base64: {error}")))?;
     let own = Arc::clone(&node.own);
     tokio::task::spawn_blocking(move || own.set_blob(blob)).await.map_err(Failure::failed)??;
     // Where the blob is the one that is published already, it is published once more.

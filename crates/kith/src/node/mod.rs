@@ -147,10 +147,10 @@ impl Node {
         self.stopping.cancel();
     }
 
-    /// Ends everything in good order; the lock goes last.
-    pub(crate) async fn end(self: &Arc<Self>) {
+    /// Ends everything in good order. What is handed back is the home's lock: it goes last, after the databases.
+    pub(crate) async fn end(self: Arc<Self>) -> Option<HomeLock> {
         for floor in FLOORS.iter().rev() {
-            (floor.stop)(self).await;
+            (floor.stop)(&self).await;
         }
         self.stopped.cancel();
         self.endpoint.close().await;
@@ -159,7 +159,7 @@ impl Node {
             tracing::warn!("some tasks did not end in time");
         }
         let _ = std::fs::remove_file(&self.socket);
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Waits until the node is listening and announced.
@@ -180,7 +180,8 @@ impl Node {
 
     /// Everything that `status` shows.
     pub(crate) fn status(&self) -> shapes::Status {
-        let texts = |addresses: Vec<kith_identity::Address>| addresses.iter().map(ToString::to_string).collect();
+        let texts =
+            |addresses: Vec<kith_identity::Address>| addresses.iter().map(ToString::to_string).collect();
         let sections = FLOORS.iter().filter_map(|floor| {
             let status = (floor.status)(self)?;
             // Contacts have a place of their own in the document.
@@ -206,10 +207,16 @@ impl Node {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.endpoint.default_port_taken() {
-            notes.push(format!("port {} is taken; this node listens on the next free one", kith_connect::defaults::PORT));
+            notes.push(format!(
+                "port {} is taken; this node listens on the next free one",
+                kith_connect::defaults::PORT
+            ));
         }
         if !self.socket.starts_with(self.home.dir()) {
-            notes.push(format!("the control socket is {}, because the home's path is too long", self.socket.display()));
+            notes.push(format!(
+                "the control socket is {}, because the home's path is too long",
+                self.socket.display()
+            ));
         }
         notes
     }
@@ -261,7 +268,9 @@ impl Node {
 fn cannot_listen(error: &BindError) -> Failure {
     let failure = Failure::failed(chain(error));
     match error {
-        BindError::Taken { .. } => failure.hint("choose another port with --listen, or port 0 for any free one"),
+        BindError::Taken { .. } => {
+            failure.hint("choose another port with --listen, or port 0 for any free one")
+        }
         _ => failure,
     }
 }

@@ -76,7 +76,9 @@ async fn push_to_all(node: &Arc<Node>) {
             continue;
         }
         let pushed = tokio::time::timeout(TIMEOUT, push(node, peer)).await;
-        if let Err(error) = pushed.map_err(|_| std::io::ErrorKind::TimedOut.into()).and_then(|outcome| outcome) {
+        if let Err(error) =
+            pushed.map_err(|_| std::io::ErrorKind::TimedOut.into()).and_then(|outcome| outcome)
+        {
             tracing::debug!(%error, "a contact could not be told of the current record set");
         }
         // Told or not: the next set, or the next connection, is the next chance.

@@ -26,7 +26,9 @@ impl Replay {
         let read = database.read(|tables| {
             tables.scan(TABLE, &[], |key, value| {
                 match row(key, value) {
-                    Some((fingerprint, seen)) if seen.forget_at() > now => memory.remember(&fingerprint, seen),
+                    Some((fingerprint, seen)) if seen.forget_at() > now => {
+                        memory.remember(&fingerprint, seen)
+                    }
                     _ => over.push(key.to_vec()),
                 }
                 ControlFlow::Continue(())

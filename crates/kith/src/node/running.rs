@@ -22,10 +22,10 @@ pub(crate) fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static>
 }
 
 /// Runs until somebody stops the node, then ends it in good order.
-pub(crate) async fn until_stopped(node: &Arc<Node>, stop: impl Future<Output = ()>) {
+pub(crate) async fn until_stopped(node: Arc<Node>, stop: impl Future<Output = ()>) {
     tokio::select! {
         () = stop => node.stop(),
         () = node.stopping.cancelled() => {}
     }
-    node.end().await;
+    drop(node.end().await);
 }

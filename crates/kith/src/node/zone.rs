@@ -30,7 +30,8 @@ pub(crate) struct ZoneServer {
 /// Opens the zone's database and listens.
 pub(crate) async fn bind(home: &Home, zone: &Zone, identity: &Identity) -> Result<ZoneServer> {
     let Some(authority) = &zone.authority else {
-        return Err(Failure::failed("the zone has no name").hint("set authorities, or directory.authority, in kith.toml"));
+        return Err(Failure::failed("the zone has no name")
+            .hint("set authorities, or directory.authority, in kith.toml"));
     };
     let authority: Authority = authority.parse().map_err(|error| Failure::usage(chain(&error)))?;
     let mut config = ServerConfig::new(authority);

@@ -25,7 +25,14 @@ impl Description {
 
     /// Makes a call, holds the answer against the description and gives back its last document.
     #[track_caller]
-    fn call(&mut self, node: &Person, method: &str, template: &str, path: &str, body: Option<Value>) -> Value {
+    fn call(
+        &mut self,
+        node: &Person,
+        method: &str,
+        template: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Value {
         self.called.insert((method.to_owned(), template.to_owned()));
         let operation = &self.document["paths"][template][method];
         assert!(operation.is_object(), "{method} {template} is not described");
@@ -33,7 +40,8 @@ impl Description {
             self.check(&operation["requestBody"]["content"]["application/json"]["schema"], body);
         }
         let (status, text) = request(&node.home.join("control.sock"), method, path, body);
-        let response = if status == 200 { &operation["responses"]["200"] } else { &operation["responses"]["default"] };
+        let response =
+            if status == 200 { &operation["responses"]["200"] } else { &operation["responses"]["default"] };
         let (kind, content) = response["content"].as_object().unwrap().iter().next().unwrap();
         let documents: Vec<Value> = match kind.as_str() {
             "application/jsonl" => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
@@ -78,6 +86,7 @@ fn every_call_is_described_and_answers_as_described() {
     let (mut north, mut south) = (zone.person(&place, "north"), zone.person(&place, "south"));
     north.up(&[]);
     south.up(&[]);
+    assert_eq!(north.status()["ready"], south.status()["ready"]);
     let ni = south.ni();
     let mut api = Description::load();
     let new = json!({ "name": "south", "ni": ni, "at": [] });
@@ -86,7 +95,13 @@ fn every_call_is_described_and_answers_as_described() {
     api.call(&north, "get", "/v1/contacts/{name}", "/v1/contacts/south", None);
     let missing = api.call(&north, "get", "/v1/contacts/{name}", "/v1/contacts/nobody", None);
     assert_eq!(missing["code"], "not-found");
-    api.call(&north, "patch", "/v1/contacts/{name}", "/v1/contacts/south", Some(json!({ "join": "friends" })));
+    api.call(
+        &north,
+        "patch",
+        "/v1/contacts/{name}",
+        "/v1/contacts/south",
+        Some(json!({ "join": "friends" })),
+    );
     let refused = json!({ "contact": "south", "count": 1, "interval_ms": 0, "fresh": false, "via": null, "wait_ms": 0 });
     let line = api_line(&mut api, &north, refused.clone());
     assert_eq!(line["failure"]["code"], "not-trusted");
@@ -163,16 +178,25 @@ fn the_control_socket_is_its_owners_alone_and_refuses_nonsense() {
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     for (method, path, body) in [
         ("GET", "/v1/nonsense", None),
-        ("POST", "/v1/transfers", Some(json!({ "to": "x", "paths": ["relative"], "via": null, "wait_ms": 0 }))),
+        (
+            "POST",
+            "/v1/transfers",
+            Some(json!({ "to": "x", "paths": ["relative"], "via": null, "wait_ms": 0 })),
+        ),
         ("POST", "/v1/contacts", Some(json!({ "name": "x" }))),
         ("POST", "/v1/contacts", Some(json!({ "name": "x", "ni": "y", "extra": 1 }))),
         ("GET", "/v1/discover", None),
         ("PUT", "/v1/blob", Some(json!({ "blob": "not base64!" }))),
-        ("POST", "/v1/receivers", Some(json!({ "from": null, "into": "here", "yes": true, "overwrite": false }))),
+        (
+            "POST",
+            "/v1/receivers",
+            Some(json!({ "from": null, "into": "here", "yes": true, "overwrite": false })),
+        ),
     ] {
         let (status, text) = request(&socket, method, path, body);
         assert!((400..500).contains(&status), "{method} {path}: {status} {text}");
-        let failure: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{method} {path}: {text}"));
+        let failure: Value =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{method} {path}: {text}"));
         assert!(failure["error"].is_string());
     }
     let huge = Value::String("x".repeat(2 << 20));

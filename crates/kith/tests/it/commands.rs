@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Place, kith, Running};
+use crate::harness::{Place, Running, kith};
 
 const ZERO: &str = "ni://example.org/sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
 
@@ -11,7 +11,10 @@ fn id_of_the_all_zero_key_has_the_known_mappings() {
     let place = Place::new();
     let home = place.path("unused");
     let id = Running::spawn(kith(&home, &["id", "--of", ZERO, "--json"])).finish().ok().json();
-    assert_eq!(id["fqdn"], "935298155241920636698227595a9242.2383f81e597a0ed88f651a0698036816.0a.example.org");
+    assert_eq!(
+        id["fqdn"],
+        "935298155241920636698227595a9242.2383f81e597a0ed88f651a0698036816.0a.example.org"
+    );
     assert_eq!(
         id["url"],
         "https://example.org/.well-known/ni/sha3-256/k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY"
@@ -108,9 +111,21 @@ fn wrong_usage_ends_with_two_and_help_with_zero() {
     for arguments in [&["nonsense"][..], &["send"], &["id", "--qr", "--words"], &["ping", "x", "-c", "0"]] {
         assert_eq!(Running::spawn(kith(&home, arguments)).finish().code(), 2, "{arguments:?}");
     }
-    for command in ["init", "id", "up", "down", "status", "contact", "discover", "announce", "ping", "send",
-        "receive", "blob", "directory"]
-    {
+    for command in [
+        "init",
+        "id",
+        "up",
+        "down",
+        "status",
+        "contact",
+        "discover",
+        "announce",
+        "ping",
+        "send",
+        "receive",
+        "blob",
+        "directory",
+    ] {
         assert!(Running::spawn(kith(&home, &[command, "--help"])).finish().ok().out.contains("Usage"));
     }
 }
@@ -120,7 +135,8 @@ fn up_on_a_fresh_home_says_who_it_is_and_detached_it_stays() {
     let place = Place::new();
     let home = place.path("fresh");
     let listen = ["--listen", "quic://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0"];
-    let up = Running::spawn(kith(&home, &[&["up", "--detach", "--json"], &listen[..]].concat())).finish().ok();
+    let up =
+        Running::spawn(kith(&home, &[&["up", "--detach", "--json"], &listen[..]].concat())).finish().ok();
     assert!(up.json()["fingerprint"].as_str().unwrap().starts_with("ni:///sha3-256;"));
     assert_eq!(up.json()["ready"], true);
     Running::spawn(kith(&home, &[&["up"], &listen[..]].concat())).finish().fails(1, "");

@@ -40,7 +40,8 @@ fn each_status_code_of_the_announce_call_can_be_provoked_with_curl() {
     let other = url.replace(&url[url.len() - 4..], "AAAA");
     assert_eq!(put(&certified, &other, current.as_bytes()).0, 403);
     assert_eq!(put(&certified, url, &vec![b' '; 1 << 20]).0, 413);
-    for wrong in ["{}", "not json", &current.replace("3600", "3601"), &current.replace("\"ttl\"", "\"tti\"")] {
+    for wrong in ["{}", "not json", &current.replace("3600", "3601"), &current.replace("\"ttl\"", "\"tti\"")]
+    {
         let (code, answer) = put(&certified, url, wrong.as_bytes());
         assert_eq!(code, 422, "{answer}");
         assert!(answer.contains("\"error\""), "{answer}");
@@ -120,7 +121,8 @@ fn a_directory_with_another_key_is_not_believed() {
     let zone = Zone::start(&place);
     let impostor = place.person("impostor", &[]);
     let pin = impostor.ni();
-    let north = place.person("north", &["--authority", &zone.authority, "--pin", &pin, "--resolver", &zone.dns]);
+    let north =
+        place.person("north", &["--authority", &zone.authority, "--pin", &pin, "--resolver", &zone.dns]);
     fs::write(place.path("blob"), "x").unwrap();
     let blob = place.path("blob");
     north.run(&["blob", "put", blob.to_str().unwrap()]).fails(5, "");
@@ -131,7 +133,8 @@ fn a_node_can_serve_its_own_zone() {
     let place = Place::new();
     let (https, dns) = (crate::harness::free_port(), crate::harness::free_port());
     let authority = format!("localhost:{https}");
-    let mut north = place.person("north", &["--authority", &authority, "--resolver", &format!("127.0.0.1:{dns}")]);
+    let mut north =
+        place.person("north", &["--authority", &authority, "--resolver", &format!("127.0.0.1:{dns}")]);
     let ni = north.ni();
     let config = north.home.join("kith.toml");
     let text = fs::read_to_string(&config).unwrap();

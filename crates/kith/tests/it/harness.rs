@@ -91,7 +91,8 @@ impl Running {
     pub fn line(&self, part: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(DEADLINE);
-            let line = line.unwrap_or_else(|_| panic!("no line with '{part}' came: {:?}", self.err.try_recv()));
+            let line =
+                line.unwrap_or_else(|_| panic!("no line with '{part}' came: {:?}", self.err.try_recv()));
             if line.contains(part) {
                 return line;
             }
@@ -251,12 +252,8 @@ impl Zone {
         let (https, dns) = (free_port(), free_port());
         let authority = format!("localhost:{https}");
         let person = place.person("zone", &["--authority", &authority]);
-        let mut zone = Zone {
-            person,
-            authority,
-            https: format!("127.0.0.1:{https}"),
-            dns: format!("127.0.0.1:{dns}"),
-        };
+        let mut zone =
+            Zone { person, authority, https: format!("127.0.0.1:{https}"), dns: format!("127.0.0.1:{dns}") };
         zone.serve();
         zone
     }

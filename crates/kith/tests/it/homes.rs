@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Place, kith, Running};
+use crate::harness::{Place, Running, kith};
 
 #[test]
 fn a_second_node_on_one_home_is_refused_by_name() {

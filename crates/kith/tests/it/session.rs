@@ -87,6 +87,7 @@ fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
 
 fn verify(ni: &str, kind: &str, file: &std::path::Path) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/verify_record_set.py");
-    let output = std::process::Command::new("python3").arg(script).arg(ni).arg(kind).arg(file).output().unwrap();
+    let output =
+        std::process::Command::new("python3").arg(script).arg(ni).arg(kind).arg(file).output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }

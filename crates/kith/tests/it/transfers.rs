@@ -45,7 +45,8 @@ impl Scene {
     /// Bytes of partial files at the receiver.
     fn arrived(&self) -> u64 {
         let Ok(entries) = fs::read_dir(&self.inbox) else { return 0 };
-        let partial = entries.flatten().find(|e| e.file_name().to_string_lossy().starts_with(".kith-partial-"));
+        let partial =
+            entries.flatten().find(|e| e.file_name().to_string_lossy().starts_with(".kith-partial-"));
         let Some(partial) = partial else { return 0 };
         let files = fs::read_dir(partial.path()).into_iter().flatten().flatten();
         files.filter_map(|file| allocated(&file.path())).sum()

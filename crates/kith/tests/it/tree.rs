@@ -27,9 +27,13 @@ enum Content {
 pub fn make(folder: &Path) {
     fs::create_dir_all(folder.join("photos/2026/empty")).unwrap();
     fs::create_dir_all(folder.join("locked")).unwrap();
-    for (name, size) in
-        [("empty", 0), ("one", 1), ("small", 10_240), ("photos/beach.raw", 3 << 20), ("photos/2026/odd", (1 << 20) + 1)]
-    {
+    for (name, size) in [
+        ("empty", 0),
+        ("one", 1),
+        ("small", 10_240),
+        ("photos/beach.raw", 3 << 20),
+        ("photos/2026/odd", (1 << 20) + 1),
+    ] {
         fs::write(folder.join(name), noise(size, name.len() as u64)).unwrap();
     }
     fs::write(folder.join("Grüße 日本 \u{1f4e6}"), "unicode").unwrap();

@@ -15,7 +15,9 @@ fn a_stranger_opens_no_protocol_and_appears_once_in_requests() {
     let note = place.path("note");
     for via in ["tcp", "quic"] {
         north.run(&["ping", "south", "--via", via]).fails(4, "does not admit");
-        north.run(&["send", note.to_str().unwrap(), "--to", "south", "--via", via]).fails(4, "does not admit");
+        north
+            .run(&["send", note.to_str().unwrap(), "--to", "south", "--via", via])
+            .fails(4, "does not admit");
     }
     let fingerprint = north.ni();
     let requests = eventually("the request", || {
@@ -74,7 +76,8 @@ fn contacts_that_met_once_find_each_other_without_hints_on_one_side() {
     south.run(&["ping", "north", "-c", "1", "--wait", "0s"]).fails(5, "no address");
     let meeting = north.command(&["ping", "south", "-c", "1000", "--interval", "100ms"]);
     eventually("south to learn where north is", || {
-        (south.run(&["ping", "north", "-c", "1", "--wait", "0s", "--fresh", "--via", "tcp"]).code() == 0).then_some(())
+        (south.run(&["ping", "north", "-c", "1", "--wait", "0s", "--fresh", "--via", "tcp"]).code() == 0)
+            .then_some(())
     });
     meeting.kill();
 }

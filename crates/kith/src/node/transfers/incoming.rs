@@ -51,7 +51,8 @@ pub(super) fn listen(node: &Arc<Node>) -> Result<()> {
 }
 
 async fn handle(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) {
-    let read = tokio::time::timeout(OFFER_TIMEOUT, kith_transfer::read_offer(&mut stream, &Limits::default())).await;
+    let read =
+        tokio::time::timeout(OFFER_TIMEOUT, kith_transfer::read_offer(&mut stream, &Limits::default())).await;
     let offer = match read {
         Ok(Ok(offer)) => offer,
         Ok(Err(error)) => return tracing::debug!(%error, "an offer was refused"),
@@ -85,7 +86,8 @@ async fn again(node: &Arc<Node>, known: &Arc<Live>, offer: IncomingOffer, stream
     if known.state() == State::Moving {
         let mut changes = known.changes();
         known.begin();
-        let gone = tokio::time::timeout(HANDOVER_TIMEOUT, changes.wait_for(|_| known.state() != State::Moving));
+        let gone =
+            tokio::time::timeout(HANDOVER_TIMEOUT, changes.wait_for(|_| known.state() != State::Moving));
         gone.await.map_err(Failure::failed)?.map_err(Failure::failed)?;
     }
     known.update(|row| row.last.done = false);
@@ -106,7 +108,12 @@ async fn first_time(
     let last = Transfer {
         total_bytes: offer.offer().bytes(),
         total_files: offer.offer().files().into(),
-        paths: offer.offer().top_names().take(MAX_LISTED).map(|name| name.to_string_lossy().into_owned()).collect(),
+        paths: offer
+            .offer()
+            .top_names()
+            .take(MAX_LISTED)
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect(),
         ..blank(&id, "in", &node.book.name_of(&peer), State::Offered)
     };
     let digest = data_encoding::HEXLOWER.encode(&offer.offer().digest());
@@ -192,7 +199,8 @@ async fn take(
     live.enter(State::Moving);
     node.transfers.record(live).await?;
     let target = Target { dir: into, overwrite, staging: Some(super::outgoing::id(staging)) };
-    let outcome = kith_transfer::receive(stream, offer, target, attempt.progress, attempt.cancel.clone()).await;
+    let outcome =
+        kith_transfer::receive(stream, offer, target, attempt.progress, attempt.cancel.clone()).await;
     let goes_on = !live.cancel.is_cancelled();
     match outcome {
         Ok(summary) => live.end(Ok(Transferred(summary))),

@@ -28,7 +28,10 @@ impl Transferred {
         last.failed_files = summary.failures.into();
         let named = summary.failed.iter().take(super::MAX_LISTED);
         last.failed = named
-            .map(|failed| FailedFile { path: failed.path.display().to_string(), reason: failed.reason.to_string() })
+            .map(|failed| FailedFile {
+                path: failed.path.display().to_string(),
+                reason: failed.reason.to_string(),
+            })
             .collect();
     }
 }

@@ -105,7 +105,8 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         journal.prune()?;
         journal.rows()
     });
-    let rows = rows.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(crate::failure::chain(&e)))?;
+    let rows =
+        rows.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(crate::failure::chain(&e)))?;
     for (id, mut row) in rows {
         let Some(peer) = row.fingerprint() else { continue };
         let goes_on = !row.last.state.is_final();

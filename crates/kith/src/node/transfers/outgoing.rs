@@ -34,8 +34,13 @@ pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Starte
         ..blank(&id, "out", contact.name.as_str(), State::Connecting)
     };
     let peer = contact.ni.fingerprint;
-    let row =
-        Row { peer: peer.to_string(), job: Job::Out { order }, changed: system::utc().0, reported: true, last };
+    let row = Row {
+        peer: peer.to_string(),
+        job: Job::Out { order },
+        changed: system::utc().0,
+        reported: true,
+        last,
+    };
     let live = Live::new(id.clone(), peer, row);
     node.transfers.insert(&live)?;
     node.transfers.record(&live).await?;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kith_identity::Fingerprint;
 use tokio::sync::oneshot;
 
-use super::live::{Follower, Live};
-use super::journal::Job;
 use super::Transfers;
+use super::journal::Job;
+use super::live::{Follower, Live};
 use crate::api::shapes::State;
 
 /// What a `receive` command takes.

@@ -14,6 +14,7 @@ use super::receivers::{Wish, existing};
 use super::{journal::Job, outgoing};
 use crate::api::server::{Answer, Route, json_lines};
 use crate::api::shapes::{Acceptance, NewReceiver, NewTransfer, Started, Transfer};
+use crate::api::wish::Body;
 use crate::failure::{Failure, Result};
 use crate::node::Node;
 
@@ -31,7 +32,7 @@ async fn list(State(node): State<Arc<Node>>) -> Json<Vec<Transfer>> {
     Json(node.transfers.list().iter().map(|live| live.snapshot()).collect())
 }
 
-async fn create(State(node): State<Arc<Node>>, Json(order): Json<NewTransfer>) -> Answer<Started> {
+async fn create(State(node): State<Arc<Node>>, Body(order): Body<NewTransfer>) -> Answer<Started> {
     if order.paths.is_empty() || order.paths.iter().any(|path| !FilePath::new(path).is_absolute()) {
         return Err(Failure::usage("a transfer needs absolute paths"));
     }
@@ -55,13 +56,13 @@ async fn cancel(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer
 
 async fn watch(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Result<Response> {
     let live = node.transfers.find(&id)?;
-    Ok(json_lines(events(live, None, || {})))
+    Ok(json_lines(&node, events(live, None, || {})))
 }
 
 async fn accept(
     State(node): State<Arc<Node>>,
     Path(id): Path<String>,
-    Json(wish): Json<Acceptance>,
+    Body(wish): Body<Acceptance>,
 ) -> Answer<Value> {
     let live = node.transfers.find(&id)?;
     refuse_relative(&wish.into)?;
@@ -69,7 +70,7 @@ async fn accept(
     Ok(Json(json!({ "accepted": true })))
 }
 
-async fn receive(State(node): State<Arc<Node>>, Json(wish): Json<NewReceiver>) -> Result<Response> {
+async fn receive(State(node): State<Arc<Node>>, Body(wish): Body<NewReceiver>) -> Result<Response> {
     refuse_relative(&wish.into)?;
     let from = wish.from.as_deref().map(|name| node.book.find(name)).transpose()?;
     let wish = Wish {
@@ -84,17 +85,18 @@ async fn receive(State(node): State<Arc<Node>>, Json(wish): Json<NewReceiver>) -
             // An offer that went away in this moment ends its events by itself.
             let _ = live.decide(decision);
         }
-        return Ok(json_lines(reported(&node, live, follower)));
+        return Ok(json_lines(&node, reported(&node, live, follower)));
     }
     let taken = node.transfers.receivers.wait(wish);
+    let own = Arc::clone(&node);
     let events = async move {
         match taken.await {
-            Ok((live, follower)) => futures_util::future::Either::Left(reported(&node, live, follower)),
+            Ok((live, follower)) => futures_util::future::Either::Left(reported(&own, live, follower)),
             Err(_) => futures_util::future::Either::Right(futures_util::stream::empty()),
         }
     };
     use futures_util::{FutureExt, StreamExt};
-    Ok(json_lines(events.into_stream().flatten()))
+    Ok(json_lines(&node, events.into_stream().flatten()))
 }
 
 fn refuse_relative(into: &str) -> Result<()> {
