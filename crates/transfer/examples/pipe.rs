@@ -30,7 +30,12 @@ fn main() {
 }
 
 fn run(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future);
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -47,16 +52,21 @@ async fn receiving(port: u16, dir: PathBuf, mode: &str) {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let certificate = CertificateDer::from(key.cert.der().to_vec());
     let secret = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], secret);
+    let config =
+        rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], secret);
     let tls = TlsAcceptor::from(Arc::new(config.unwrap())).accept(tcp).await.unwrap();
-    if mode == "tls-bare" { bare_take(tls, &dir).await } else { take(tls, dir).await }
-    usage("receiver");
+    if mode == "tls-bare" {
+        bare_take(tls, &dir).await;
+    } else {
+        take(tls, dir).await;
+    }
 }
 
 async fn take(mut stream: impl Duplex, dir: PathBuf) {
     let incoming = read_offer(&mut stream, &Limits::default()).await.unwrap();
     let target = Target { dir, ..Target::default() };
-    let summary = receive(stream, incoming, target, Arc::new(Progress::new()), CancellationToken::new()).await.unwrap();
+    let summary =
+        receive(stream, incoming, target, Arc::new(Progress::new()), CancellationToken::new()).await.unwrap();
     assert_eq!(summary.failures, 0, "{summary:?}");
     usage("receiver");
 }
@@ -68,6 +78,7 @@ async fn bare_take(mut stream: impl Duplex, dir: &Path) {
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         file.write_all(&buffer[..count]).unwrap();
     }
+    usage("receiver");
 }
 
 async fn sending(port: u16, path: PathBuf, mode: &str) {
@@ -82,7 +93,11 @@ async fn sending(port: u16, path: PathBuf, mode: &str) {
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-    if mode == "tls-bare" { bare_give(tls, &path).await } else { give(tls, path).await }
+    if mode == "tls-bare" {
+        bare_give(tls, &path).await;
+    } else {
+        give(tls, path).await;
+    }
 }
 
 async fn give(stream: impl Duplex, path: PathBuf) {
@@ -91,7 +106,8 @@ async fn give(stream: impl Duplex, path: PathBuf) {
     let mut id = [0; 16];
     system::OsRng.fill(&mut id);
     let options = SendOptions::new(TransferId(id));
-    let summary = send(stream, &offer, options, Arc::new(Progress::new()), CancellationToken::new()).await.unwrap();
+    let summary =
+        send(stream, &offer, options, Arc::new(Progress::new()), CancellationToken::new()).await.unwrap();
     rate(summary.bytes, start);
 }
 
@@ -121,7 +137,15 @@ fn usage(side: &str) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("?").trim();
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let times: Vec<u64> = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|t| t.parse().unwrap()).collect();
+    let times: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|t| t.parse().unwrap())
+        .collect();
     eprintln!("{side}: peak {peak}, processor {} ms user, {} ms system", times[0] * 10, times[1] * 10);
 }
 

@@ -356,6 +356,9 @@ impl Receiver {
             (State::Files, Frame::FileEnd { root }) => self.end(root)?,
             (State::Files, Frame::FileFailed(failed)) => self.sender_failed(failed)?,
             (State::Files, Frame::Done) => {
+                if self.current.is_some() {
+                    return Err(Violation::Unexpected("inside a file").into());
+                }
                 if let Some(missing) = self.expected() {
                     return Err(Violation::Missing(missing).into());
                 }

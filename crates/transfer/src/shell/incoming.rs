@@ -421,7 +421,7 @@ impl Disk {
                     self.finished(result);
                     return false;
                 }
-                other => self.touch(other, bytes),
+                other => self.touch(&other, bytes),
             };
             if let Some(answer) = answer {
                 self.machine.handle_input(now, answer, &mut system::OsRng);
@@ -431,9 +431,9 @@ impl Disk {
     }
 
     /// Does something to the file system; the answer for the machine.
-    fn touch(&mut self, output: Output, bytes: &[u8]) -> Option<Input> {
+    fn touch(&mut self, output: &Output, bytes: &[u8]) -> Option<Input> {
         let folder = self.folder.as_mut()?;
-        match output {
+        match *output {
             Output::Hash { index, first, count, whole } => {
                 let stop = Arc::clone(&self.stop);
                 self.progress.set_current(index);

@@ -202,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let said = tokio::time::timeout(FAREWELL, self.frames.next()).await;
         match said {
             Ok(Arrival::Frame(frame @ (Frame::Abort(_) | Frame::Refuse(_)))) => {
-                self.feed(Input::Frame(frame))
+                self.feed(Input::Frame(frame));
             }
             _ => self.feed(Input::Lost(error)),
         }

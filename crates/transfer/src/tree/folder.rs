@@ -289,14 +289,25 @@ impl Folder {
     /// Opens a partial file that goes on at group `first`.
     pub(crate) fn open(&mut self, index: u32, first: u32) -> Result<(), ReceiveError> {
         self.current = None;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let flags = if first == 0 { flags | OFlags::TRUNC } else { flags };
+        let name = index.to_string();
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || -> io::Result<File> {
-            let file = File::from(openat(&self.staging, index.to_string(), flags, Mode::RUSR | Mode::WUSR)?);
             if first > 0 {
+                let file = File::from(openat(&self.staging, &name, flags, Mode::empty())?);
                 ftruncate(&file, u64::from(first) * GROUP_BYTES as u64)?;
+                return Ok(file);
             }
-            Ok(file)
+            let new = || {
+                openat(&self.staging, &name, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)
+            };
+            Ok(File::from(match new() {
+                // Left by an earlier attempt, perhaps with a mode that forbids writing.
+                Err(Errno::EXIST) => {
+                    unlinkat(&self.staging, &name, AtFlags::empty())?;
+                    new()?
+                }
+                other => other?,
+            }))
         };
         self.current = Some(open().map_err(|error| self.world(error))?);
         Ok(())
@@ -556,4 +567,63 @@ fn times(entry: &Entry) -> Timestamps {
 fn attributes(file: &impl std::os::fd::AsFd, entry: &Entry) -> rustix::io::Result<()> {
     fchmod(file, Mode::from_raw_mode(u32::from(entry.mode & 0o1777)))?;
     futimens(file, &times(entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offer::Entry;
+
+    fn file(name: &str, size: u64) -> Entry {
+        Entry { parent: 0, name: name.into(), mode: 0o644, seconds: 1, nanos: 2, kind: Kind::File(size) }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_trouble() {
+        let dir = tempfile::tempdir().unwrap();
+        let offer = Offer::new(vec![file("a", 3)]).unwrap();
+        let target = Target { dir: dir.path().to_owned(), ..Target::default() };
+        let (mut folder, present) = Folder::prepare(&offer, TransferId([7; 16]), &target).unwrap();
+        assert!(present.haves.is_empty() && present.failed.is_empty());
+        folder.current = Some(File::options().write(true).open("/dev/full").unwrap());
+        let trouble = folder.write(0, b"abc").unwrap_err();
+        assert!(matches!(trouble, Trouble::World(ReceiveError::DiskFull { .. })), "{trouble:?}");
+    }
+
+    #[test]
+    fn a_name_is_given_only_after_the_sync_and_never_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let offer = Offer::new(vec![file("a", 3), file("b", 3)]).unwrap();
+        let target = Target { dir: dir.path().to_owned(), ..Target::default() };
+        let (mut folder, _) = Folder::prepare(&offer, TransferId([7; 16]), &target).unwrap();
+        for index in 0..2 {
+            folder.open(index, 0).unwrap();
+            folder.write(0, b"new").unwrap();
+            assert!(folder.commit(index).unwrap().is_empty());
+        }
+        assert!(!dir.path().join("a").exists());
+        std::fs::write(dir.path().join("a"), b"old").unwrap();
+        let failed = folder.settle().unwrap();
+        assert_eq!(failed, [Failed { index: 0, reason: Reason::Exists }]);
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"old");
+        assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn partial_files_are_claimed_by_their_own_offer_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target { dir: dir.path().to_owned(), ..Target::default() };
+        let id = TransferId([7; 16]);
+        for (size, haves) in [(5, 0), (5, 1), (4, 0)] {
+            let offer = Offer::new(vec![file("a", size)]).unwrap();
+            let (mut folder, present) = Folder::prepare(&offer, id, &target).unwrap();
+            assert_eq!(present.haves.len(), haves);
+            folder.open(0, 0).unwrap();
+            folder.write(0, &b"12345"[..size as usize]).unwrap();
+        }
+        discard_partial(dir.path(), id).unwrap();
+        discard_partial(dir.path(), id).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

@@ -118,7 +118,8 @@ impl Walk {
         };
         let is_folder = kind == Kind::Folder;
         let index = self.add(0, name, kind, &stat)?;
-        self.tops.push((index, path.to_owned()));
+        // Absolute, because sending may start after this process went to another folder.
+        self.tops.push((index, std::path::absolute(path).map_err(wrong)?));
         if is_folder {
             let handle = open_named(path).map_err(wrong)?;
             let names = names(&handle).map_err(wrong)?;

@@ -32,7 +32,7 @@ fn a_folder_arrives_identical() {
     let (_root, from, to) = folders();
     let top = holiday(&from);
     let _unlock = [Unlock(top.join("deep/er")), Unlock(to.join("holiday/deep/er"))];
-    let (sent, received, _) = transfer(&[top.clone()], &into(&to), 1, None);
+    let (sent, received, _) = transfer(std::slice::from_ref(&top), &into(&to), 1, None);
     let (sent, received) = (sent.unwrap(), received.unwrap());
     assert_eq!(sent, received);
     assert_eq!((received.failures, received.resumed_bytes, received.files), (0, 0, 57));
@@ -45,8 +45,8 @@ fn what_is_there_already_is_not_sent_again() {
     let (_root, from, to) = folders();
     let top = holiday(&from);
     let _unlock = [Unlock(top.join("deep/er")), Unlock(to.join("holiday/deep/er"))];
-    transfer(&[top.clone()], &into(&to), 1, None).1.unwrap();
-    let (sent, received, written) = transfer(&[top.clone()], &into(&to), 2, None);
+    transfer(std::slice::from_ref(&top), &into(&to), 1, None).1.unwrap();
+    let (sent, received, written) = transfer(std::slice::from_ref(&top), &into(&to), 2, None);
     let received = received.unwrap();
     assert_eq!(sent.unwrap(), received);
     assert_eq!((received.failures, received.files), (0, 57));
@@ -103,7 +103,7 @@ fn a_different_file_is_not_replaced_unless_asked() {
         std::fs::create_dir_all(to.join("from")).unwrap();
         std::fs::write(to.join("from").join(name), old).unwrap();
     }
-    let (sent, received, _) = transfer(&[from.clone()], &into(&to), 1, None);
+    let (sent, received, _) = transfer(std::slice::from_ref(&from), &into(&to), 1, None);
     let received = received.unwrap();
     assert_eq!(sent.unwrap(), received);
     let failed: Vec<_> = received.failed.iter().map(|f| (f.path.to_str().unwrap(), f.reason)).collect();
@@ -114,7 +114,7 @@ fn a_different_file_is_not_replaced_unless_asked() {
     assert_eq!(std::fs::read(to.join("from/a")).unwrap(), b"same size");
 
     let target = Target { overwrite: true, ..into(&to) };
-    assert_eq!(transfer(&[from.clone()], &target, 2, None).1.unwrap().failures, 0);
+    assert_eq!(transfer(std::slice::from_ref(&from), &target, 2, None).1.unwrap().failures, 0);
     assert_eq!(snapshot(&from), snapshot(&to.join("from")));
 }
 
@@ -132,7 +132,7 @@ fn planted_links_are_neither_followed_nor_replaced() {
     std::os::unix::fs::symlink(&outside, to.join("from/sub")).unwrap();
     std::os::unix::fs::symlink(outside.join("precious"), to.join("from/precious")).unwrap();
     std::os::unix::fs::symlink(outside.join("made"), to.join("from/two")).unwrap();
-    let (_, received, _) = transfer(&[from.clone()], &into(&to), 1, None);
+    let (_, received, _) = transfer(std::slice::from_ref(&from), &into(&to), 1, None);
     let received = received.unwrap();
     assert_eq!((received.files, received.failures), (0, 4), "{received:?}");
     assert_eq!(names(&outside), ["precious"]);
@@ -165,7 +165,7 @@ fn files_that_change_or_vanish_fail_alone() {
     for name in ["changed", "fine", "grown", "linked", "vanished"] {
         std::fs::write(from.join(name), bytes(5000, 1)).unwrap();
     }
-    let offer = Offer::from_paths(&[from.clone()]).unwrap();
+    let offer = Offer::from_paths(std::slice::from_ref(&from)).unwrap();
     std::fs::write(from.join("changed"), bytes(5000, 2)).unwrap();
     set_time(&from.join("changed"), 1, 1);
     std::fs::write(from.join("grown"), bytes(5001, 2)).unwrap();
@@ -220,7 +220,7 @@ fn a_target_that_cannot_be_written_is_refused() {
     let (_root, from, _) = folders();
     std::fs::write(from.join("a"), b"a").unwrap();
     for dir in ["/proc/self", "/dev/null"] {
-        let (sent, received, _) = transfer(&[from.clone()], &into(Path::new(dir)), 1, None);
+        let (sent, received, _) = transfer(std::slice::from_ref(&from), &into(Path::new(dir)), 1, None);
         assert!(matches!(received, Err(ReceiveError::Storage { .. })), "{dir}: {received:?}");
         assert!(matches!(sent, Err(SendError::Refused(Refusal::Storage))), "{dir}: {sent:?}");
     }
@@ -234,7 +234,7 @@ fn more_than_the_free_space_is_refused_before_anything_is_sent() {
         eprintln!("skipped: needs a file system with sparse files of 8 TiB");
         return;
     }
-    let (sent, received, written) = transfer(&[from.clone()], &into(&to), 1, None);
+    let (sent, received, written) = transfer(std::slice::from_ref(&from), &into(&to), 1, None);
     assert!(matches!(received, Err(ReceiveError::NoSpace { .. })), "{received:?}");
     assert!(matches!(sent, Err(SendError::Refused(Refusal::NoSpace))), "{sent:?}");
     assert!(written < 1000);
@@ -268,7 +268,7 @@ fn a_disk_that_fills_up_ends_the_transfer_and_keeps_the_parts() {
     };
     std::fs::write(from.join("film"), bytes(6 << 20, 3)).unwrap();
     std::fs::write(from.join("other"), bytes(1 << 20, 3)).unwrap();
-    let offer = Offer::from_paths(&[from.clone()]).unwrap();
+    let offer = Offer::from_paths(std::slice::from_ref(&from)).unwrap();
     let (sent, received) = run(async {
         // The space goes away between the check and the writing.
         let (near, mut far, _) = link(None);
@@ -293,7 +293,7 @@ fn a_disk_that_fills_up_ends_the_transfer_and_keeps_the_parts() {
     assert!(matches!(received, Err(ReceiveError::DiskFull { .. })), "{received:?}");
     assert!(matches!(sent, Err(SendError::Aborted(AbortReason::DiskFull))), "{sent:?}");
     std::fs::remove_file(to.join("eater")).unwrap();
-    let received = transfer(&[from.clone()], &into(&to), 1, None).1.unwrap();
+    let received = transfer(std::slice::from_ref(&from), &into(&to), 1, None).1.unwrap();
     assert_eq!(received.failures, 0);
     assert_eq!(snapshot(&from), snapshot(&to.join("from")));
 }
