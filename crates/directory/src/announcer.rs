@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use kith_sansio::{Machine, Now, Rng, Span, Time, Timestamp};
 
-use crate::defaults::{ANNOUNCE, ANNOUNCE_GAP, BACKOFF_FIRST, BACKOFF_LAST};
+use crate::defaults::{ANNOUNCE, ANNOUNCE_GAP, BACKOFF_FIRST, BACKOFF_LAST, CLOCK_CHECK};
 
 /// The timestamp of the next set: strictly after the `last` one, whatever the clock says.
 #[must_use]
@@ -79,6 +79,10 @@ pub struct Announcer {
     withdrawing: bool,
     /// No attempt before this, whatever changes.
     not_before: Time,
+    /// When half of what the directory holds has passed on the wall clock, which goes on while a computer sleeps.
+    due: Option<Timestamp>,
+    /// When the wall clock was looked at last.
+    looked: Time,
     outputs: VecDeque<Output>,
 }
 
@@ -92,6 +96,8 @@ impl Default for Announcer {
             dirty: false,
             withdrawing: false,
             not_before: Time(0),
+            due: None,
+            looked: Time(0),
             outputs: VecDeque::new(),
         }
     }
@@ -131,17 +137,20 @@ impl Announcer {
         }
     }
 
-    fn ended(&mut self, now: Time, end: End, rng: &mut dyn Rng) {
+    fn ended(&mut self, Now { time: now, utc }: Now, end: End, rng: &mut dyn Rng) {
         let dirty = std::mem::take(&mut self.dirty);
         match end {
             End::Taken if self.withdrawing && !dirty => return self.finish(),
             End::Taken => {
                 self.failures = 0;
+                self.looked = now;
+                self.due = Some(utc.plus_secs(u64::from(self.ttl).div_ceil(2)));
                 let pause = if dirty { Span::ZERO } else { self.refresh(rng) };
                 self.phase = Phase::Waiting(self.not_before.max(now + pause));
             }
             End::Failed { pause } => {
                 self.failures = self.failures.saturating_add(1);
+                self.due = None;
                 if self.withdrawing && !dirty && self.failures >= WITHDRAW_TRIES {
                     return self.finish();
                 }
@@ -175,6 +184,7 @@ impl Announcer {
             return;
         }
         self.attempt += 1;
+        self.due = None;
         self.not_before = now + ANNOUNCE_GAP;
         self.phase = Phase::Sending(now + ANNOUNCE);
         self.outputs.push_back(match self.withdrawing {
@@ -205,16 +215,21 @@ impl Machine for Announcer {
             Input::Withdraw => self.withdraw(now.time),
             Input::Ended { attempt, end } => {
                 if attempt == self.attempt && matches!(self.phase, Phase::Sending(_)) {
-                    self.ended(now.time, end, rng);
+                    self.ended(now, end, rng);
                 }
             }
         }
     }
 
     fn handle_timeout(&mut self, now: Now, rng: &mut dyn Rng) {
+        self.looked = now.time;
         match self.phase {
+            Phase::Waiting(_) if self.due.is_some_and(|due| now.utc >= due) => {
+                self.phase = Phase::Waiting(now.time);
+                self.run(now.time);
+            }
             Phase::Sending(deadline) if now.time >= deadline => {
-                self.ended(now.time, End::Failed { pause: None }, rng);
+                self.ended(now, End::Failed { pause: None }, rng);
             }
             _ => self.run(now.time),
         }
@@ -226,6 +241,7 @@ impl Machine for Announcer {
 
     fn poll_timeout(&self) -> Option<Time> {
         match self.phase {
+            Phase::Waiting(at) if self.due.is_some() => Some(at.min(self.looked + CLOCK_CHECK)),
             Phase::Waiting(at) | Phase::Sending(at) => Some(at),
             Phase::Silent | Phase::Finished => None,
         }

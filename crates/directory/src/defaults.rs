@@ -46,8 +46,10 @@ pub const PREFER_NEWER: Span = Span::millis(50);
 pub const DNS_TRY: Span = Span::millis(1500);
 /// How often a resolver is asked over UDP.
 pub const DNS_TRIES: u32 = 2;
-/// Time for one HTTPS exchange with a directory, connecting included.
-pub const HTTPS: Span = Span::secs(5);
+/// Time for one lookup over HTTPS, connecting included; less than [`LOOKUP`], so that there is time to say why.
+pub const HTTPS: Span = Span::millis(4500);
+/// Time for one announce over HTTPS, connecting included.
+pub const HTTPS_ANNOUNCE: Span = Span::secs(10);
 /// Lookups that run at once in one client.
 pub const MAX_LOOKUPS: usize = 64;
 /// Sets that a client caches.
@@ -57,6 +59,8 @@ pub const REPLAY_ENTRIES: usize = 65_536;
 
 /// Time for one announce, as the announcer counts it.
 pub const ANNOUNCE: Span = Span::secs(15);
+/// How often an announcer that waits looks at the wall clock, which goes on while a computer sleeps.
+pub const CLOCK_CHECK: Span = Span::secs(60);
 /// First pause after a failed announce.
 pub const BACKOFF_FIRST: Span = Span::secs(1);
 /// Longest pause after failed announces.

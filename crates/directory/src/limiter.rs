@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_burst_passes_then_one_per_refill() {
         let mut limiter = Limiter::new(RATE, 100);
-        let at = |secs| Time(secs * 1_000_000);
+        let at = |secs: u64| Time(secs * 1_000_000);
         for _ in 0..3 {
             assert_eq!(limiter.take(at(0), 'a'), Ok(()));
         }

@@ -8,7 +8,7 @@ use kith_sansio::{Machine, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{AnnounceError, Clock, Directory};
+use super::{AnnounceError, Clock, ClockError, Directory};
 use crate::announcer::{self, End, Input, Output};
 use crate::store::BoxFuture;
 
@@ -209,15 +209,22 @@ impl Board {
             draft.addresses.clear();
             draft.relays.clear();
         }
-        let timestamp = self.clock.next(system::utc())?;
+        let timestamp = self.timestamp().await?;
         let set = draft.sign(&self.identity, timestamp).map_err(AnnounceError::Draft)?;
         self.newest.send_modify(|newest| {
             if newest.as_ref().is_none_or(|known| known.timestamp() < set.timestamp()) {
                 *newest = Some(set.clone());
             }
         });
-        self.directory.inner.exchanger.announce(authority, &self.certificate, &set).await?;
+        self.directory.announce_as(authority, &self.certificate, &set).await?;
         Ok(set.expires())
+    }
+
+    /// The next timestamp; remembering it is work for a thread that may block.
+    async fn timestamp(&self) -> Result<Timestamp, ClockError> {
+        let clock = self.clock.clone();
+        let next = tokio::task::spawn_blocking(move || clock.next(system::utc())).await;
+        next.unwrap_or_else(|error| Err(ClockError(std::io::Error::other(error))))
     }
 
     fn note(&self, place: usize, result: Result<Timestamp, AnnounceError>, current: bool) {

@@ -56,10 +56,11 @@ impl Exchanger {
         authority: &Authority,
         certificate: &Certificate,
         set: &VerifiedRecordSet,
+        timeout: Span,
     ) -> Result<Announced, AnnounceError> {
         let body = Bytes::from(set.to_json());
         let request = (Method::PUT, set.fingerprint(), body);
-        let reply = self.exchange(authority, Some(certificate), request).await?;
+        let reply = self.exchange(authority, Some(certificate), request, timeout).await?;
         match reply.status {
             StatusCode::CREATED => Ok(Announced::Created),
             StatusCode::NO_CONTENT => Ok(Announced::Replaced),
@@ -72,7 +73,7 @@ impl Exchanger {
         authority: &Authority,
         who: Fingerprint,
     ) -> Result<Option<RecordSet>, LookupError> {
-        let reply = self.exchange(authority, None, (Method::GET, who, Bytes::new())).await?;
+        let reply = self.exchange(authority, None, (Method::GET, who, Bytes::new()), self.timeout).await?;
         match reply.status {
             StatusCode::OK => RecordSet::from_json(&reply.body).map(Some).map_err(LookupError::Malformed),
             StatusCode::NOT_FOUND => Ok(None),
@@ -85,13 +86,14 @@ impl Exchanger {
         authority: &Authority,
         certificate: Option<&Certificate>,
         request: (Method, Fingerprint, Bytes),
+        timeout: Span,
     ) -> Result<Reply, ExchangeError> {
         let whole = async {
             let stream = self.connect(authority, certificate).await?;
             speak(authority, stream, request).await
         };
-        let too_slow = |_| ExchangeError::TooSlow { authority: authority.clone(), waited: self.timeout };
-        tokio::time::timeout(self.timeout.into(), whole).await.map_err(too_slow)?
+        let too_slow = |_| ExchangeError::TooSlow { authority: authority.clone(), waited: timeout };
+        tokio::time::timeout(timeout.into(), whole).await.map_err(too_slow)?
     }
 
     async fn connect(

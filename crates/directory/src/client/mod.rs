@@ -48,8 +48,10 @@ pub struct ClientConfig {
     pub roots: Arc<RootCertStore>,
     /// Times of a lookup.
     pub pace: Pace,
-    /// Time for one exchange over HTTPS, connecting included.
+    /// Time for one lookup over HTTPS, connecting included.
     pub https_timeout: Span,
+    /// Time for one announce, connecting included.
+    pub announce_timeout: Span,
     /// Time for one question to one resolver.
     pub dns_try: Span,
     /// Sets that are cached.
@@ -65,6 +67,7 @@ impl Default for ClientConfig {
             roots: Arc::new(roots),
             pace: Pace::default(),
             https_timeout: defaults::HTTPS,
+            announce_timeout: defaults::HTTPS_ANNOUNCE,
             dns_try: defaults::DNS_TRY,
             cache_sets: defaults::CACHE_SETS,
         }
@@ -113,6 +116,7 @@ struct Inner {
     sources: Vec<Arc<dyn Source>>,
     exchanger: Arc<Exchanger>,
     pace: Pace,
+    announce_timeout: Span,
     memory: Arc<dyn ReplayMemory>,
     cache: Mutex<Cache>,
     running: Semaphore,
@@ -133,6 +137,7 @@ impl Directory {
             sources,
             exchanger,
             pace: config.pace,
+            announce_timeout: config.announce_timeout,
             memory,
             cache: Mutex::new(Cache::new(config.cache_sets)),
             running: Semaphore::new(defaults::MAX_LOOKUPS),
@@ -182,7 +187,18 @@ impl Directory {
         set: &VerifiedRecordSet,
     ) -> Result<Announced, AnnounceError> {
         let certificate = Certificate::self_signed(identity).map_err(AnnounceError::Certificate)?;
-        self.inner.exchanger.announce(authority, &certificate, set).await
+        self.announce_as(authority, &certificate, set).await
+    }
+
+    /// As [`announce`](Directory::announce), with a certificate that was made before.
+    async fn announce_as(
+        &self,
+        authority: &Authority,
+        certificate: &Certificate,
+        set: &VerifiedRecordSet,
+    ) -> Result<Announced, AnnounceError> {
+        let inner = &self.inner;
+        inner.exchanger.announce(authority, certificate, set, inner.announce_timeout).await
     }
 
     /// The valid set of `fingerprint` in the cache.

@@ -73,7 +73,11 @@ async fn converse(shared: Arc<Shared>, stream: TcpStream, source: SocketAddr, st
     let _ = stream.set_nodelay(true);
     let limits = shared.config.connections;
     let handshake = TlsAcceptor::from(shared.tls()).accept(stream);
-    let Ok(Ok(stream)) = tokio::time::timeout(limits.handshake.into(), handshake).await else { return };
+    let shaken = tokio::select! {
+        () = stop.cancelled() => return,
+        shaken = tokio::time::timeout(limits.handshake.into(), handshake) => shaken,
+    };
+    let Ok(Ok(stream)) = shaken else { return };
     let Ok(key) = peer_key(stream.get_ref().1.peer_certificates()) else { return };
     let client = Client { source, key };
     speak(shared, stream, client, stop).await;
@@ -187,9 +191,13 @@ async fn take(
     request: Request<Incoming>,
     named: Fingerprint,
 ) -> Result<Answer, Box<Answer>> {
+    // Who waits to be told has sent nothing yet, and must not be asked for what nobody wants.
+    let waits = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     if let Err(refusal) = before_body(shared, client, &body, &named) {
-        drain(shared, body).await;
+        if !waits {
+            drain(shared, body).await;
+        }
         return Err(Box::new(refuse(&refusal)));
     }
     let body = read_body(shared, body).await?;

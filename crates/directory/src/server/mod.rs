@@ -184,6 +184,8 @@ impl Server {
     /// Serves until `shutdown` is ready, then lets requests under way finish, for a few seconds at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        // Who drops this future ends the server as well.
+        let _ending = stop.clone().drop_guard();
         for listener in self.https {
             tasks.spawn(https::serve(Arc::clone(&self.shared), listener, stop.clone(), tasks.clone()));
         }
@@ -200,7 +202,7 @@ impl Server {
     }
 }
 
-pub(self) fn tls_config(
+fn tls_config(
     certificate: &HttpsCertificate,
     own: &Certificate,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {

@@ -1,0 +1,13 @@
+//! The public behaviour of the directory: machines in virtual time, and server and client over loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod announcer;
+mod announcing;
+mod discovering;
+mod dns_answers;
+mod dns_server;
+mod https_server;
+mod lookup;
+mod properties;
+mod restart;
+mod world;
