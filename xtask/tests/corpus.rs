@@ -43,6 +43,8 @@ targets! {
     connect_hello => kith_connect::fuzz::fuzz_hello,
     transfer_frame => kith_transfer::fuzz::fuzz_frame,
     transfer_offer => kith_transfer::fuzz::fuzz_offer,
+    transfer_receiver => kith_transfer::fuzz::fuzz_receiver,
+    transfer_sender => kith_transfer::fuzz::fuzz_sender,
 }
 
 #[test]
