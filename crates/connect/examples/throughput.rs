@@ -17,7 +17,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use kith_connect::{
-    Admission, ChangeSignal, Changes, Config, Discovery, Endpoint, Found, NoDiscovery, Protocol, Stream, Trust, Via,
+    Admission, ChangeSignal, Changes, Config, Discovery, Endpoint, Found, NoDiscovery, Protocol, Stream,
+    Trust, Via,
 };
 use kith_identity::{Address, Fingerprint, Identity};
 use kith_sansio::Time;
@@ -43,7 +44,11 @@ impl Trust for Everybody {
 struct There(Vec<Address>);
 
 impl Discovery for There {
-    fn candidates<'a>(&'a self, _: Fingerprint, found: Found) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn candidates<'a>(
+        &'a self,
+        _: Fingerprint,
+        found: Found,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move { found.hints(self.0.iter().copied()).await })
     }
 }
@@ -146,8 +151,13 @@ async fn swallow(stream: &mut Stream, hash: bool) {
 
 async fn initiator(arguments: &[String], options: &Options) {
     let program = std::env::current_exe().expect("this program");
-    let mut child =
-        Command::new(program).arg("target").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a second process");
+    let mut child = Command::new(program)
+        .arg("target")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a second process");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its address");
     let mut words = line.split_whitespace();
@@ -185,7 +195,9 @@ async fn latency(name: &str, via: Via, peer: &Fingerprint, addresses: &[Address]
     times.sort_unstable();
     let (first, connected) = times[times.len() / 2];
     let slow = times[times.len() * 9 / 10].0;
-    println!("{name}: first byte answered after {first} us (p50), {slow} us (p90); connected after {connected} us");
+    println!(
+        "{name}: first byte answered after {first} us (p50), {slow} us (p90); connected after {connected} us"
+    );
 }
 
 async fn throughput(name: &str, via: Via, peer: &Fingerprint, addresses: &[Address], options: &Options) {

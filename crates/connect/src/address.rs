@@ -114,7 +114,12 @@ mod tests {
         let own = |ip: &str, prefix_bits| Interface { ip: ip.parse().unwrap(), prefix_bits };
         Vantage {
             loopback_only: false,
-            interfaces: vec![own("127.0.0.1", 8), own("192.168.7.5", 24), own("fd00::5", 64), own("fe80::1", 64)],
+            interfaces: vec![
+                own("127.0.0.1", 8),
+                own("192.168.7.5", 24),
+                own("fd00::5", 64),
+                own("fe80::1", 64),
+            ],
         }
     }
 
@@ -126,8 +131,14 @@ mod tests {
     fn what_no_peer_can_be_is_never_dialled() {
         let loopback = Vantage { loopback_only: true, ..vantage() };
         for never in [
-            "tcp://0.0.0.0:1", "tcp://224.0.0.1:1", "tcp://255.255.255.255:1", "tcp://169.254.169.254:80",
-            "tcp://[::]:1", "tcp://[ff02::1]:1", "tcp://[fe80::1]:1", "tcp://[64:ff9b::a9fe:a9fe]:1",
+            "tcp://0.0.0.0:1",
+            "tcp://224.0.0.1:1",
+            "tcp://255.255.255.255:1",
+            "tcp://169.254.169.254:80",
+            "tcp://[::]:1",
+            "tcp://[ff02::1]:1",
+            "tcp://[fe80::1]:1",
+            "tcp://[64:ff9b::a9fe:a9fe]:1",
             "tcp://[2002:a9fe:a9fe::1]:1",
         ] {
             for origin in [Origin::Hint, Origin::Discovered] {
@@ -148,8 +159,12 @@ mod tests {
     #[test]
     fn private_addresses_are_dialled_on_link_or_as_hints() {
         for (address, on_link) in [
-            ("tcp://192.168.7.9:1", true), ("tcp://192.168.8.9:1", false), ("tcp://10.0.0.1:1", false),
-            ("tcp://100.64.0.1:1", false), ("tcp://[fd00::9]:1", true), ("tcp://[fd00:0:0:1::9]:1", false),
+            ("tcp://192.168.7.9:1", true),
+            ("tcp://192.168.8.9:1", false),
+            ("tcp://10.0.0.1:1", false),
+            ("tcp://100.64.0.1:1", false),
+            ("tcp://[fd00::9]:1", true),
+            ("tcp://[fd00:0:0:1::9]:1", false),
         ] {
             assert_eq!(dialled(address, Origin::Discovered, &vantage()), on_link, "{address}");
             assert!(dialled(address, Origin::Hint, &vantage()), "{address}");
@@ -160,7 +175,8 @@ mod tests {
 
     #[test]
     fn unspecified_listeners_are_announced_as_the_machine_s_addresses() {
-        let announced = advertised(&addresses(&["quic://[::]:7117", "tcp://0.0.0.0:7117"]), &vantage().interfaces);
+        let announced =
+            advertised(&addresses(&["quic://[::]:7117", "tcp://0.0.0.0:7117"]), &vantage().interfaces);
         assert_eq!(
             announced,
             addresses(&["quic://192.168.7.5:7117", "quic://[fd00::5]:7117", "tcp://192.168.7.5:7117"])

@@ -153,10 +153,10 @@ impl Dialer {
 
     fn learn(&mut self, candidate: Candidate) {
         let address = candidate.address;
-        let speaks = match (self.via, address.transport) {
-            (Via::Any | Via::Bulk | Via::Tcp, Transport::Tcp) => true,
-            (Via::Any | Via::Bulk | Via::Quic, Transport::Quic) => true,
-            _ => false,
+        let speaks = match address.transport {
+            Transport::Tcp => self.via != Via::Quic,
+            Transport::Quic => self.via != Via::Tcp,
+            Transport::Dtls => false,
         };
         if !speaks || self.known.len() >= self.pace.max_candidates || self.known.contains(&address) {
             return;
@@ -182,7 +182,12 @@ impl Dialer {
     /// The slot whose turn it is: those without a handicap first, then the family that was not served last.
     fn next_slot(&mut self) -> Option<Slot> {
         let wanted_v6 = !self.last_family_v6;
-        let best = self.waiting.iter().enumerate().min_by_key(|(at, slot)| (slot.late, slot.ip.is_ipv6() != wanted_v6, *at))?.0;
+        let best = self
+            .waiting
+            .iter()
+            .enumerate()
+            .min_by_key(|(at, slot)| (slot.late, slot.ip.is_ipv6() != wanted_v6, *at))?
+            .0;
         let slot = self.waiting.remove(best);
         self.last_family_v6 = slot.ip.is_ipv6();
         Some(slot)
@@ -283,3 +288,5 @@ impl Machine for Dialer {
     }
 }
 
+#[cfg(test)]
+mod tests;

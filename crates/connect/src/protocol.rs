@@ -93,7 +93,11 @@ const fn well_formed(name: &[u8]) -> bool {
         slash += 1;
     }
     let mut end = slash + 1;
-    if slash == 0 || end >= name.len() || name.len() > MAX_PROTOCOL_BYTES || name[end] == b'0' && end + 1 < name.len() {
+    if slash == 0
+        || end >= name.len()
+        || name.len() > MAX_PROTOCOL_BYTES
+        || name[end] == b'0' && end + 1 < name.len()
+    {
         return false;
     }
     while end < name.len() {
@@ -132,7 +136,9 @@ mod tests {
             assert_eq!(good.parse::<Protocol>().unwrap().as_str(), good);
         }
         let long = format!("{}/1", "a".repeat(63));
-        for wrong in ["", "send", "send/", "/1", "send/01", "Send/1", "9a/1", "send/1/2", "send/1 ", "se nd/1", &long] {
+        for wrong in
+            ["", "send", "send/", "/1", "send/01", "Send/1", "9a/1", "send/1/2", "send/1 ", "se nd/1", &long]
+        {
             assert!(wrong.parse::<Protocol>().is_err(), "{wrong}");
         }
     }

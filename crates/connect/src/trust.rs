@@ -67,7 +67,11 @@ impl Changes {
 pub trait Discovery: Send + Sync + 'static {
     /// Tells `found` of every address of `target` as it becomes known, what is at hand first. The end of the
     /// future means that there will be no more; it is dropped as soon as the peer is reached.
-    fn candidates<'a>(&'a self, target: Fingerprint, found: Found) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn candidates<'a>(
+        &'a self,
+        target: Fingerprint,
+        found: Found,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 /// Takes what a [`Discovery`] finds.
@@ -88,7 +92,10 @@ impl Found {
     pub(crate) fn channel() -> (Found, Finds) {
         let (sender, candidates) = mpsc::channel(FOUND_QUEUE);
         let reasons = std::sync::Arc::default();
-        (Found { candidates: sender, reasons: std::sync::Arc::clone(&reasons) }, Finds { candidates, reasons })
+        (
+            Found { candidates: sender, reasons: std::sync::Arc::clone(&reasons) },
+            Finds { candidates, reasons },
+        )
     }
 
     /// Addresses that a person gave for this peer.

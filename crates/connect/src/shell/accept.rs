@@ -109,54 +109,46 @@ async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, place: Place<I
         Ok(key) => key.map_or(Peer::Anonymous, |key| Peer::Known(key.fingerprint())),
         Err(error) => return tracing::debug!(%error, "QUIC connection turned away"),
     };
-    let link = Link::new(connection, peer);
+    let link = Link::new(connection, peer, Some(place));
     if peer != Peer::Anonymous && !shared.links.keep(&link) {
-        return link.close_refused();
+        return link.close_unless_admitted();
     }
-    serve(&shared, link, Some(place));
+    serve(&shared, link, true);
 }
 
-/// Takes the streams that the peer opens on `link`, until it closes. `place` is given back when the first of them is
-/// admitted; where none is in time, the connection ends.
-pub(super) fn serve(shared: &Arc<Shared>, link: Arc<Link>, place: Option<Place<IpAddr>>) {
-    let task = take_streams(Arc::clone(shared), link, place);
+/// Takes the streams that the peer opens on `link`, until it closes. Where the peer opened the connection and nothing
+/// is admitted on it in time, it ends.
+pub(super) fn serve(shared: &Arc<Shared>, link: Arc<Link>, on_trial: bool) {
+    let task = take_streams(Arc::clone(shared), link, on_trial);
     shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
 }
 
-async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut place: Option<Place<IpAddr>>) {
+async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) {
     let deadline = time() + shared.config.handshake_timeout;
     loop {
         let accepted = tokio::select! {
             accepted = link.connection.accept_bi() => accepted,
-            () = until(deadline), if place.is_some() => {
-                place = None;
-                if !link.is_admitted() {
-                    link.close_refused();
-                }
+            () = until(deadline), if on_trial => {
+                on_trial = false;
+                link.close_unless_admitted();
                 continue;
             }
         };
         let Ok((send, recv)) = accepted else { break };
-        let (shared, link, first) = (Arc::clone(&shared), Arc::clone(&link), place.take());
-        let task = greet_stream(Arc::clone(&shared), link, Carrier::Quic(send, recv), first);
+        link.begin_greeting();
+        let task = greet_stream(Arc::clone(&shared), Arc::clone(&link), Carrier::Quic(send, recv));
         shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
     }
     shared.links.forget(&link);
 }
 
-async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier, place: Option<Place<IpAddr>>) {
+async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
     let admission = admit(&shared, carrier, Cut::new(None), link.peer, link.path());
-    let result = within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow));
-    drop(place);
-    match result {
+    match within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow)) {
         Ok((protocol, needs_trust)) => link.admit(&protocol, needs_trust),
-        Err(error) => {
-            tracing::debug!(%error, "QUIC stream turned away");
-            if !link.is_admitted() {
-                link.close_refused();
-            }
-        }
+        Err(error) => tracing::debug!(%error, "QUIC stream turned away"),
     }
+    link.end_greeting();
 }
 
 /// Reads the hello, decides, and hands the stream to whoever listens.
@@ -212,7 +204,12 @@ fn trusted(shared: &Shared, peer: Peer, protocol: &Protocol) -> bool {
 }
 
 /// Who is listening for `protocol`, where `peer` may speak to him; notes the others.
-fn decide(shared: &Shared, peer: Peer, from: SocketAddr, protocol: Protocol) -> Option<(Protocol, Listening)> {
+fn decide(
+    shared: &Shared,
+    peer: Peer,
+    from: SocketAddr,
+    protocol: Protocol,
+) -> Option<(Protocol, Listening)> {
     let listening = shared.listening().get(&protocol).cloned();
     if listening.as_ref().is_some_and(|one| one.admission == Admission::Anyone) {
         return listening.map(|listening| (protocol, listening));

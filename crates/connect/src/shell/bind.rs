@@ -41,7 +41,9 @@ pub(super) fn bind(wanted: &[Address]) -> Result<Listeners, BindError> {
     for port in defaults::PORT..=last {
         match bind_any(port) {
             Err(BindError::Taken { .. }) => {}
-            Ok(listeners) => return Ok(Listeners { default_port_taken: port != defaults::PORT, ..listeners }),
+            Ok(listeners) => {
+                return Ok(Listeners { default_port_taken: port != defaults::PORT, ..listeners });
+            }
             Err(other) => return Err(other),
         }
     }
@@ -50,7 +52,9 @@ pub(super) fn bind(wanted: &[Address]) -> Result<Listeners, BindError> {
 
 /// Both transports on `port` of any address, of IPv4 alone where there is no IPv6.
 fn bind_any(port: u16) -> Result<Listeners, BindError> {
-    let both = |ip| [Transport::Quic, Transport::Tcp].map(|transport| Address::new(transport, SocketAddr::new(ip, port)));
+    let both = |ip| {
+        [Transport::Quic, Transport::Tcp].map(|transport| Address::new(transport, SocketAddr::new(ip, port)))
+    };
     match bind_all(&both(Ipv6Addr::UNSPECIFIED.into())) {
         Err(BindError::Listen { .. }) => bind_all(&both(Ipv4Addr::UNSPECIFIED.into())),
         result => result,
@@ -58,7 +62,8 @@ fn bind_any(port: u16) -> Result<Listeners, BindError> {
 }
 
 fn bind_all(wanted: &[Address]) -> Result<Listeners, BindError> {
-    let mut listeners = Listeners { tcp: Vec::new(), udp: Vec::new(), local: Vec::new(), default_port_taken: false };
+    let mut listeners =
+        Listeners { tcp: Vec::new(), udp: Vec::new(), local: Vec::new(), default_port_taken: false };
     for &address in wanted {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken { address },

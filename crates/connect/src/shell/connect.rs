@@ -59,7 +59,10 @@ impl Shared {
                 Err(ConnectError::Lost { .. }) => fresh.await,
                 result => result,
             },
-            result = &mut fresh => result,
+            result = &mut fresh => {
+                link.doubt();
+                result
+            }
         }
     }
 
@@ -73,9 +76,9 @@ impl Shared {
         match Box::pin(self.race(target, via)).await? {
             Way::Tcp(tls, rtt) => self.open_tcp(tls, rtt, target, protocol).await,
             Way::Quic(connection) => {
-                let link = Link::new(connection, Peer::Known(target));
+                let link = Link::new(connection, Peer::Known(target), None);
                 self.links.keep(&link);
-                accept::serve(self, Arc::clone(&link), None);
+                accept::serve(self, Arc::clone(&link), false);
                 self.open_on(&link, target, protocol).await
             }
         }
@@ -143,7 +146,8 @@ impl Shared {
         let lost = |error: noq::ConnectionError| quic_loss(&error, target, protocol);
         let opening = within(self.config.handshake_timeout, link.connection.open_bi());
         let (send, recv) = opening.await.ok_or(ConnectError::Lost { target })?.map_err(lost)?;
-        let result = self.hello(Carrier::Quic(send, recv), Cut::new(None), link.path(), target, protocol).await;
+        let result =
+            self.hello(Carrier::Quic(send, recv), Cut::new(None), link.path(), target, protocol).await;
         match (&result, link.connection.close_reason()) {
             (Ok(_), _) => link.admit(protocol, self.trust.trusts(&target, protocol)),
             (Err(ConnectError::Lost { .. }), Some(error)) => return Err(lost(error)),

@@ -19,7 +19,8 @@ use crate::dialer::{Pace, Via};
 use crate::knocks::Knocks;
 use crate::limits::Places;
 use crate::{
-    Admission, BindError, ConnectError, Discovery, ListenError, Protocol, Trust, Vantage, address, advertised, defaults,
+    Admission, BindError, ConnectError, Discovery, ListenError, Protocol, Trust, Vantage, address,
+    advertised, defaults,
 };
 
 /// How an endpoint listens, dials and bounds what strangers may cost.

@@ -1,14 +1,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kith_identity::{Address, Fingerprint, PublicKey, Transport, tls};
 use noq::congestion::Bbr3Config;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use noq::{EndpointConfig, Runtime, MtuDiscoveryConfig, PathId, TransportConfig, VarInt};
+use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, Runtime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::bind::udp_socket;
@@ -17,18 +17,25 @@ use super::pin::Pin;
 use super::udp::Lean;
 use super::{DONE_CODE, REFUSED_CODE};
 use crate::error::{TurnedAway, named};
+use crate::limits::Place;
 use crate::{BindError, Failure, Protocol, defaults};
 
 /// Bytes that a peer may send ahead of the reader on one stream.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Bytes that a peer may send ahead of the readers of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The same while nothing has been admitted on the connection, so that strangers take no memory.
+const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 /// Bytes sent and not yet acknowledged on one connection.
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Largest UDP payload sent or taken: discovery finds out what the path carries, 1200 bytes to jumbo frames and loopback.
 const MAX_UDP_PAYLOAD_BYTES: u16 = 16_000;
 /// Streams that a peer may have open on one connection.
 const MAX_STREAMS: u32 = 256;
+/// The same while nothing has been admitted on the connection.
+const STRANGER_STREAMS: u32 = 4;
+/// Bytes kept of one connection attempt until it is looked at, and of all together.
+const INCOMING_BYTES: (u64, u64) = (64 << 10, 4 << 20);
 /// Connections kept with one peer.
 const MAX_LINKS_PER_PEER: usize = 16;
 
@@ -45,6 +52,12 @@ pub(super) struct Link {
     pub(super) connection: noq::Connection,
     pub(super) peer: Peer,
     admitted: AtomicBool,
+    /// Somebody waited for it in vain; others should not.
+    doubtful: AtomicBool,
+    /// Streams whose hello is not answered yet.
+    greeting: AtomicUsize,
+    /// Its place among the connections on which nothing has been admitted yet.
+    place: Mutex<Option<Place<IpAddr>>>,
     /// For what it has been used; `None` once for something that needs no trust.
     used: Mutex<Option<Vec<Protocol>>>,
 }
@@ -54,32 +67,52 @@ pub(super) struct Link {
 pub(super) struct Links(Mutex<HashMap<Fingerprint, Vec<Arc<Link>>>>);
 
 impl Quic {
-    pub(super) fn new(tls: &Arc<rustls::ServerConfig>, sockets: Vec<std::net::UdpSocket>) -> Result<Quic, BindError> {
+    pub(super) fn new(
+        tls: &Arc<rustls::ServerConfig>,
+        sockets: Vec<std::net::UdpSocket>,
+    ) -> Result<Quic, BindError> {
         let tls_error = |error: &dyn std::fmt::Display| BindError::Tls(error.to_string());
         let crypto = QuicServerConfig::try_from(Arc::clone(tls)).map_err(|error| tls_error(&error))?;
+        let mut towards_strangers = transport().map_err(|error| tls_error(&error))?;
+        towards_strangers
+            .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
+            .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS));
         let transport = Arc::new(transport().map_err(|error| tls_error(&error))?);
         let mut server = noq::ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(Arc::clone(&transport)).max_incoming(defaults::MAX_HALF_OPEN);
+        server
+            .transport_config(Arc::new(towards_strangers))
+            .max_incoming(defaults::MAX_HALF_OPEN)
+            .incoming_buffer_size(INCOMING_BYTES.0)
+            .incoming_buffer_size_total(INCOMING_BYTES.1);
         let mut endpoint_config = EndpointConfig::default();
         endpoint_config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES).map_err(|error| tls_error(&error))?;
-        let mut quic =
-            Quic { listeners: Vec::new(), dialers: Mutex::default(), endpoint_config, transport };
+        let mut quic = Quic { listeners: Vec::new(), dialers: Mutex::default(), endpoint_config, transport };
         for socket in sockets {
             let listen_error = |source, at: Option<SocketAddr>| BindError::Listen {
                 address: Address::new(Transport::Quic, at.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())),
                 source,
             };
             let at = socket.local_addr().ok();
-            let endpoint = quic.endpoint(socket, Some(server.clone())).map_err(|source| listen_error(source, at))?;
+            let endpoint =
+                quic.endpoint(socket, Some(server.clone())).map_err(|source| listen_error(source, at))?;
             quic.listeners.push(endpoint);
         }
         Ok(quic)
     }
 
-    fn endpoint(&self, socket: std::net::UdpSocket, server: Option<noq::ServerConfig>) -> io::Result<noq::Endpoint> {
+    fn endpoint(
+        &self,
+        socket: std::net::UdpSocket,
+        server: Option<noq::ServerConfig>,
+    ) -> io::Result<noq::Endpoint> {
         let runtime = Arc::new(noq::TokioRuntime);
         let socket = Lean::new(runtime.wrap_udp_socket(socket)?, MAX_UDP_PAYLOAD_BYTES);
-        noq::Endpoint::new_with_abstract_socket(self.endpoint_config.clone(), server, Box::new(socket), runtime)
+        noq::Endpoint::new_with_abstract_socket(
+            self.endpoint_config.clone(),
+            server,
+            Box::new(socket),
+            runtime,
+        )
     }
 
     /// Connects to `at` and makes sure that `target` is there.
@@ -91,7 +124,8 @@ impl Quic {
     ) -> Result<noq::Connection, Failure> {
         let endpoint = self.endpoint_towards(at).map_err(|error| Failure::Network(named(at, &error)))?;
         let (config, pin) = Pin::to(target, template);
-        let crypto = QuicClientConfig::try_from(config).map_err(|error| Failure::Handshake(error.to_string()))?;
+        let crypto =
+            QuicClientConfig::try_from(config).map_err(|error| Failure::Handshake(error.to_string()))?;
         let mut config = noq::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::clone(&self.transport));
         let connecting = endpoint
@@ -165,18 +199,35 @@ fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
 
 /// Who is at the other end of a QUIC connection whose handshake is over.
 pub(super) fn key_of(connection: &noq::Connection) -> Result<Option<PublicKey>, TurnedAway> {
-    let certificates = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    tls::peer_key(certificates.as_ref().map(|all| all.as_slice())).map_err(|error| TurnedAway::Key(error.to_string()))
+    let certificates =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    tls::peer_key(certificates.as_ref().map(|all| all.as_slice()))
+        .map_err(|error| TurnedAway::Key(error.to_string()))
 }
 
 impl Link {
-    pub(super) fn new(connection: noq::Connection, peer: Peer) -> Arc<Link> {
-        Arc::new(Link { connection, peer, admitted: AtomicBool::new(false), used: Mutex::new(Some(Vec::new())) })
+    /// A connection that this node opened, or one that took `place` when it arrived.
+    pub(super) fn new(connection: noq::Connection, peer: Peer, place: Option<Place<IpAddr>>) -> Arc<Link> {
+        Arc::new(Link {
+            connection,
+            peer,
+            admitted: AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
+            greeting: AtomicUsize::new(0),
+            place: Mutex::new(place),
+            used: Mutex::new(Some(Vec::new())),
+        })
     }
 
-    /// Remembers that a stream of `protocol` was admitted, for which trust is needed or not.
+    /// Remembers that a stream of `protocol` was admitted, for which trust is needed or not. The first one lifts the
+    /// limits for strangers.
     pub(super) fn admit(&self, protocol: &Protocol, needs_trust: bool) {
-        self.admitted.store(true, Ordering::Relaxed);
+        if !self.admitted.swap(true, Ordering::Relaxed) {
+            self.give_back_place();
+            self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+            self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(MAX_STREAMS));
+        }
+        self.doubtful.store(false, Ordering::Relaxed);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *used {
             used if !needs_trust => *used = None,
@@ -185,17 +236,41 @@ impl Link {
         }
     }
 
-    /// Whether any stream has been admitted.
-    pub(super) fn is_admitted(&self) -> bool {
-        self.admitted.load(Ordering::Relaxed)
+    /// A stream is there and has not said hello.
+    pub(super) fn begin_greeting(&self) {
+        self.greeting.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    /// Its hello is answered. Closes the connection where nothing is admitted on it, nor about to be.
+    pub(super) fn end_greeting(&self) {
+        if self.greeting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.close_unless_admitted();
+        }
+    }
+
+    /// Closes the connection where nothing has been admitted on it.
+    pub(super) fn close_unless_admitted(&self) {
+        if !self.admitted.load(Ordering::Relaxed) {
+            self.connection.close(REFUSED_CODE, b"");
+            self.give_back_place();
+        }
+    }
+
+    fn give_back_place(&self) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Has others not wait for this connection until it has answered again.
+    pub(super) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    fn is_usable(&self) -> bool {
+        self.is_open() && !self.doubtful.load(Ordering::Relaxed)
+    }
+
+    fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
-    }
-
-    pub(super) fn close_refused(&self) {
-        self.connection.close(REFUSED_CODE, b"");
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
@@ -245,9 +320,9 @@ impl Links {
         }
     }
 
-    /// The newest open connection with `peer`.
+    /// The newest connection with `peer` that is open and answers as far as is known.
     pub(super) fn newest(&self, peer: &Fingerprint) -> Option<Arc<Link>> {
-        self.links().get(peer)?.iter().rev().find(|link| link.is_open()).cloned()
+        self.links().get(peer)?.iter().rev().find(|link| link.is_usable()).cloned()
     }
 
     pub(super) fn paths(&self, peer: &Fingerprint) -> Vec<PathInfo> {
@@ -257,11 +332,14 @@ impl Links {
 
     /// Closes every connection that is not trusted for anything that it was used for.
     pub(super) fn review(&self, trusts: impl Fn(&Fingerprint, &Protocol) -> bool) {
-        let all: Vec<_> =
-            self.links().iter().flat_map(|(peer, links)| links.iter().map(|link| (*peer, Arc::clone(link)))).collect();
+        let all: Vec<_> = self
+            .links()
+            .iter()
+            .flat_map(|(peer, links)| links.iter().map(|link| (*peer, Arc::clone(link))))
+            .collect();
         for (peer, link) in all {
             if link.is_forsaken(&peer, &trusts) {
-                link.close_refused();
+                link.connection.close(REFUSED_CODE, b"");
             }
         }
     }

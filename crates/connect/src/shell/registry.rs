@@ -95,7 +95,9 @@ impl Registry {
             .streams
             .values()
             .filter(|entry| entry.needs_trust)
-            .filter_map(|entry| Some((*entry.peer.fingerprint()?, entry.protocol.clone(), Arc::clone(&entry.cut))))
+            .filter_map(|entry| {
+                Some((*entry.peer.fingerprint()?, entry.protocol.clone(), Arc::clone(&entry.cut)))
+            })
             .collect();
         // Asked outside the lock: what trust decides is not ours to know.
         for (_, _, cut) in guarded.into_iter().filter(|(peer, protocol, _)| !trusts(peer, protocol)) {

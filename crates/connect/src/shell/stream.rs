@@ -24,7 +24,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(carrier: Carrier, peer: Peer, path: PathInfo, ticket: Ticket, place: Place<Party>) -> Stream {
+    pub(super) fn new(
+        carrier: Carrier,
+        peer: Peer,
+        path: PathInfo,
+        ticket: Ticket,
+        place: Place<Party>,
+    ) -> Stream {
         Stream { carrier, peer, path, ticket, _place: place }
     }
 
@@ -53,7 +59,10 @@ impl Stream {
             return Ok(());
         }
         self.carrier.abort();
-        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut: closed here, or trust withdrawn"))
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "connection cut: closed here, or trust withdrawn",
+        ))
     }
 
     /// What a call ends with: where the stream has been cut meanwhile, that is why. A call that waits is woken by

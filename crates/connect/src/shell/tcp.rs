@@ -26,12 +26,17 @@ pub(super) type Tls = TlsStream<Socket>;
 pub(super) struct Socket(pub(super) Arc<TcpStream>);
 
 /// Connects to `at` and makes sure that `target` is there.
-pub(super) async fn dial(at: SocketAddr, target: Fingerprint, template: &rustls::ClientConfig) -> Result<Tls, Failure> {
+pub(super) async fn dial(
+    at: SocketAddr,
+    target: Fingerprint,
+    template: &rustls::ClientConfig,
+) -> Result<Tls, Failure> {
     let network = |error: io::Error| Failure::Network(named(at, &error));
     let stream = TcpStream::connect(at).await.map_err(network)?;
     tune_tcp(&stream).map_err(network)?;
     let (config, pin) = PeerPin::to(target, template);
-    let name = ServerName::try_from(tls::SERVER_NAME).map_err(|error| Failure::Handshake(error.to_string()))?;
+    let name =
+        ServerName::try_from(tls::SERVER_NAME).map_err(|error| Failure::Handshake(error.to_string()))?;
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, Socket(Arc::new(stream)));
     let mut tls = connecting.await.map_err(|error| match pin.somebody_else() {
         Some(found) => Failure::WrongPeer(found),

@@ -24,7 +24,8 @@ impl Lean {
     /// `socket`, for payloads of `max_payload_bytes` at most.
     pub(super) fn new(socket: Box<dyn AsyncUdpSocket>, max_payload_bytes: u16) -> Lean {
         let enough = MAX_GRO_BYTES.div_ceil(usize::from(max_payload_bytes.max(1)));
-        let segments = NonZeroUsize::new(enough).unwrap_or(NonZeroUsize::MIN).min(socket.max_receive_segments());
+        let segments =
+            NonZeroUsize::new(enough).unwrap_or(NonZeroUsize::MIN).min(socket.max_receive_segments());
         Lean { socket, segments }
     }
 }

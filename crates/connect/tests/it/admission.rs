@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use kith_connect::{Admission, ConnectError, Peer, Protocol, Via};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::nodes::{ECHO, Node, echoes, friends, soon};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_refused_and_noted_once() {
+    let (stranger, target) = (Node::new().await, Node::new().await);
+    stranger.book.add(&target);
+    stranger.meet(&target);
+    target.echo(Admission::Contacts);
+    for via in [Via::Tcp, Via::Quic, Via::Any, Via::Tcp] {
+        match soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, via)).await {
+            Err(ConnectError::Refused { target: by, protocol }) => {
+                assert_eq!((by, protocol), (target.fingerprint(), ECHO));
+            }
+            other => panic!("{via:?}: {other:?}"),
+        }
+    }
+    assert_eq!(target.book.knocks(), [stranger.fingerprint()]);
+    target.book.add(&stranger);
+    let stream = soon(stranger.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    echoes(stream, b"no stranger any more").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protocol_for_anyone_admits_strangers_and_says_who_they_are() {
+    let (stranger, target) = (Node::new().await, Node::new().await);
+    stranger.meet(&target);
+    let mut incoming = target.endpoint.listen(ECHO, Admission::Anyone).unwrap();
+    for via in [Via::Tcp, Via::Quic] {
+        let _stream = soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, via)).await.unwrap();
+        let (peer, stream) = soon(incoming.next()).await.unwrap();
+        assert_eq!(peer, Peer::Known(stranger.fingerprint()));
+        assert_eq!(stream.peer(), peer);
+    }
+    assert!(target.book.knocks().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_someone_else_is_named_and_learns_nothing() {
+    let (one, two, impostor) = (Node::new().await, Node::new().await, Node::new().await);
+    one.book.add(&two);
+    impostor.echo(Admission::Contacts);
+    one.believe(&two.fingerprint(), impostor.endpoint.local_addresses());
+    for via in [Via::Tcp, Via::Quic, Via::Any] {
+        match soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, via)).await {
+            Err(ConnectError::WrongPeer { target, found, address, .. }) => {
+                assert_eq!((target, found), (two.fingerprint(), impostor.fingerprint()));
+                assert!(impostor.endpoint.local_addresses().contains(&address));
+            }
+            other => panic!("{via:?}: {other:?}"),
+        }
+    }
+    // Nobody showed a certificate, so nobody was noted.
+    assert!(impostor.book.knocks().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_peer_is_found_beside_a_wrong_one() {
+    let (one, two) = friends().await;
+    let impostor = Node::new().await;
+    let mut addresses = impostor.endpoint.local_addresses();
+    addresses.extend(two.endpoint.local_addresses());
+    one.believe(&two.fingerprint(), addresses);
+    let stream = soon(one.endpoint.connect(&two.fingerprint(), &ECHO)).await.unwrap();
+    echoes(stream, b"found").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_withdrawn_by_the_target_cuts_readers_and_writers_at_both_ends() {
+    for via in [Via::Tcp, Via::Quic] {
+        let (one, two) = friends().await;
+        let protocol = Protocol::new("quiet/1");
+        let mut incoming = two.endpoint.listen(protocol.clone(), Admission::Contacts).unwrap();
+        let reading = soon(one.endpoint.connect_with(&two.fingerprint(), &protocol, via)).await.unwrap();
+        let (_, read_end) = soon(incoming.next()).await.unwrap();
+        let writing = soon(one.endpoint.connect_with(&two.fingerprint(), &protocol, via)).await.unwrap();
+        let (_, write_end) = soon(incoming.next()).await.unwrap();
+        // One side of each waits to read, the other side writes until it must wait.
+        let ends =
+            [tokio::spawn(drain(reading)), tokio::spawn(drain(read_end)), tokio::spawn(drain(write_end))];
+        let full = tokio::spawn(fill(writing));
+        two.book.remove(&one);
+        let cut = tokio::time::timeout(Duration::from_secs(1), async {
+            for end in ends {
+                end.await.unwrap();
+            }
+            full.await.unwrap();
+        });
+        cut.await.expect("everything ends within a second");
+        soon(async {
+            while !two.endpoint.paths(&one.fingerprint()).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let refused = soon(one.endpoint.connect_with(&two.fingerprint(), &protocol, via)).await;
+        assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_withdrawn_by_the_initiator_cuts_too_and_says_so() {
+    for via in [Via::Tcp, Via::Quic] {
+        let (one, two) = friends().await;
+        let mut stream = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, via)).await.unwrap();
+        one.book.remove(&two);
+        let error = soon(stream.read_u8()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted, "{error}");
+        let error = soon(stream.write_all(b"more")).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_withdrawn_from_one_leaves_the_other_alone() {
+    let (one, two) = friends().await;
+    let other = Node::new().await;
+    two.book.add(&other);
+    other.meet(&two);
+    let kept = soon(other.endpoint.connect_with(&two.fingerprint(), &ECHO, Via::Quic)).await.unwrap();
+    let cut = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, Via::Quic)).await.unwrap();
+    two.book.remove(&one);
+    drain(cut).await;
+    echoes(kept, b"still here").await;
+}
+
+/// Reads until the end, whatever it is.
+async fn drain(mut stream: kith_connect::Stream) {
+    let mut buffer = vec![0; 1 << 16];
+    while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+}
+
+/// Writes until it fails.
+async fn fill(mut stream: kith_connect::Stream) {
+    let chunk = vec![0; 1 << 16];
+    while stream.write_all(&chunk).await.is_ok() {}
+}

@@ -1,0 +1,8 @@
+//! The endpoint as the floors above see it, with real sockets on loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod admission;
+mod exchange;
+mod hostile;
+mod nodes;
+mod secrecy;

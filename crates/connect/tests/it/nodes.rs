@@ -1,0 +1,219 @@
+//! Nodes for tests: an endpoint on loopback, a trust that can be edited, a discovery that can be lied to.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kith_connect::{
+    Admission, ChangeSignal, Changes, Config, Discovery, Endpoint, Found, Incoming, Protocol, Stream, Trust,
+};
+use kith_identity::{Address, Fingerprint, Identity, Transport};
+use kith_sansio::Span;
+use kith_sansio::system::OsRng;
+
+pub(crate) const ECHO: Protocol = Protocol::new("test-echo/1");
+/// Long enough for any machine; nothing waits for it to pass.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(crate) struct Book {
+    trusted: Mutex<HashSet<Fingerprint>>,
+    pub(crate) knocks: Mutex<Vec<Fingerprint>>,
+    signal: ChangeSignal,
+}
+
+impl Book {
+    pub(crate) fn add(&self, node: &Node) {
+        self.trusted.lock().unwrap().insert(node.fingerprint());
+        self.signal.raise();
+    }
+
+    pub(crate) fn remove(&self, node: &Node) {
+        self.trusted.lock().unwrap().remove(&node.fingerprint());
+        self.signal.raise();
+    }
+
+    pub(crate) fn knocks(&self) -> Vec<Fingerprint> {
+        self.knocks.lock().unwrap().clone()
+    }
+}
+
+impl Trust for Book {
+    fn trusts(&self, peer: &Fingerprint, _: &Protocol) -> bool {
+        self.trusted.lock().unwrap().contains(peer)
+    }
+    fn knocked(&self, peer: &Fingerprint, from: SocketAddr) {
+        assert!(from.ip().is_loopback());
+        self.knocks.lock().unwrap().push(*peer);
+    }
+    fn changed(&self) -> Changes {
+        self.signal.changes()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Map(Mutex<HashMap<Fingerprint, Vec<Address>>>);
+
+impl Discovery for Map {
+    fn candidates<'a>(
+        &'a self,
+        target: Fingerprint,
+        found: Found,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let addresses = self.0.lock().unwrap().get(&target).cloned();
+        Box::pin(async move {
+            match addresses {
+                Some(addresses) => found.hints(addresses).await,
+                None => found.failed("nobody told me"),
+            }
+        })
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) book: Arc<Book>,
+    map: Arc<Map>,
+}
+
+/// Short limits, so that slow peers are soon done with.
+pub(crate) fn impatient() -> Config {
+    Config { handshake_timeout: Span::millis(500), ..on_loopback() }
+}
+
+pub(crate) fn on_loopback() -> Config {
+    let listen = ["tcp://127.0.0.1:0", "quic://127.0.0.1:0"].map(|one| one.parse().unwrap());
+    Config { listen: listen.to_vec(), ..Config::default() }
+}
+
+impl Node {
+    pub(crate) async fn new() -> Node {
+        Node::with(on_loopback()).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Node {
+        Node::reborn(Arc::new(Identity::generate(&mut OsRng)), config).await
+    }
+
+    pub(crate) async fn reborn(identity: Arc<Identity>, config: Config) -> Node {
+        let (book, map) = (Arc::new(Book::default()), Arc::new(Map::default()));
+        let (trust, discovery) =
+            (Arc::clone(&book) as Arc<dyn Trust>, Arc::clone(&map) as Arc<dyn Discovery>);
+        let endpoint = Endpoint::bind(Arc::clone(&identity), trust, discovery, config).await.unwrap();
+        Node { endpoint, identity, book, map }
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.endpoint.fingerprint()
+    }
+
+    pub(crate) fn at(&self, transport: Transport) -> SocketAddr {
+        let all = self.endpoint.local_addresses();
+        all.iter().find(|one| one.transport == transport).unwrap().socket
+    }
+
+    /// Makes this node believe that `whom` is at `addresses`.
+    pub(crate) fn believe(&self, whom: &Fingerprint, addresses: Vec<Address>) {
+        self.map.0.lock().unwrap().insert(*whom, addresses);
+    }
+
+    pub(crate) fn meet(&self, other: &Node) {
+        self.believe(&other.fingerprint(), other.endpoint.local_addresses());
+    }
+
+    pub(crate) fn echo(&self, admission: Admission) {
+        echo(self.endpoint.listen(ECHO, admission).unwrap());
+    }
+}
+
+/// Two nodes that trust and know each other; the second one echoes.
+pub(crate) async fn friends() -> (Node, Node) {
+    friends_with(on_loopback()).await
+}
+
+/// As [`friends`], the first one with settings of its own.
+pub(crate) async fn friends_with(config: Config) -> (Node, Node) {
+    let (one, two) = (Node::with(config).await, Node::new().await);
+    one.book.add(&two);
+    two.book.add(&one);
+    one.meet(&two);
+    two.meet(&one);
+    two.echo(Admission::Contacts);
+    (one, two)
+}
+
+fn echo(mut incoming: Incoming) {
+    tokio::spawn(async move {
+        while let Some((_, stream)) = incoming.next().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = tokio::io::split(stream);
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+            });
+        }
+    });
+}
+
+/// Sends `bytes` and expects them back.
+pub(crate) async fn echoes(stream: Stream, bytes: &[u8]) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut read, mut write) = tokio::io::split(stream);
+    let sending = async {
+        write.write_all(bytes).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let receiving = async {
+        let mut back = Vec::new();
+        read.read_to_end(&mut back).await.unwrap();
+        back
+    };
+    let ((), back) = soon(async { tokio::join!(sending, receiving) }).await;
+    assert!(back == bytes, "{} of {} bytes came back", back.len(), bytes.len());
+}
+
+/// The result of `work`, which must not hang.
+pub(crate) async fn soon<F: Future>(work: F) -> F::Output {
+    tokio::time::timeout(DEADLINE, work).await.expect("an end within the deadline")
+}
+
+/// What was seen on a wire.
+pub(crate) type Tape = Arc<Mutex<Vec<u8>>>;
+
+/// A UDP proxy in front of `to` for one client.
+pub(crate) async fn udp_proxy(to: SocketAddr) -> (tokio::task::JoinHandle<()>, SocketAddr) {
+    let (_, task, at) = udp_wiretap(to).await;
+    (task, at)
+}
+
+/// A UDP proxy in front of `to` for one client, which records both directions.
+pub(crate) async fn udp_wiretap(to: SocketAddr) -> (Tape, tokio::task::JoinHandle<()>, SocketAddr) {
+    let near = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    far.connect(to).await.unwrap();
+    let (tape, at) = (Tape::default(), near.local_addr().unwrap());
+    let recording = Arc::clone(&tape);
+    let task = tokio::spawn(async move {
+        let (mut there, mut back) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        let mut client = None;
+        loop {
+            tokio::select! {
+                Ok((n, from)) = near.recv_from(&mut there) => {
+                    client = Some(from);
+                    recording.lock().unwrap().extend_from_slice(&there[..n]);
+                    let _ = far.send(&there[..n]).await;
+                }
+                Ok(n) = far.recv(&mut back) => {
+                    recording.lock().unwrap().extend_from_slice(&back[..n]);
+                    if let Some(client) = client {
+                        let _ = near.send_to(&back[..n], client).await;
+                    }
+                }
+            }
+        }
+    });
+    (tape, task, at)
+}
