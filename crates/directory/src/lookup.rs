@@ -68,10 +68,11 @@ pub struct Found {
     pub set: VerifiedRecordSet,
 }
 
-/// How a lookup ends without a set; the first of these that applies.
+/// How a lookup ends without a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotFound {
-    /// A source gave a set that was refused.
+    /// A source gave a set that was refused. A set that is only old, as one out of a resolver's cache can be, does
+    /// not count where another source says that there is none.
     Refused {
         /// The first such source.
         source: usize,
@@ -97,6 +98,14 @@ pub enum Rejection {
     /// It is another than the one of the same time that was seen.
     #[error("the set is another than the one of the same time that was seen before")]
     Different,
+}
+
+impl Rejection {
+    /// Whether the source need not be at fault: it may just lag behind.
+    #[must_use]
+    pub fn is_lag(&self) -> bool {
+        matches!(self, Rejection::Older | Rejection::Invalid(VerifyError::Expired { .. }))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,10 +160,16 @@ impl Lookup {
             Answer::Nothing => self.heard_nothing = true,
             Answer::Set(set) => match self.check(now, set) {
                 Ok(set) => self.prefer(now.time, Found { source, set }),
-                Err(why) => {
-                    self.refused.get_or_insert((source, why));
-                }
+                Err(why) => self.refuse(source, why),
             },
+        }
+    }
+
+    /// Keeps the worst that was refused, and of equals the first.
+    fn refuse(&mut self, source: usize, why: Rejection) {
+        let worse = self.refused.as_ref().is_none_or(|(_, known)| known.is_lag() && !why.is_lag());
+        if worse {
+            self.refused = Some((source, why));
         }
     }
 
@@ -205,6 +220,7 @@ impl Lookup {
         self.finished = true;
         let result = match (self.best.take(), self.refused.take()) {
             (Some(found), _) => Ok(found),
+            (None, Some((_, why))) if why.is_lag() && self.heard_nothing => Err(NotFound::Nothing),
             (None, Some((source, why))) => Err(NotFound::Refused { source, why }),
             (None, None) if self.heard_nothing => Err(NotFound::Nothing),
             (None, None) => Err(NotFound::NoAnswer),

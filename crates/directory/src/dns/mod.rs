@@ -29,7 +29,7 @@ pub use self::zone::{Zone, ZoneError};
 pub const REDIRECT: &[u8] = b"kithnet=https";
 
 /// Longest query that is looked at, in bytes; a question with all its EDNS options is far shorter.
-const MAX_QUERY_BYTES: usize = 1024;
+pub(crate) const MAX_QUERY_BYTES: usize = 1024;
 
 /// What a query came over, which decides how long its answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,8 @@ use crate::dns::{self, Step, Transport, Zone};
 const UDP_TASKS: usize = 4;
 /// Largest packet that is received whole; queries are far smaller, and a longer one is refused in any case.
 const MAX_PACKET_BYTES: usize = 2048;
+/// Pause after an error, so that one which stays does not keep a processor busy.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Starts serving the zone from one address.
 pub(super) fn spawn(
@@ -43,7 +45,7 @@ async fn serve_udp(shared: &Shared, socket: &UdpSocket) {
             Err(error) => {
                 // Errors here are news about packets sent before; the socket itself goes on.
                 tracing::trace!(%error, "cannot receive a packet");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(RECEIVE_PAUSE).await;
                 continue;
             }
         };
@@ -77,8 +79,11 @@ async fn converse(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()>
     let idle = Duration::from(shared.config.connections.idle);
     let mut query = Vec::new();
     loop {
-        let length = tokio::time::timeout(idle, stream.read_u16()).await??;
-        query.resize(usize::from(length), 0);
+        let length = usize::from(tokio::time::timeout(idle, stream.read_u16()).await??);
+        if length > dns::MAX_QUERY_BYTES {
+            return Ok(());
+        }
+        query.resize(length, 0);
         tokio::time::timeout(idle, stream.read_exact(&mut query)).await??;
         let Some(answer) = answer(shared, &query, Transport::Tcp).await else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(|_| std::io::ErrorKind::InvalidData)?;

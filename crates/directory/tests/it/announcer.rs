@@ -201,21 +201,23 @@ fn a_computer_that_slept_announces_within_a_minute_of_waking() {
 
 proptest! {
     /// Faulty directories and clocks that jump: attempts never come too close, timestamps strictly increase, and a
-    /// directory that answers at all is announced to well before the ttl ends.
+    /// directory that takes one set in five is announced to before the ttl of the one before ends.
     #[test]
     fn schedule_holds_under_faults(seed: u64) {
         let mut rng = SeededRng::new(seed);
         let mut faults = SeededRng::new(seed ^ 1);
         let mut machine = started(&mut rng);
         let (mut last, mut timestamps, mut successes) = (Timestamp(0), Vec::new(), Vec::new());
+        let mut in_a_row = 0;
         let starts = run(&mut machine, Time(0), secs(20_000), &mut rng, &mut |at| {
             let jump = faults.below(7200);
             last = next_timestamp(NOW.plus_secs(at.0 / 1_000_000).minus_secs(jump), last);
             timestamps.push(last);
-            match faults.below(4) {
+            in_a_row += 1;
+            match if in_a_row == 5 { 3 } else { faults.below(4) } {
                 0 => None,
                 1 => Some((Span::millis(faults.below(3000)), End::Failed { pause: None })),
-                _ => { successes.push(at); taken(at) }
+                _ => { in_a_row = 0; successes.push(at); taken(at) }
             }
         });
         prop_assert!(timestamps.windows(2).all(|pair| pair[0] < pair[1]), "seed {}", seed);

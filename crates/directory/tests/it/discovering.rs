@@ -8,11 +8,12 @@ use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{RData, Record};
 use kith_directory::client::{
     AnnounceError, Announced, BoxFuture, ClientConfig, Directory, DiscoverError, DnsSource, ExchangeError,
-    Freshness, LookupError, MemoryReplay, Source, SourceName,
+    Freshness, HttpsSource, LookupError, MemoryReplay, Source, SourceName,
 };
 use kith_directory::lookup::Rejection;
 use kith_identity::record::{RecordSet, VerifiedRecordSet};
-use kith_identity::{Identity, Ni};
+use kith_identity::tls::{Certificate, ServerCertificate, directory_server};
+use kith_identity::{Authority, Identity, Ni};
 use kith_sansio::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -304,5 +305,74 @@ async fn a_forged_answer_of_the_dns_loses_to_the_honest_one_over_https() {
     assert_eq!((found.set, found.verified_by), (held, SourceName::Https));
     let refused = in_time(client.discover_via(&zone.ni(&alice), SourceName::Dns)).await;
     let Err(DiscoverError::Refused { from: SourceName::Dns, .. }) = refused else { panic!("{refused:?}") };
+    zone.stop().await;
+}
+
+/// A directory that answers each request with these bytes, and then keeps the connection open.
+async fn evil_directory(reply: Vec<u8>) -> (Authority, Arc<Identity>) {
+    let who = Arc::new(identity(66));
+    let certificate = Certificate::self_signed(&who).unwrap();
+    let config = directory_server(ServerCertificate::Own(&certificate)).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = format!("127.0.0.1:{}", listener.local_addr().unwrap().port()).parse().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, reply) = (acceptor.clone(), reply.clone());
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let _ = stream.read(&mut [0; 8192]).await;
+                let _ = stream.write_all(&reply).await;
+                let _ = stream.flush().await;
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    (authority, who)
+}
+
+async fn ask_evil(reply: Vec<u8>) -> Result<Option<RecordSet>, LookupError> {
+    let (authority, who) = evil_directory(reply).await;
+    let pins = [(authority.clone(), who.fingerprint())].into();
+    let source = HttpsSource::new(ClientConfig::default().roots, pins, Span::secs(2));
+    in_time(source.lookup(Ni::new(identity(1).fingerprint(), Some(authority)))).await
+}
+
+#[tokio::test]
+async fn a_directory_that_stalls_floods_or_talks_nonsense_is_given_up() {
+    let silent = ask_evil(vec![]).await.unwrap_err();
+    assert!(matches!(silent, LookupError::Exchange(ExchangeError::TooSlow { .. })), "{silent:?}");
+    let half = ask_evil(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()).await.unwrap_err();
+    assert!(matches!(half, LookupError::Exchange(ExchangeError::TooSlow { .. })), "{half:?}");
+    let mut flood = b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n".to_vec();
+    flood.resize(200_000, b' ');
+    let flood = ask_evil(flood).await.unwrap_err();
+    assert!(matches!(flood, LookupError::Exchange(ExchangeError::TooLarge { .. })), "{flood:?}");
+    let endless = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'x'; 100_000]].concat();
+    for broken in [endless, b"SSH-2.0-x\r\n\r\n".to_vec()] {
+        let broken = ask_evil(broken).await.unwrap_err();
+        assert!(matches!(broken, LookupError::Exchange(ExchangeError::Broken { .. })), "{broken:?}");
+    }
+    let junk = ask_evil(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()).await.unwrap_err();
+    assert!(matches!(junk, LookupError::Malformed(_)), "{junk:?}");
+    let teapot = ask_evil(b"HTTP/1.1 418 x\r\nContent-Length: 0\r\n\r\n".to_vec()).await.unwrap_err();
+    assert!(matches!(teapot, LookupError::Status { status: 418, .. }), "{teapot:?}");
+}
+
+#[tokio::test]
+async fn many_lookups_at_once_are_all_answered() {
+    let zone = Zone::start(|_| {}).await;
+    let (alice, client) = (identity(1), zone.client());
+    client.announce(&zone.authority(), &alice, &set(&alice, utc(), 600)).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (client, ni) = (client.clone(), zone.ni(&alice));
+        tasks.spawn(
+            async move { client.discover(&ni, Freshness::Refetch).await.map(|found| found.verified_by) },
+        );
+    }
+    while let Some(found) = in_time(tasks.join_next()).await {
+        found.unwrap().unwrap();
+    }
     zone.stop().await;
 }

@@ -138,6 +138,19 @@ fn replayed_expired_and_future_sets_are_refused() {
 }
 
 #[test]
+fn a_source_that_lags_does_not_outweigh_one_that_says_there_is_none() {
+    let (alice, mallory) = (identity(1), identity(2));
+    let seen = Some(Seen::of(&set(&alice, NOW, 30)));
+    let (old, forged) = (set(&alice, NOW.minus_secs(9), 600), set(&mallory, NOW, 600));
+    let nothing = (Some(1), Say::Nothing);
+    let result = |first: Script, second: Script| run(&alice, &[first, second], seen).result;
+    assert_eq!(result((Some(1), say(&old)), nothing.clone()), Err(NotFound::Nothing));
+    let why = result((Some(1), say(&old)), (Some(1), say(&forged)));
+    assert!(matches!(why, Err(NotFound::Refused { source: 1, .. })), "the worst is told: {why:?}");
+    assert!(matches!(result((Some(1), say(&forged)), nothing), Err(NotFound::Refused { source: 0, .. })));
+}
+
+#[test]
 fn answers_that_nobody_asked_for_are_dropped() {
     let alice = identity(1);
     let mut rng = SeededRng::new(1);
