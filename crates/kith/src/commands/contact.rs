@@ -79,7 +79,7 @@ impl Reach {
     async fn change(&mut self, name: &str, change: ContactChange) -> Result<shapes::Contact> {
         match self {
             Reach::Node(node) => node.call(Method::PATCH, &place(name), Some(&change)).await,
-            Reach::Home { book, .. } => apply(book, name.to_owned(), &change).map(|contact| shape(&contact)),
+            Reach::Home { book, .. } => apply(book, name, &change).map(|contact| shape(&contact)),
         }
     }
 

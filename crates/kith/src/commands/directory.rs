@@ -46,14 +46,14 @@ fn merged(config: &Config, options: Serve) -> Result<Zone> {
         return Err(Failure::usage("the zone has no name")
             .hint("say --authority HOST[:PORT], or set authorities in kith.toml"));
     }
-    zone.listen_https = listeners(options.listen_https, &zone.listen_https, 443)?;
-    zone.listen_dns = listeners(options.listen_dns, &zone.listen_dns, 53)?;
+    zone.listen_https = listeners(&options.listen_https, &zone.listen_https, 443)?;
+    zone.listen_dns = listeners(&options.listen_dns, &zone.listen_dns, 53)?;
     zone.certificate = options.cert.or(zone.certificate);
     zone.key = options.key.or(zone.key);
     Ok(zone)
 }
 
-fn listeners(options: Vec<String>, configured: &[SocketAddr], port: u16) -> Result<Vec<SocketAddr>> {
+fn listeners(options: &[String], configured: &[SocketAddr], port: u16) -> Result<Vec<SocketAddr>> {
     if options.iter().any(|text| text == "off") {
         return Ok(Vec::new());
     }

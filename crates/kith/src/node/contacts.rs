@@ -335,20 +335,20 @@ async fn change(
     Path(name): Path<String>,
     Body(change): Body<ContactChange>,
 ) -> Answer<shapes::Contact> {
-    on_book(node, move |book| apply(book, name, &change)).await.map(|contact| Json(shape(&contact)))
+    on_book(node, move |book| apply(book, &name, &change)).await.map(|contact| Json(shape(&contact)))
 }
 
 /// Applies a change to one contact.
-pub(crate) fn apply(book: &Book, name: String, change: &ContactChange) -> Result<Contact> {
-    let mut contact = book.find(&name)?;
+pub(crate) fn apply(book: &Book, name: &str, change: &ContactChange) -> Result<Contact> {
+    let mut contact = book.find(name)?;
     if let Some(group) = &change.join {
-        contact = book.join(&name, group)?;
+        contact = book.join(name, group)?;
     }
     if let Some(group) = &change.leave {
-        contact = book.leave(&name, group)?;
+        contact = book.leave(name, group)?;
     }
     if let Some(new_name) = &change.name {
-        contact = book.rename(&name, new_name)?;
+        contact = book.rename(name, new_name)?;
     }
     Ok(contact)
 }

@@ -27,7 +27,7 @@ impl Replay {
             tables.scan(TABLE, &[], |key, value| {
                 match row(key, value) {
                     Some((fingerprint, seen)) if seen.forget_at() > now => {
-                        memory.remember(&fingerprint, seen)
+                        memory.remember(&fingerprint, seen);
                     }
                     _ => over.push(key.to_vec()),
                 }

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 
 use crate::harness::{Place, Running, kith};
+
+/// The user id of nobody.
+const NOBODY: u32 = 65_534;
 
 #[test]
 fn a_second_node_on_one_home_is_refused_by_name() {
@@ -106,21 +110,25 @@ fn a_passphrase_from_a_file_opens_the_key_and_a_wrong_one_does_not() {
 
 #[test]
 fn homes_that_cannot_be_used_say_why() {
-    if rustix::process::getuid().is_root() {
-        // Root reads and writes everything; what remains is a home that is no folder.
-        let place = Place::new();
-        let file = place.path("file");
-        fs::write(&file, "x").unwrap();
-        Running::spawn(kith(&file, &["init"])).finish().fails(1, "file");
-        Running::spawn(kith(&file.join("below"), &["init"])).finish().fails(1, "below");
-        return;
-    }
     let place = Place::new();
+    let file = place.path("file");
+    fs::write(&file, "x").unwrap();
+    Running::spawn(kith(&file, &["init"])).finish().fails(1, "file");
+    Running::spawn(kith(&file.join("below"), &["init"])).finish().fails(1, "below");
     let north = place.person("north", &[]);
-    fs::set_permissions(&north.home, fs::Permissions::from_mode(0o500)).unwrap();
-    north.run(&["up", "--listen", "tcp://127.0.0.1:0"]).fails(1, "north");
+    // Root may read and write everything, so another user tries.
+    let unprivileged = |arguments: &[&str]| {
+        let mut command = kith(&north.home, arguments);
+        if rustix::process::getuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        Running::spawn(command).finish()
+    };
+    fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&north.home, fs::Permissions::from_mode(0o555)).unwrap();
+    unprivileged(&["up", "--listen", "tcp://127.0.0.1:0"]).fails(1, "north");
     fs::set_permissions(&north.home, fs::Permissions::from_mode(0o000)).unwrap();
-    north.run(&["id"]).fails(1, "north");
+    unprivileged(&["id"]).fails(1, "north");
     fs::set_permissions(&north.home, fs::Permissions::from_mode(0o700)).unwrap();
 }
 

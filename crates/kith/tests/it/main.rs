@@ -1,5 +1,5 @@
 //! The whole program: the real binary, several nodes on loopback, real folders, real clients.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod api;
 mod commands;
