@@ -25,16 +25,48 @@ pub const fn group_length(size: u64, group: u32) -> usize {
 ///
 /// For a file of one group it is the root itself; lengths that no group can have give zeros, which match nothing.
 pub fn group_value(group: u32, groups: u32, bytes: &[u8]) -> Value {
-    if bytes.is_empty() || bytes.len() > GROUP_BYTES {
-        return [0; 32];
-    }
-    if groups <= 1 {
-        return *blake3::hash(bytes).as_bytes();
-    }
-    let mut hasher = blake3::Hasher::new();
-    hasher.set_input_offset(u64::from(group) * GROUP_BYTES as u64);
+    let mut hasher = GroupHasher::new(group, groups);
     hasher.update(bytes);
-    hasher.finalize_non_root()
+    hasher.finish()
+}
+
+/// Hashes one group piece by piece; see [`group_value`].
+#[derive(Clone, Debug)]
+pub struct GroupHasher {
+    hasher: blake3::Hasher,
+    length: usize,
+    only: bool,
+}
+
+impl GroupHasher {
+    /// Begins group number `group` of a file of `groups` groups.
+    pub fn new(group: u32, groups: u32) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let only = groups <= 1;
+        if !only {
+            hasher.set_input_offset(u64::from(group) * GROUP_BYTES as u64);
+        }
+        GroupHasher { hasher, length: 0, only }
+    }
+
+    /// Takes in the next bytes; those beyond the length of a group spoil the value.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.length = self.length.saturating_add(bytes.len());
+        if self.length <= GROUP_BYTES {
+            self.hasher.update(bytes);
+        }
+    }
+
+    /// The value of the group.
+    pub fn finish(&self) -> Value {
+        if self.length == 0 || self.length > GROUP_BYTES {
+            [0; 32]
+        } else if self.only {
+            *self.hasher.finalize().as_bytes()
+        } else {
+            self.hasher.finalize_non_root()
+        }
+    }
 }
 
 /// Merges the values of a file's groups, in order, into its root; holds at most one value per level of the tree.

@@ -1,10 +1,12 @@
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use kith_sansio::{Machine, system};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -266,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     // The disk thread is about to say why.
                     None => over = true,
                 },
-                count = self.reader.read(window), if reading => match count {
+                count = fill(&mut self.reader, window), if reading => match count {
                     Ok(0) => {
                         over = true;
                         self.end(io::ErrorKind::UnexpectedEof.into());
@@ -338,6 +340,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         };
         let _nobody_listens = tokio::time::timeout(FAREWELL, goodbye).await;
     }
+}
+
+/// Reads all that is there at once, as far as the window goes: a TLS stream yields a record of 16 KiB at a time, and
+/// waiting for everything else again after each of them would cost more than reading it. 0 at the end of the stream.
+async fn fill<R: AsyncRead + Unpin>(reader: &mut R, window: &mut [u8]) -> io::Result<usize> {
+    let mut window = ReadBuf::new(window);
+    std::future::poll_fn(|cx| {
+        while window.remaining() > 0 {
+            let before = window.filled().len();
+            match Pin::new(&mut *reader).poll_read(cx, &mut window) {
+                Poll::Ready(Ok(())) if window.filled().len() > before => {}
+                Poll::Ready(Ok(())) => break,
+                Poll::Ready(Err(error)) if before == 0 => return Poll::Ready(Err(error)),
+                Poll::Pending if before == 0 => return Poll::Pending,
+                // What was read comes first; an error is still there the next time.
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(window.filled().len()))
+    })
+    .await
 }
 
 /// The thread that hashes and writes.

@@ -14,7 +14,7 @@ use super::pump::{Batch, RING};
 use super::{Arrival, FrameReader, SendOptions};
 use crate::error::{SendError, Summary};
 use crate::frame::{self, Failed, Frame, HEADER_BYTES, Have, Head, Proof, Reason, Resume, TransferId};
-use crate::hash::{GROUP_BYTES, Root, group_length, group_value, groups_of};
+use crate::hash::{GROUP_BYTES, GroupHasher, Root, group_length, groups_of};
 use crate::progress::Progress;
 use crate::sender::{Input, Job, Output, Sender};
 use crate::tree::{LocalOffer, OpenFile, SourceFiles, read_full, values};
@@ -268,6 +268,9 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
     }
 }
 
+/// Bytes that are read and hashed at a time, so that they are still in the nearest cache for the hash.
+const PIECE_BYTES: usize = 128 << 10;
+
 /// The transfer ended while its files were being read.
 struct Stopped;
 
@@ -427,13 +430,18 @@ impl Maker {
         let space = self.batch.space(HEADER_BYTES + length + 32);
         let (header, space) = space.split_at_mut(HEADER_BYTES);
         let (bytes, value) = space.split_at_mut(length);
-        match read_full(&open.file, bytes, u64::from(group) * GROUP_BYTES as u64) {
-            Ok(true) => {}
-            Ok(false) => return Ok(Err(Reason::Changed)),
-            Err(_) => return Ok(Err(Reason::Unreadable)),
+        let mut hasher = GroupHasher::new(group, groups);
+        let mut offset = u64::from(group) * GROUP_BYTES as u64;
+        for piece in bytes.chunks_mut(PIECE_BYTES) {
+            match read_full(&open.file, piece, offset) {
+                Ok(true) => hasher.update(piece),
+                Ok(false) => return Ok(Err(Reason::Changed)),
+                Err(_) => return Ok(Err(Reason::Unreadable)),
+            }
+            offset += piece.len() as u64;
         }
         header.copy_from_slice(&frame::group_header(length));
-        let own = group_value(group, groups, bytes);
+        let own = hasher.finish();
         value.copy_from_slice(&own);
         self.batch.advance(HEADER_BYTES + length + 32);
         self.batch.content += length as u64;

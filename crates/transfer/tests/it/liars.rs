@@ -240,7 +240,8 @@ fn transfers_can_be_tasks_and_a_dropped_one_ends() {
     let offer = Offer::from_paths(&[root.path().join("film")]).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let lost = runtime.block_on(async {
-        let (near, mut far, _) = link(None);
+        let (mut near, mut far, _) = link(Some(6 << 20));
+        near.stalls = true;
         let progress = Arc::new(Progress::new());
         let watch = Arc::clone(&progress);
         let sending = tokio::spawn(async move {

@@ -19,10 +19,11 @@ use kith_transfer::{
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-/// One end of a link; writing fails once `left` bytes were written.
+/// One end of a link; writing fails once `left` bytes were written, or stands still.
 pub(crate) struct Cut {
     pub(crate) stream: DuplexStream,
     pub(crate) left: Option<u64>,
+    pub(crate) stalls: bool,
     pub(crate) written: Arc<AtomicU64>,
 }
 
@@ -33,7 +34,7 @@ impl AsyncRead for Cut {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.left == Some(0) {
-            return Poll::Ready(Ok(()));
+            return if self.stalls { Poll::Pending } else { Poll::Ready(Ok(())) };
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
@@ -42,6 +43,9 @@ impl AsyncRead for Cut {
 impl AsyncWrite for Cut {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let most = self.left.unwrap_or(u64::MAX).min(buf.len() as u64) as usize;
+        if most == 0 && self.stalls {
+            return Poll::Pending;
+        }
         if most == 0 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -65,7 +69,7 @@ impl AsyncWrite for Cut {
 pub(crate) fn link(cut: Option<u64>) -> (Cut, DuplexStream, Arc<AtomicU64>) {
     let (near, far) = tokio::io::duplex(64 << 10);
     let written = Arc::new(AtomicU64::new(0));
-    (Cut { stream: near, left: cut, written: Arc::clone(&written) }, far, written)
+    (Cut { stream: near, left: cut, stalls: false, written: Arc::clone(&written) }, far, written)
 }
 
 pub(crate) type Outcome = (Result<Summary, SendError>, Result<Summary, ReceiveError>, u64);
