@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use kith_sansio::{Rng, system};
-use kith_transfer::{Limits, Offer, Progress, SendOptions, Target, TransferId, read_offer, receive, send};
+use kith_transfer::{
+    Limits, Offer, Progress, SendOptions, Target, TransferId, find_partial, read_offer, receive, send,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,10 +66,12 @@ async fn receiving(port: u16, dir: PathBuf, mode: &str) {
 
 async fn take(mut stream: impl Duplex, dir: PathBuf) {
     let incoming = read_offer(&mut stream, &Limits::default()).await.unwrap();
-    let target = Target { dir, ..Target::default() };
+    let staging = find_partial(&dir, &incoming.offer().digest());
+    let target = Target { dir, staging, ..Target::default() };
     let summary =
         receive(stream, incoming, target, Arc::new(Progress::new()), CancellationToken::new()).await.unwrap();
     assert_eq!(summary.failures, 0, "{summary:?}");
+    eprintln!("receiver: {} of {} bytes were there", summary.resumed_bytes, summary.bytes);
     usage("receiver");
 }
 
