@@ -5,7 +5,7 @@ use kith_identity::tls::Certificate;
 use kith_identity::{Authority, Identity};
 use kith_sansio::system::{self, OsRng};
 use kith_sansio::{Machine, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use super::{AnnounceError, Clock, ClockError, Directory};
@@ -27,6 +27,9 @@ pub struct AnnounceStatus {
 
 /// Keeps a node announced to all its authorities, each with a schedule of its own. Dropping it stops at once;
 /// [`withdraw`](Announcer::withdraw) takes back what was said first.
+///
+/// A set that is signed for one authority goes to the others as well: whoever saw the newest set refuses older ones,
+/// and must not be kept from a node because another of its directories holds one.
 pub struct Announcer {
     wishes: watch::Sender<Wish>,
     board: Arc<Board>,
@@ -47,8 +50,27 @@ struct Board {
     identity: Arc<Identity>,
     certificate: Certificate,
     clock: Clock,
+    /// Held while a set is signed, so that one is signed for all.
+    signing: Mutex<()>,
     statuses: watch::Sender<Vec<AnnounceStatus>>,
-    newest: watch::Sender<Option<VerifiedRecordSet>>,
+    newest: watch::Sender<Option<Signed>>,
+}
+
+/// A set, and what it says.
+#[derive(Clone)]
+struct Signed {
+    set: VerifiedRecordSet,
+    number: u64,
+    withdraw: bool,
+}
+
+/// What a task knows of its authority, shared with the attempt under way.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// The time of the set that was sent last.
+    tried: Timestamp,
+    /// The time of the set that was taken last.
+    taken: Timestamp,
 }
 
 impl Announcer {
@@ -68,11 +90,14 @@ impl Announcer {
         };
         let statuses = watch::Sender::new(authorities.iter().map(blank).collect());
         let newest = watch::Sender::new(None);
-        let board = Arc::new(Board { directory, identity, certificate, clock, statuses, newest });
+        let signing = Mutex::default();
+        let board = Arc::new(Board { directory, identity, certificate, clock, signing, statuses, newest });
         let wishes = watch::Sender::new(Wish::default());
         let mut tasks = JoinSet::new();
         for (place, authority) in authorities.into_iter().enumerate() {
-            let task = Task { board: Arc::clone(&board), place, authority, wishes: wishes.subscribe() };
+            let newest = board.newest.subscribe();
+            let (board, wishes) = (Arc::clone(&board), wishes.subscribe());
+            let task = Task { board, place, authority, wishes, newest, known: Known::default() };
             tasks.spawn(task.run());
         }
         Ok(Announcer { wishes, board, tasks })
@@ -110,7 +135,7 @@ impl Announcer {
 
     /// The set that was signed last, for peers that are connected.
     pub fn newest(&self) -> Option<VerifiedRecordSet> {
-        self.board.newest.borrow().clone()
+        self.board.newest.borrow().as_ref().map(|signed| signed.set.clone())
     }
 
     /// Waits until every authority holds what is to be said now, or has failed to take it at least once.
@@ -145,9 +170,11 @@ struct Task {
     place: usize,
     authority: Authority,
     wishes: watch::Receiver<Wish>,
+    newest: watch::Receiver<Option<Signed>>,
+    known: Known,
 }
 
-type Attempt = BoxFuture<'static, (u64, End)>;
+type Attempt = BoxFuture<'static, (u64, End, Known)>;
 
 impl Task {
     async fn run(mut self) {
@@ -162,11 +189,17 @@ impl Task {
                 }
             }
             let input = tokio::select! {
-                ended = running(&mut attempt) => Some(ended),
+                (number, end, known) = running(&mut attempt) => {
+                    self.known = known;
+                    Some(Input::Ended { attempt: number, end })
+                }
                 wish = next_wish(&mut self.wishes) => match wish {
                     Some(input) => Some(input),
                     None => return,
                 },
+                ttl = overtaken(&mut self.newest, &mut self.known), if attempt.is_none() => {
+                    Some(Input::Changed(ttl))
+                }
                 () = until(machine.poll_timeout()) => None,
             };
             match input {
@@ -178,21 +211,19 @@ impl Task {
 
     fn attempt(&self, number: u64, withdraw: bool) -> Attempt {
         let (board, authority, place) = (Arc::clone(&self.board), self.authority.clone(), self.place);
-        let wish = self.wishes.borrow().clone();
-        let current = {
-            let wishes = self.wishes.clone();
-            move |said: u64| wishes.borrow().number == said
-        };
+        let (wishes, mut known) = (self.wishes.clone(), self.known);
         Box::pin(async move {
+            let wish = wishes.borrow().clone();
             let said = wish.number;
-            let result = board.announce(&authority, wish.draft.unwrap_or_default(), withdraw).await;
+            let result = board.announce(&authority, wish, withdraw, &mut known).await;
             let end = match &result {
                 Ok(_) => End::Taken,
                 Err(AnnounceError::Refused { retry_after, .. }) => End::Failed { pause: *retry_after },
                 Err(_) => End::Failed { pause: None },
             };
-            board.note(place, result, current(said));
-            (number, end)
+            let current = wishes.borrow().number == said;
+            board.note(place, result, current);
+            (number, end, known)
         })
     }
 }
@@ -202,22 +233,42 @@ impl Board {
     async fn announce(
         &self,
         authority: &Authority,
-        mut draft: Draft,
+        wish: Wish,
         withdraw: bool,
+        known: &mut Known,
     ) -> Result<Timestamp, AnnounceError> {
+        let set = self.sign(wish, withdraw, known.taken).await?;
+        known.tried = set.timestamp();
+        self.directory.announce_as(authority, &self.certificate, &set).await?;
+        known.taken = set.timestamp();
+        Ok(set.expires())
+    }
+
+    /// The set that another authority has got already, where this one has not and the set is still young; else a
+    /// new one.
+    async fn sign(
+        &self,
+        wish: Wish,
+        withdraw: bool,
+        taken: Timestamp,
+    ) -> Result<VerifiedRecordSet, AnnounceError> {
+        let _one_for_all = self.signing.lock().await;
+        let newest = self.newest.borrow().clone();
+        if let Some(signed) = newest
+            && (signed.number, signed.withdraw) == (wish.number, withdraw)
+            && signed.set.timestamp() > taken
+            && signed.set.is_valid_at(system::utc().plus_secs(u64::from(signed.set.ttl_secs()) * 3 / 4))
+        {
+            return Ok(signed.set);
+        }
+        let mut draft = wish.draft.unwrap_or_default();
         if withdraw {
             draft.addresses.clear();
             draft.relays.clear();
         }
-        let timestamp = self.timestamp().await?;
-        let set = draft.sign(&self.identity, timestamp).map_err(AnnounceError::Draft)?;
-        self.newest.send_modify(|newest| {
-            if newest.as_ref().is_none_or(|known| known.timestamp() < set.timestamp()) {
-                *newest = Some(set.clone());
-            }
-        });
-        self.directory.announce_as(authority, &self.certificate, &set).await?;
-        Ok(set.expires())
+        let set = draft.sign(&self.identity, self.timestamp().await?).map_err(AnnounceError::Draft)?;
+        self.newest.send_replace(Some(Signed { set: set.clone(), number: wish.number, withdraw }));
+        Ok(set)
     }
 
     /// The next timestamp; remembering it is work for a thread that may block.
@@ -246,15 +297,29 @@ impl Board {
 }
 
 /// The end of the attempt under way; never, where there is none.
-async fn running(attempt: &mut Option<Attempt>) -> Input {
+async fn running(attempt: &mut Option<Attempt>) -> (u64, End, Known) {
     match attempt {
         None => std::future::pending().await,
         Some(running) => {
-            let (number, end) = running.await;
+            let ended = running.await;
             *attempt = None;
-            Input::Ended { attempt: number, end }
+            ended
         }
     }
+}
+
+/// Waits until a set was signed that is newer than what this authority was sent, and says its ttl. Only while no
+/// attempt is under way, which may be the one that signs.
+async fn overtaken(newest: &mut watch::Receiver<Option<Signed>>, known: &mut Known) -> u32 {
+    let newer =
+        |signed: &Option<Signed>| signed.as_ref().is_some_and(|new| new.set.timestamp() > known.tried);
+    let Ok(signed) = newest.wait_for(newer).await else { return std::future::pending().await };
+    // Neither failure is possible: what was waited for is there.
+    let (tried, ttl) =
+        signed.as_ref().map_or((known.tried, 1), |new| (new.set.timestamp(), new.set.ttl_secs()));
+    drop(signed);
+    known.tried = tried;
+    ttl
 }
 
 /// The next wish; `None` when nobody is there any more to wish.

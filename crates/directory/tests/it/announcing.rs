@@ -38,10 +38,13 @@ async fn a_node_is_announced_everywhere_follows_changes_and_withdraws() {
             "{statuses:?}"
         );
         assert!(statuses[2].error.is_some() && !statuses[2].current);
+        let mut held = Vec::new();
         for zone in [&here, &there] {
             let found = zone.client().discover_via(&zone.ni(&alice), SourceName::Https).await.unwrap();
             assert_eq!(found.set.addresses(), draft(port).addresses);
+            held.push(found.set);
         }
+        assert_eq!(held[0], held[1], "nobody who saw one may take the other for a replay");
     }
     assert_eq!(announcer.newest().unwrap().addresses(), draft(2).addresses);
     in_time(announcer.withdraw()).await;
@@ -51,7 +54,7 @@ async fn a_node_is_announced_everywhere_follows_changes_and_withdraws() {
     }
     {
         let given = given.lock().unwrap();
-        assert!(given.len() >= 8 && given.windows(2).all(|pair| pair[0] < pair[1]), "strictly increasing");
+        assert!(given.len() >= 3 && given.windows(2).all(|pair| pair[0] < pair[1]), "strictly increasing");
     }
     here.stop().await;
     there.stop().await;
