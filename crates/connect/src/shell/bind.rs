@@ -1,5 +1,5 @@
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kith_identity::{Address, Transport};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -37,28 +37,34 @@ pub(super) fn bind(wanted: &[Address]) -> Result<Listeners, BindError> {
     if !wanted.is_empty() {
         return bind_all(wanted);
     }
-    let last = defaults::PORT + defaults::PORTS_TRIED;
-    for port in defaults::PORT..=last {
-        match bind_any(port) {
+    // Where there is no IPv6, IPv4 alone.
+    let ips = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    bind_next_free(&ips, defaults::PORT, defaults::PORT + defaults::PORTS_TRIED)
+}
+
+/// Both transports on the first port from `first` to `last` that is free for both, on the first of `ips` that the
+/// system knows.
+fn bind_next_free(ips: &[IpAddr], first: u16, last: u16) -> Result<Listeners, BindError> {
+    for port in first..=last {
+        match bind_both(ips, port) {
             Err(BindError::Taken { .. }) => {}
-            Ok(listeners) => {
-                return Ok(Listeners { default_port_taken: port != defaults::PORT, ..listeners });
-            }
+            Ok(listeners) => return Ok(Listeners { default_port_taken: port != first, ..listeners }),
             Err(other) => return Err(other),
         }
     }
-    Err(BindError::NoFreePort { first: defaults::PORT, last })
+    Err(BindError::NoFreePort { first, last })
 }
 
-/// Both transports on `port` of any address, of IPv4 alone where there is no IPv6.
-fn bind_any(port: u16) -> Result<Listeners, BindError> {
-    let both = |ip| {
-        [Transport::Quic, Transport::Tcp].map(|transport| Address::new(transport, SocketAddr::new(ip, port)))
-    };
-    match bind_all(&both(Ipv6Addr::UNSPECIFIED.into())) {
-        Err(BindError::Listen { .. }) => bind_all(&both(Ipv4Addr::UNSPECIFIED.into())),
-        result => result,
+fn bind_both(ips: &[IpAddr], port: u16) -> Result<Listeners, BindError> {
+    let mut result = Err(BindError::NoFreePort { first: port, last: port });
+    for &ip in ips {
+        let at = SocketAddr::new(ip, port);
+        result = bind_all(&[Transport::Quic, Transport::Tcp].map(|transport| Address::new(transport, at)));
+        if !matches!(result, Err(BindError::Listen { .. })) {
+            break;
+        }
     }
+    result
 }
 
 fn bind_all(wanted: &[Address]) -> Result<Listeners, BindError> {
@@ -120,4 +126,34 @@ pub(super) fn tune_tcp(stream: &tokio::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let every = defaults::KEEP_ALIVE.into();
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(every).with_interval(every))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOPBACK: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+
+    #[test]
+    fn a_port_taken_by_either_transport_is_passed_over_and_told() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let first = taken.local_addr().unwrap().port().min(u16::MAX - 64);
+        assert!(matches!(
+            bind_both(&LOOPBACK, taken.local_addr().unwrap().port()),
+            Err(BindError::Taken { .. })
+        ));
+        let found = bind_next_free(&LOOPBACK, first, first + 64).unwrap();
+        let ports: Vec<u16> = found.local.iter().map(|one| one.socket.port()).collect();
+        assert_eq!(ports.len(), 2);
+        assert_eq!(ports[0], ports[1]);
+        assert_eq!(found.default_port_taken, ports[0] != first);
+    }
+
+    #[test]
+    fn a_family_that_is_missing_gives_way_to_the_next() {
+        // An address that no machine has stands for the missing family.
+        let ips = ["2001:db8::1".parse().unwrap(), LOOPBACK[0]];
+        let found = bind_both(&ips, 0).unwrap();
+        assert!(found.local.iter().all(|one| one.socket.ip() == LOOPBACK[0]));
+    }
 }
