@@ -66,8 +66,26 @@ impl Shared {
         }
     }
 
-    /// A stream over a new connection.
-    pub(super) async fn connect_fresh(
+    /// A stream over a new connection that carries nothing else.
+    pub(super) async fn connect_alone(
+        self: &Arc<Self>,
+        target: Fingerprint,
+        protocol: &Protocol,
+        via: Via,
+    ) -> Result<Stream, ConnectError> {
+        match Box::pin(self.race(target, via)).await? {
+            Way::Tcp(tls, rtt) => self.open_tcp(tls, rtt, target, protocol).await,
+            Way::Quic(connection) => {
+                let link = Link::new(connection, Peer::Known(target), None);
+                let mut stream = self.open_on(&link, target, protocol).await?;
+                stream.own(link);
+                Ok(stream)
+            }
+        }
+    }
+
+    /// A stream over a new connection, which is kept for more.
+    async fn connect_fresh(
         self: &Arc<Self>,
         target: Fingerprint,
         protocol: &Protocol,

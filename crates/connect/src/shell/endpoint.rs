@@ -234,7 +234,8 @@ impl Endpoint {
         }
     }
 
-    /// As [`connect_with`](Endpoint::connect_with), but always over a new connection with a handshake of its own.
+    /// As [`connect_with`](Endpoint::connect_with), but over a new connection with a handshake of its own, which
+    /// ends with the stream: drop it only after the peer has answered.
     pub async fn connect_fresh(
         &self,
         target: &Fingerprint,
@@ -245,7 +246,7 @@ impl Endpoint {
         tokio::select! {
             biased;
             () = shared.closing.cancelled() => Err(ConnectError::Closed),
-            result = Box::pin(shared.connect_fresh(*target, protocol, via)) => result,
+            result = Box::pin(shared.connect_alone(*target, protocol, via)) => result,
         }
     }
 

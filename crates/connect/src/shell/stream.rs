@@ -1,12 +1,14 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::carrier::Carrier;
 use super::endpoint::{Party, PathInfo, Peer};
+use super::quic::Link;
 use super::registry::Ticket;
 use crate::limits::Place;
 
@@ -21,6 +23,16 @@ pub struct Stream {
     path: PathInfo,
     ticket: Ticket,
     _place: Place<Party>,
+    sole: Option<Sole>,
+}
+
+/// A QUIC connection that was made for one stream, and is closed with it.
+struct Sole(Arc<Link>);
+
+impl Drop for Sole {
+    fn drop(&mut self) {
+        self.0.connection.close(0u32.into(), b"");
+    }
 }
 
 impl Stream {
@@ -31,7 +43,7 @@ impl Stream {
         ticket: Ticket,
         place: Place<Party>,
     ) -> Stream {
-        Stream { carrier, peer, path, ticket, _place: place }
+        Stream { carrier, peer, path, ticket, _place: place, sole: None }
     }
 
     /// Who is at the other end.
@@ -42,6 +54,11 @@ impl Stream {
     /// How the peer was reached when the stream was opened.
     pub fn path(&self) -> PathInfo {
         self.path
+    }
+
+    /// Ties a connection to this stream, so that both end together.
+    pub(super) fn own(&mut self, link: Arc<Link>) {
+        self.sole = Some(Sole(link));
     }
 
     pub(super) fn carrier(&mut self) -> &mut Carrier {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use super::shapes::{Announced, Status};
-use super::wish::Asked;
+use super::wish::{Asked, MAX_BODY_BYTES};
 use crate::failure::{Code, Failure};
 use crate::node::Node;
 
@@ -26,8 +26,6 @@ pub(crate) type Answer<T> = std::result::Result<Json<T>, Failure>;
 /// A route: path as in the OpenAPI file, methods, handlers.
 pub(crate) type Route = (&'static str, MethodRouter<Arc<Node>>);
 
-/// Largest request body in bytes.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The description of this API that the tests hold against it.
 const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
 
@@ -63,8 +61,10 @@ pub(crate) async fn serve(node: Arc<Node>, listener: UnixListener) {
     for (path, methods) in all_routes() {
         router = router.route(path, methods);
     }
-    let router =
-        router.fallback(unknown).layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(node);
+    let router = router
+        .fallback(unknown)
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES as usize))
+        .with_state(node);
     let served =
         axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
     if let Err(error) = served.await {

@@ -179,6 +179,11 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Whether it takes a place among the transfers under way.
+    pub(crate) fn is_active(self) -> bool {
+        matches!(self, State::Connecting | State::Offered | State::Moving)
+    }
+
     pub(crate) fn is_final(self) -> bool {
         matches!(self, State::Done | State::Failed)
     }

@@ -3,12 +3,15 @@
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
+
+/// Largest request body in bytes.
+pub(crate) const MAX_BODY_BYTES: u64 = 1024 * 1024;
 
 /// The JSON body of a request.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -20,6 +23,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if announced
+            .and_then(|length| length.parse::<u64>().ok())
+            .is_some_and(|length| length > MAX_BODY_BYTES)
+        {
+            let failure = Failure::usage(format!("a request has at most {MAX_BODY_BYTES} bytes"));
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, Json(failure)).into_response());
+        }
         match Json::from_request(request, state).await {
             Ok(Json(value)) => Ok(Body(value)),
             Err(rejection) => Err(refusal(&rejection)),

@@ -10,6 +10,16 @@ use crate::failure::{Failure, Result, chain};
 use crate::identity_file;
 
 pub(super) fn init(context: &Context, options: &Init) -> Result<()> {
+    let ni = make(context, options)?;
+    let home = context.home.dir().display().to_string();
+    context.out.result(&json!({ "ni": ni.to_string(), "home": home }), || {
+        format!("made the identity {ni}\nin {home}")
+    });
+    Ok(())
+}
+
+/// Makes configuration and identity.
+pub(super) fn make(context: &Context, options: &Init) -> Result<Ni> {
     let home = &context.home;
     let mut config = Config { name: options.name.clone(), ..Config::default() };
     config.authorities = options
@@ -38,11 +48,7 @@ pub(super) fn init(context: &Context, options: &Init) -> Result<()> {
         config.store(home)?;
     }
     let identity = identity_file::create(home, passphrase.as_ref().map(|text| text.as_str()))?;
-    let ni = Ni::new(identity.fingerprint(), config.authorities.first().cloned());
-    context.out.result(&json!({ "ni": ni.to_string(), "home": home.dir().display().to_string() }), || {
-        format!("made the identity {ni}\nin {}", home.dir().display())
-    });
-    Ok(())
+    Ok(Ni::new(identity.fingerprint(), config.authorities.first().cloned()))
 }
 
 /// The pin goes for every authority named with it.

@@ -22,7 +22,8 @@ pub(super) async fn up(context: &Context, options: &Up) -> Result<()> {
         return detach(context, options).await;
     }
     if !context.home.exists() {
-        init::init(context, &Init::default())?;
+        init::make(context, &Init::default())?;
+        context.out.note(format!("made an identity in {}", context.home.dir().display()));
     }
     let mut config = Config::load(&context.home)?;
     if !options.listen.is_empty() {

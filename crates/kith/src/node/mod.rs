@@ -41,7 +41,9 @@ const DATABASE: &str = "node.redb";
 /// Memory that the database may use as a cache, in bytes.
 const DATABASE_CACHE: usize = 4 * 1024 * 1024;
 /// A home that a short command has locked is free again within this time.
-const LOCK_PATIENCE: Span = Span::secs(3);
+const LOCK_PATIENCE: Span = Span::secs(15);
+/// What a node writes into the lock of its home.
+const LOCK_NAME: &str = "up";
 /// How long tasks may take to end when the node stops.
 const ENDING: Duration = Duration::from_secs(10);
 /// How long `status --wait` waits for the announcements.
@@ -88,9 +90,12 @@ pub(crate) fn open_client(config: &Config, database: Database) -> Result<Directo
 async fn take_lock(home: &Home) -> Result<HomeLock> {
     let began = system::time();
     loop {
-        match home.lock("up") {
+        match home.lock(LOCK_NAME) {
             Ok(lock) => return Ok(lock),
-            Err(HomeError::Locked { .. }) if system::time() - began < LOCK_PATIENCE => {
+            // A command is over in a moment, another node is not.
+            Err(HomeError::Locked { by, .. })
+                if by.what.as_deref() != Some(LOCK_NAME) && system::time() - began < LOCK_PATIENCE =>
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => return Err(Failure::failed(chain(&error))),

@@ -126,6 +126,8 @@ async fn first_time(
         Ok(decision) => decision,
         Err(failure) => {
             live.end(Err(failure.clone()));
+            // Nothing was promised: the same offer may come again.
+            node.transfers.forget(&live);
             let _ = refuse(waiting.stream, Refusal::Declined).await;
             return Err(failure);
         }

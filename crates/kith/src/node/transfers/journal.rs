@@ -1,12 +1,17 @@
 //! What the node remembers of transfers across a crash: one row each in `node.redb`.
 
+use std::path::Path;
+
 use kith_identity::Fingerprint;
+use kith_sansio::Timestamp;
 use kith_store::{Database, StoreError, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::api::shapes::{NewTransfer, Transfer};
+use crate::api::shapes::{NewTransfer, State, Transfer};
 
 const TABLE: Table = Table("transfers");
+/// Partial files of an incoming transfer are kept this long after its last sign of life.
+const KEPT_SECS: u64 = 7 * 86_400;
 /// Ended transfers that are kept to be shown; older ones are forgotten.
 const MAX_ENDED: usize = 200;
 
@@ -53,6 +58,21 @@ impl Row {
     }
 }
 
+impl Row {
+    fn is_given_up(&self, now: Timestamp) -> bool {
+        let idle = now.secs_since(Timestamp(self.changed)) > KEPT_SECS;
+        matches!(self.job, Job::In { .. }) && self.last.state != State::Done && idle
+    }
+
+    fn discard_partial(&self) {
+        let Job::In { into, staging, .. } = &self.job else { return };
+        let Ok(staging) = staging.parse() else { return };
+        if let Err(error) = kith_transfer::discard_partial(Path::new(into), staging) {
+            tracing::warn!(%error, %into, "partial files of an old transfer cannot be removed");
+        }
+    }
+}
+
 /// The table of transfers.
 #[derive(Clone)]
 pub(crate) struct Journal(Database);
@@ -85,18 +105,22 @@ impl Journal {
         self.0.write(|tables| tables.put(TABLE, id.as_bytes(), &bytes))
     }
 
-    /// Forgets the oldest ended transfers beyond the limit.
-    pub(crate) fn prune(&self) -> Result<(), StoreError> {
-        let ended: Vec<_> = self.rows()?.into_iter().filter(|(_, row)| row.last.state.is_final()).collect();
+    /// Forgets the oldest ended transfers beyond the limit, and incoming ones that did not end well and that nobody
+    /// came back to; the partial files of these are removed.
+    pub(crate) fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
+        let (given_up, rest): (Vec<_>, Vec<_>) =
+            self.rows()?.into_iter().partition(|(_, row)| row.is_given_up(now));
+        for (_, row) in &given_up {
+            row.discard_partial();
+        }
+        let ended: Vec<_> = rest.into_iter().filter(|(_, row)| row.last.state.is_final()).collect();
         let surplus = ended.len().saturating_sub(MAX_ENDED);
-        if surplus == 0 {
+        let old: Vec<_> = given_up.iter().chain(&ended[..surplus]).collect();
+        if old.is_empty() {
             return Ok(());
         }
         self.0.write(|tables| {
-            for (id, _) in &ended[..surplus] {
-                tables.remove(TABLE, id.as_bytes())?;
-            }
-            Ok(())
+            old.iter().try_for_each(|(id, _)| tables.remove(TABLE, id.as_bytes()).map(|_| ()))
         })
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_connect::Protocol;
+use kith_sansio::system;
 use kith_store::Database;
 use serde_json::{Value, json};
 
@@ -62,6 +63,11 @@ impl Transfers {
         self.all().get(id).cloned().ok_or_else(|| Failure::not_found(format!("there is no transfer {id}")))
     }
 
+    /// Forgets an offer that was never answered.
+    fn forget(&self, live: &Live) {
+        self.all().remove(&live.id);
+    }
+
     fn list(&self) -> Vec<Arc<Live>> {
         self.all().values().cloned().collect()
     }
@@ -69,7 +75,7 @@ impl Transfers {
     /// Takes a transfer in; refuses where too many are under way.
     fn insert(&self, live: &Arc<Live>) -> Result<()> {
         let mut all = self.all();
-        let running = all.values().filter(|other| !other.state().is_final()).count();
+        let running = all.values().filter(|other| other.state().is_active()).count();
         if running >= MAX_RUNNING {
             return Err(Failure::failed(format!("{MAX_RUNNING} transfers are under way already")));
         }
@@ -102,7 +108,7 @@ impl Transfers {
 async fn start(node: &Arc<Node>) -> Result<()> {
     let journal = node.transfers.journal.clone();
     let rows = tokio::task::spawn_blocking(move || {
-        journal.prune()?;
+        journal.prune(system::utc())?;
         journal.rows()
     });
     let rows =
