@@ -1,6 +1,9 @@
 //! The one real clock and the one real source of randomness, for shells only.
 
-#![expect(clippy::disallowed_methods, reason = "this is the one place that may read the clock and draw chance")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that may read the clock and draw chance"
+)]
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,7 +32,9 @@ pub fn now() -> Now {
 
 /// The `Instant` of a [`Time`] of this clock, for runtimes that sleep until one.
 pub fn instant(at: Time) -> Instant {
-    origin().checked_add(Duration::from_micros(at.0)).unwrap_or_else(|| origin() + Duration::from_secs(1 << 32))
+    origin()
+        .checked_add(Duration::from_micros(at.0))
+        .unwrap_or_else(|| origin() + Duration::from_secs(1 << 32))
 }
 
 /// The operating system's random source.
