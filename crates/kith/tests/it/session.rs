@@ -1,5 +1,13 @@
 //! The canonical session of the README, as written, with ports of its own.
 
+use std::fs;
+use std::sync::Arc;
+
+use kith_directory::client::{ClientConfig, Directory, MemoryReplay};
+use kith_identity::record::{Draft, Record};
+use kith_identity::{Authority, Fingerprint, Identity, Ni, Relay};
+use kith_sansio::system::{self, OsRng};
+
 use crate::harness::{Place, Zone};
 use crate::{needs, tree};
 
@@ -77,6 +85,87 @@ fn what_dig_and_curl_fetch_is_accepted_by_a_verifier_that_shares_no_code() {
         let verdict = verify(ni.as_str().unwrap(), kind, &file);
         assert!(verdict.starts_with("refused"), "{kind}: {verdict}");
     }
+}
+
+/// A set with everything that a set can carry, announced as any client would.
+#[test]
+fn the_verifier_accepts_every_kind_of_record_in_any_order_and_refuses_each_altered_one() {
+    needs!("dig");
+    needs!("curl");
+    needs!("python3");
+    let place = Place::new();
+    let zone = Zone::start(&place);
+    let ni = announce_everything(&zone);
+    let ni = Ni::new(ni.fingerprint, Some(zone.authority.parse().unwrap()));
+    let (host, port) = zone.dns.split_once(':').unwrap();
+    let dig =
+        run("dig", &[&format!("@{host}"), "-p", port, "+short", "+tries=1", &ni.fqdn().unwrap(), "TXT"]);
+    let mut lines: Vec<_> = String::from_utf8(dig).unwrap().lines().map(str::to_owned).collect();
+    assert!(lines.len() >= 10, "{lines:?}");
+    let file = place.path("fetched");
+    let verdict = |lines: &[String]| {
+        fs::write(&file, lines.join("\n") + "\n").unwrap();
+        verify(&ni.to_string(), "--txt", &file)
+    };
+    for turn in 0..lines.len() {
+        lines.rotate_left(1);
+        lines.swap(0, turn);
+        assert!(verdict(&lines).starts_with("valid"), "{lines:?}");
+    }
+    for index in 0..lines.len() {
+        let mut altered = lines.clone();
+        altered[index] = alter(&lines[index]);
+        assert!(verdict(&altered).starts_with("refused"), "{}", altered[index]);
+        altered.remove(index);
+        assert!(verdict(&altered).starts_with("refused"), "without {}", lines[index]);
+    }
+    let json = run("curl", &["--silent", "--insecure", &ni.url().unwrap()]);
+    fs::write(&file, &json).unwrap();
+    assert!(verify(&ni.to_string(), "--json", &file).starts_with("valid"));
+    let swapped = String::from_utf8(json).unwrap().replacen("10 ni:", "11 ni:", 1);
+    fs::write(&file, swapped).unwrap();
+    assert!(verify(&ni.to_string(), "--json", &file).starts_with("refused"));
+}
+
+/// One character of the value, changed for another that the same place may hold.
+fn alter(line: &str) -> String {
+    let at = line.rfind(|c: char| c.is_ascii_alphanumeric()).unwrap();
+    let other = match &line[at..=at] {
+        "0" => "1",
+        digit if digit.parse::<u8>().is_ok() => "0",
+        "A" => "B",
+        _ => "A",
+    };
+    format!("{}{other}{}", &line[..at], &line[at + 1..])
+}
+
+fn announce_everything(zone: &Zone) -> Ni {
+    let identity = Identity::generate(&mut OsRng);
+    let relay = |preference, byte| Relay {
+        preference,
+        ni: Ni::new(Fingerprint::from_bytes([byte; 32]), Some("example.org".parse().unwrap())),
+    };
+    let draft = Draft {
+        addresses: vec![
+            "quic://192.0.2.7:7117".parse().unwrap(),
+            "tcp://[2001:db8::7]:7117".parse().unwrap(),
+        ],
+        relays: vec![relay(10, 7), relay(20, 9)],
+        blobs: vec![(0..=255).collect()],
+        extra: vec![Record::new("x-unknown".parse().unwrap(), vec![0, 200, 34, 92]).unwrap()],
+        ttl: 3_600,
+    };
+    let set = draft.sign(&identity, system::utc()).unwrap();
+    let authority: Authority = zone.authority.parse().unwrap();
+    let pin: Ni = zone.person.ni().parse().unwrap();
+    let config =
+        ClientConfig { pins: [(authority.clone(), pin.fingerprint)].into(), ..ClientConfig::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Directory::new(config, Vec::new(), Arc::new(MemoryReplay::default()));
+        client.announce(&authority, &identity, &set).await.unwrap();
+    });
+    Ni::new(identity.fingerprint(), None)
 }
 
 fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
