@@ -283,10 +283,10 @@ pub(crate) enum Directory {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Listen for HTTPS here [default: [::]:443]; "off" for none
+    /// Listen for HTTPS here [default: any address, port 443]; "off" for none
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen_https: Vec<String>,
-    /// Listen for DNS over UDP and TCP here [default: [::]:53]; "off" for none
+    /// Listen for DNS over UDP and TCP here [default: any address, port 53]; "off" for none
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen_dns: Vec<String>,
     /// The zone's authority, where it is not the first of the configuration

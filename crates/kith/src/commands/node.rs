@@ -53,6 +53,9 @@ fn introduce(context: &Context, status: &Status) {
     let out = context.out;
     out.note(format!("fingerprint  {}", status.fingerprint));
     out.note(format!("listening    {}", status.listen.join(" ")));
+    if !status.addresses.is_empty() {
+        out.note(format!("reached at   {}", status.addresses.join(" ")));
+    }
     for note in &status.notes {
         out.note(format!("note         {note}"));
     }
