@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
-use kith_connect::{Admission, ConnectError, Discovery, Found, Peer, Protocol, Stream, Via};
+use kith_connect::{ConnectError, Discovery, Found, Protocol, Stream, Via};
 use kith_directory::client::{Directory, Freshness};
 use kith_identity::contacts::Hint;
 use kith_identity::{Address, Fingerprint};
@@ -133,24 +133,11 @@ pub(crate) fn explain(name: &str, error: &ConnectError) -> Failure {
 }
 
 async fn start(node: &Arc<Node>) -> Result<()> {
-    let mut incoming = node.endpoint.listen(PING, Admission::Contacts).map_err(Failure::failed)?;
-    let listener = Arc::clone(node);
-    node.tasks.spawn(async move {
-        loop {
-            let next = tokio::select! {
-                next = incoming.next() => next,
-                () = listener.stopped.cancelled() => None,
-            };
-            let Some((_, stream)) = next else { return };
-            let stopped = listener.stopped.clone();
-            listener.tasks.spawn(async move {
-                tokio::select! {
-                    _ = echo(stream) => {}
-                    () = stopped.cancelled() => {}
-                }
-            });
+    node.serve(PING, |_, _, stream| async {
+        if let Err(error) = echo(stream).await {
+            tracing::debug!(%error, "a ping connection broke off");
         }
-    });
+    })?;
     super::push::start(node)
 }
 
@@ -284,12 +271,4 @@ async fn exchange(stream: &mut Stream) -> std::io::Result<()> {
 
 fn millis(span: Span) -> f64 {
     span.0 as f64 / 1e3
-}
-
-/// The known peers of an incoming stream; nobody anonymous is admitted to these protocols.
-pub(crate) fn known(peer: &Peer) -> Option<Fingerprint> {
-    match peer {
-        Peer::Known(fingerprint) => Some(*fingerprint),
-        _ => None,
-    }
 }

@@ -7,6 +7,7 @@ mod own;
 mod push;
 mod replay;
 pub(crate) mod running;
+mod serving;
 pub(crate) mod transfers;
 pub(crate) mod zone;
 

@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kith_connect::{Admission, Protocol, Stream};
+use kith_connect::{Protocol, Stream};
 use kith_identity::Fingerprint;
 use kith_identity::record::{MAX_JSON_BYTES, RecordSet};
 use kith_sansio::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Node, connect::known};
-use crate::failure::{Failure, Result};
+use super::Node;
+use crate::failure::Result;
 
 const RECORDS: Protocol = Protocol::new("records/1");
 /// How long an exchange may take.
@@ -39,22 +39,12 @@ impl Told {
 }
 
 pub(crate) fn start(node: &Arc<Node>) -> Result<()> {
-    let mut incoming = node.endpoint.listen(RECORDS, Admission::Contacts).map_err(Failure::failed)?;
-    let listener = Arc::clone(node);
-    node.tasks.spawn(async move {
-        loop {
-            let next = tokio::select! {
-                next = incoming.next() => next,
-                () = listener.stopped.cancelled() => None,
-            };
-            let Some((peer, stream)) = next else { return };
-            let Some(peer) = known(&peer) else { continue };
-            let node = Arc::clone(&listener);
-            listener.tasks.spawn(async move {
-                let _ = tokio::time::timeout(TIMEOUT, answer(&node, peer, stream)).await;
-            });
+    node.serve(RECORDS, |node, peer, stream| async move {
+        let answered = tokio::time::timeout(TIMEOUT, answer(&node, peer, stream)).await;
+        if let Ok(Err(error)) = answered {
+            tracing::debug!(%error, "an exchange of record sets broke off");
         }
-    });
+    })?;
     let pusher = Arc::clone(node);
     node.tasks.spawn(async move {
         loop {

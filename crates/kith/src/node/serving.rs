@@ -1,0 +1,45 @@
+//! Streams that contacts open: each protocol names a handler, and its streams end with the node.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use kith_connect::{Admission, Peer, Protocol, Stream};
+use kith_identity::Fingerprint;
+
+use super::Node;
+use crate::failure::{Failure, Result};
+
+impl Node {
+    /// Lets contacts open streams for `protocol`; each is handled in a task of its own.
+    pub(crate) fn serve<F>(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        handle: impl Fn(Arc<Node>, Fingerprint, Stream) -> F + Send + 'static,
+    ) -> Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut incoming = self.endpoint.listen(protocol, Admission::Contacts).map_err(Failure::failed)?;
+        let node = Arc::clone(self);
+        self.tasks.spawn(async move {
+            loop {
+                let next = tokio::select! {
+                    next = incoming.next() => next,
+                    () = node.stopped.cancelled() => None,
+                };
+                let Some((peer, stream)) = next else { return };
+                // Nobody anonymous is admitted where contacts are.
+                let Peer::Known(peer) = peer else { continue };
+                let handling = handle(Arc::clone(&node), peer, stream);
+                let stopped = node.stopped.clone();
+                node.tasks.spawn(async move {
+                    tokio::select! {
+                        () = handling => {}
+                        () = stopped.cancelled() => {}
+                    }
+                });
+            }
+        });
+        Ok(())
+    }
+}
