@@ -5,3 +5,4 @@ mod liars;
 mod machines;
 mod support;
 mod transfers;
+mod vnet;
