@@ -208,9 +208,14 @@ impl Folder {
             }
             let new = entry.folder().is_some_and(|folder| fresh.get(folder as usize) == Some(&true));
             let same_size = if new { None } else { self.existing(entry) };
+            // A part is there because the file of that name was compared before, and is another one.
+            let replacing = self.target.overwrite
+                && partial.get(&index).is_some_and(|part| *part == size || *part >= GROUP_BYTES as u64);
             match same_size {
                 Some(true) if size == 0 => present.already.push(index),
-                Some(true) => present.haves.push(Have { index, groups: groups_of(size), whole: true }),
+                Some(true) if !replacing => {
+                    present.haves.push(Have { index, groups: groups_of(size), whole: true });
+                }
                 Some(false) if !self.target.overwrite => {
                     present.failed.push(Failed { index, reason: Reason::Exists });
                 }

@@ -119,6 +119,21 @@ fn a_different_file_is_not_replaced_unless_asked() {
 }
 
 #[test]
+fn a_file_that_is_being_replaced_goes_on_where_the_connection_was_lost() {
+    let (_root, from, to) = folders();
+    let paths = [from.join("a")];
+    std::fs::write(&paths[0], bytes(6 << 20, 1)).unwrap();
+    std::fs::write(to.join("a"), bytes(6 << 20, 2)).unwrap();
+    let target = Target { overwrite: true, ..into(&to) };
+    let (sent, _, _) = transfer(&paths, &target, 9, Some((4 << 20) + 5000));
+    assert!(sent.unwrap_err().is_connection_lost());
+    assert_eq!(std::fs::read(to.join("a")).unwrap(), bytes(6 << 20, 2), "the old one stays until then");
+    let summary = transfer(&paths, &target, 9, None).0.unwrap();
+    assert!(summary.resumed_bytes >= 3 << 20, "{}", summary.resumed_bytes);
+    assert_eq!(std::fs::read(to.join("a")).unwrap(), bytes(6 << 20, 1));
+}
+
+#[test]
 fn planted_links_are_neither_followed_nor_replaced() {
     let (root, from, to) = folders();
     let outside = root.path().join("outside");
