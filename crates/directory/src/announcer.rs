@@ -149,12 +149,14 @@ impl Announcer {
                 self.phase = Phase::Waiting(self.not_before.max(now + pause));
             }
             End::Failed { pause } => {
-                self.failures = self.failures.saturating_add(1);
+                // What was under way when the withdrawal came is none of its tries.
+                self.failures = if self.withdrawing && dirty { 0 } else { self.failures.saturating_add(1) };
                 self.due = None;
                 if self.withdrawing && !dirty && self.failures >= WITHDRAW_TRIES {
                     return self.finish();
                 }
-                if let Some(pause) = pause {
+                // A withdrawal is not held up: somebody waits for the end, and few tries are left.
+                if let Some(pause) = pause.filter(|_| !self.withdrawing) {
                     self.not_before = self.not_before.max(now + Span(pause.0.min(BACKOFF_LAST.0)));
                 }
                 let pause = if dirty { Span::ZERO } else { self.backoff(rng) };

@@ -188,6 +188,19 @@ fn a_withdrawal_follows_the_attempt_under_way() {
 }
 
 #[test]
+fn a_withdrawal_is_not_held_up_by_a_pause_that_the_directory_asks_for() {
+    let mut rng = SeededRng::new(10);
+    let mut machine = started(&mut rng);
+    assert_eq!(machine.poll_output(), Some(Output::Announce(1)));
+    machine.handle_input(now(secs(1)), Input::Withdraw, &mut rng);
+    let refused = End::Failed { pause: Some(Span::secs(300)) };
+    machine.handle_input(now(secs(2)), Input::Ended { attempt: 1, end: refused }, &mut rng);
+    assert_eq!(machine.poll_output(), Some(Output::Withdraw(2)), "somebody waits for the end");
+    machine.handle_input(now(secs(3)), Input::Ended { attempt: 2, end: refused }, &mut rng);
+    assert!(machine.poll_timeout().unwrap() <= secs(5), "the second try comes soon as well");
+}
+
+#[test]
 fn a_computer_that_slept_announces_within_a_minute_of_waking() {
     let mut rng = SeededRng::new(9);
     let mut machine = started(&mut rng);
