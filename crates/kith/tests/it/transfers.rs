@@ -113,6 +113,28 @@ fn a_transfer_survives_the_killing_of_either_node_and_sends_hardly_anything_twic
 }
 
 #[test]
+fn files_that_were_not_accepted_are_asked_for_again() {
+    let mut scene = Scene::set(GIB / 4);
+    fs::create_dir(scene.file.with_file_name("album")).unwrap();
+    let album = scene.file.with_file_name("album");
+    fs::rename(&scene.file, album.join("large")).unwrap();
+    scene.file = album.clone();
+    let (receiving, sending) = (scene.receive(), scene.send());
+    scene.wait_for(GIB / 32);
+    scene.north.crash();
+    sending.finish();
+    receiving.kill();
+    fs::write(album.join("more"), "x").unwrap();
+    scene.north.up(&[]);
+    eventually("the new question", || {
+        let status = scene.south.run(&["status", "--json"]).ok().json();
+        let running = status["transfer"]["running"].as_array().unwrap().clone();
+        running.iter().any(|transfer| transfer["state"] == "offered").then_some(())
+    });
+    assert!(!scene.inbox.join("album/more").exists());
+}
+
+#[test]
 fn a_transfer_survives_the_killing_of_either_command() {
     let scene = Scene::set(GIB);
     let (receiving, sending) = (scene.receive(), scene.send());

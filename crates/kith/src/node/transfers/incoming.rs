@@ -60,7 +60,13 @@ async fn handle(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) {
     };
     let id = offer.id().to_string();
     let outcome = match node.transfers.find(&id) {
-        Ok(known) if known.peer == peer => again(node, &known, offer, stream).await,
+        Ok(known) if known.peer == peer && is_the_same(&known, &offer) => {
+            again(node, &known, offer, stream).await
+        }
+        // What was accepted was these files; others under the same id are another question.
+        Ok(known) if known.peer == peer && known.state() != State::Moving => {
+            first_time(node, id, peer, offer, stream).await
+        }
         Ok(_) => refuse(stream, Refusal::Declined).await,
         Err(_) => first_time(node, id, peer, offer, stream).await,
     };
@@ -72,6 +78,15 @@ async fn handle(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) {
 async fn refuse(stream: Stream, reason: Refusal) -> Result<()> {
     let refused = tokio::time::timeout(OFFER_TIMEOUT, kith_transfer::refuse(stream, reason)).await;
     refused.map_err(Failure::failed)?.map_err(Failure::failed)
+}
+
+fn digest(offer: &IncomingOffer) -> String {
+    data_encoding::HEXLOWER.encode(&offer.offer().digest())
+}
+
+/// Whether the offer is of the very files that were offered before.
+fn is_the_same(known: &Live, offer: &IncomingOffer) -> bool {
+    matches!(known.job(), Job::In { digest: accepted, .. } if accepted == digest(offer))
 }
 
 /// A transfer that was accepted before and comes back after its connection was lost.
@@ -116,7 +131,7 @@ async fn first_time(
             .collect(),
         ..blank(&id, "in", &node.book.name_of(&peer), State::Offered)
     };
-    let digest = data_encoding::HEXLOWER.encode(&offer.offer().digest());
+    let digest = digest(&offer);
     let job = Job::In { into: String::new(), overwrite: false, digest: digest.clone(), staging: id.clone() };
     let row = Row { peer: peer.to_string(), job, changed: system::utc().0, reported: false, last };
     let live = Live::new(id, peer, row);
