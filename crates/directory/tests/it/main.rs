@@ -10,4 +10,5 @@ mod https_server;
 mod lookup;
 mod properties;
 mod restart;
+mod vnet;
 mod world;
