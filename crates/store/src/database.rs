@@ -110,7 +110,11 @@ impl Database {
         if rows.failed() {
             drop(rows);
             self.inner.let_go(opening);
-            return outcome;
+            // Nothing was written, whatever the closure made of the failure.
+            return outcome.and_then(|_| {
+                let failure = io::Error::other("reading from it failed before");
+                Err(StoreError::io("write", &self.inner.path, failure).into())
+            });
         }
         let value = outcome?;
         self.finish_write(rows, opening)?;

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use kith_store::{Database, MAX_KEY_BYTES, MAX_VALUE_BYTES, StoreError, WriteRows};
+use kith_store::{Database, MAX_KEY_BYTES, MAX_VALUE_BYTES, StoreError, Table, WriteRows};
 use proptest::prelude::*;
 
 use crate::{CACHE, OTHER, TABLE};
@@ -87,6 +87,23 @@ fn nothing_happened_where_writing_fails_or_panics() {
     assert!(panicked.is_err());
     assert_eq!(database.read(|rows| rows.row(TABLE, b"a")).unwrap().unwrap(), b"1");
     assert_eq!(database.read(|rows| rows.count(OTHER)).unwrap(), 0);
+}
+
+#[test]
+fn what_a_failed_read_spoiled_is_never_said_to_be_written() {
+    let database = Database::in_memory().unwrap();
+    let table = Table("spoiled");
+    database.write(|rows| rows.put(table, b"a", b"1")).unwrap();
+    let written: Result<(), StoreError> = database.write(|rows| {
+        rows.put(table, b"b", b"2")?;
+        // A table cannot be opened twice; whoever asks so and looks away must not be told that all is well.
+        rows.scan(table, &[], |key, _| {
+            let _ = rows.row(table, key);
+            std::ops::ControlFlow::Break(())
+        })
+    });
+    let there = database.read(|rows| rows.row(table, b"b")).unwrap();
+    assert_eq!(written.is_ok(), there.is_some(), "{written:?}");
 }
 
 #[test]
