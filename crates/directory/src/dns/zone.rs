@@ -67,7 +67,8 @@ impl Zone {
         if !self.apex.zone_of(asked) {
             return Place::Outside;
         }
-        let below = usize::from(asked.num_labels()).saturating_sub(usize::from(self.apex.num_labels()));
+        // Every label counts: the codec's own count leaves out a `*`, which would pass for the name above it.
+        let below = asked.iter().count().saturating_sub(self.apex.iter().count());
         let mut labels = asked.iter();
         let mut half = || labels.next().and_then(half_of);
         match below {

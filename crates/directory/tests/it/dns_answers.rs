@@ -133,6 +133,17 @@ fn apex_has_soa_and_ns_and_nothing_else() {
 }
 
 #[test]
+fn a_wildcard_is_a_name_like_any_other() {
+    for name in ["*.0a.example.org".to_owned(), format!("*.{}", fqdn(1)), "*.*.0a.example.org".to_owned()] {
+        for kind in [RecordType::SOA, RecordType::NS, RecordType::TXT, RecordType::ANY] {
+            let reply = tcp(&name, kind, None);
+            assert_eq!(code(&reply), ResponseCode::NXDomain, "{name} {kind}");
+            has_only_soa(&reply);
+        }
+    }
+}
+
+#[test]
 fn resolvers_that_walk_label_by_label_pass() {
     let half = format!("{}.0a.example.org", "0123456789abcdef".repeat(2));
     for kind in [RecordType::TXT, RecordType::A, RecordType::NS] {
