@@ -152,6 +152,50 @@ fn a_transfer_survives_the_killing_of_either_command() {
 }
 
 #[test]
+fn an_offer_whose_connection_died_unnoticed_is_taken_over_by_its_next() {
+    let place = Place::new();
+    let (mut north, south) = place.friends();
+    let (file, inbox) = (place.path("note"), place.path("inbox"));
+    fs::write(&file, "x").unwrap();
+    let offers = || {
+        let status = south.run(&["status", "--json"]).ok().json();
+        status["transfer"]["running"].as_array().unwrap().len()
+    };
+    // A process that is killed says no goodbye over QUIC.
+    let send = ["send", file.to_str().unwrap(), "--to", "south", "--via", "quic"];
+    let lost = north.command(&send);
+    eventually("the offer", || (offers() == 1).then_some(()));
+    north.crash();
+    lost.finish().fails(1, "went away");
+    north.up(&[]);
+    let sending = north.command(&send);
+    let receiving = south.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes"]);
+    sending.finish().ok();
+    receiving.finish().ok();
+    assert_eq!(offers(), 0);
+    assert_eq!(fs::read(inbox.join("note")).unwrap(), b"x");
+}
+
+#[test]
+fn a_transfer_that_never_comes_back_keeps_no_receiver_from_the_next_offer() {
+    let mut scene = Scene::set(GIB / 2);
+    let (receiving, sending) = (scene.receive(), scene.send());
+    scene.wait_for(1 << 20);
+    scene.north.crash();
+    assert_ne!(sending.finish().code(), 0);
+    // What was being sent is gone, so the node that starts again cannot go on with it.
+    fs::remove_file(&scene.file).unwrap();
+    scene.north.up(&[]);
+    for (name, receiving) in [("first", receiving), ("second", scene.receive())] {
+        let file = scene.file.with_file_name(name);
+        fs::write(&file, name).unwrap();
+        scene.north.run(&["send", file.to_str().unwrap(), "--to", "south"]).ok();
+        assert_eq!(receiving.finish().ok().json()["paths"][0], name);
+        assert_eq!(fs::read(scene.inbox.join(name)).unwrap(), name.as_bytes());
+    }
+}
+
+#[test]
 fn the_same_file_again_costs_nothing_and_another_of_its_name_is_not_overwritten() {
     let place = Place::new();
     let (north, south) = place.friends();

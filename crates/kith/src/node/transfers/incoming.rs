@@ -7,10 +7,10 @@ use std::time::Duration;
 use kith_connect::{Admission, Peer, Stream};
 use kith_identity::Fingerprint;
 use kith_sansio::system;
-use kith_transfer::{IncomingOffer, Limits, ReceiveError, Refusal, Target};
+use kith_transfer::{AbortReason, IncomingOffer, Limits, ReceiveError, Refusal, Target};
 
 use super::journal::{Job, Row};
-use super::live::{Decision, Live, Transferred};
+use super::live::{Attempt, Decision, Live, Transferred};
 use super::outgoing::{blank, note_path};
 use super::{MAX_LISTED, MAX_PENDING_PER_CONTACT, PROTOCOL};
 use crate::api::shapes::{State, Transfer};
@@ -60,13 +60,7 @@ async fn handle(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) {
     };
     let id = offer.id().to_string();
     let outcome = match node.transfers.find(&id) {
-        Ok(known) if known.peer == peer && is_the_same(&known, &offer) => {
-            again(node, &known, offer, stream).await
-        }
-        // What was accepted was these files; others under the same id are another question.
-        Ok(known) if known.peer == peer && known.state() != State::Moving => {
-            first_time(node, id, peer, offer, stream).await
-        }
+        Ok(known) if known.peer == peer => again(node, &known, offer, stream).await,
         Ok(_) => refuse(stream, Refusal::Declined).await,
         Err(_) => first_time(node, id, peer, offer, stream).await,
     };
@@ -80,33 +74,45 @@ async fn refuse(stream: Stream, reason: Refusal) -> Result<()> {
     refused.map_err(Failure::failed)?.map_err(Failure::failed)
 }
 
-fn digest(offer: &IncomingOffer) -> String {
-    data_encoding::HEXLOWER.encode(&offer.offer().digest())
-}
-
-/// Whether the offer is of the very files that were offered before.
-fn is_the_same(known: &Live, offer: &IncomingOffer) -> bool {
-    matches!(known.job(), Job::In { digest: accepted, .. } if accepted == digest(offer))
-}
-
-/// A transfer that was accepted before and comes back after its connection was lost.
+/// A transfer that is known comes over a new connection.
 async fn again(node: &Arc<Node>, known: &Arc<Live>, offer: IncomingOffer, stream: Stream) -> Result<()> {
-    let Job::In { into, overwrite, staging, .. } = known.job() else {
+    let Job::In { digest, .. } = known.job() else {
         return refuse(stream, Refusal::Declined).await;
     };
-    if into.is_empty() || known.state() == State::Failed {
+    // The node may have missed the end of the older connection: end it, then take over.
+    let attempt = known.begin();
+    let turn = tokio::time::timeout(HANDOVER_TIMEOUT, known.turn.lock()).await.map_err(Failure::failed)?;
+    let (state, same) = (known.state(), digest == digest_of(&offer));
+    if same && (state == State::Failed || known.cancel.is_cancelled()) {
         return refuse(stream, Refusal::Declined).await;
     }
-    // The node may have missed the end of the older connection: end it, then take over.
-    if known.state() == State::Moving {
-        let mut changes = known.changes();
-        known.begin();
-        let gone =
-            tokio::time::timeout(HANDOVER_TIMEOUT, changes.wait_for(|_| known.state() != State::Moving));
-        gone.await.map_err(Failure::failed)?.map_err(Failure::failed)?;
+    if attempt.cancel.is_cancelled() && !known.cancel.is_cancelled() {
+        return Err(Failure::failed("a newer connection carries this transfer"));
     }
-    known.update(|row| row.last.done = false);
-    take(node, known, offer, stream, PathBuf::from(into), overwrite, &staging).await
+    let Job::In { into, overwrite, staging, .. } = known.job() else { return Ok(()) };
+    if into.is_empty() || !same {
+        // What was accepted, if anything was, are other files; these are another question.
+        if !state.is_final() {
+            known.enter(State::Interrupted);
+        }
+        node.transfers.forget(known);
+        drop(turn);
+        return first_time(node, known.id.clone(), known.peer, offer, stream).await;
+    }
+    // What was received to its end is reported once more; it does not make what is there now replaceable.
+    let overwrite = overwrite && state != State::Done;
+    known.update(|row| {
+        row.last.done = false;
+        row.job = Job::In { into: into.clone(), overwrite, digest, staging: staging.clone() };
+    });
+    known.enter_moving(&attempt);
+    let _followed_or_not = node.transfers.receivers.give(known);
+    let place = Place { into: into.into(), overwrite, staging };
+    take(node, known, Waiting { offer, stream }, attempt, place).await
+}
+
+fn digest_of(offer: &IncomingOffer) -> String {
+    data_encoding::HEXLOWER.encode(&offer.offer().digest())
 }
 
 async fn first_time(
@@ -120,44 +126,61 @@ async fn first_time(
     if pending >= MAX_PENDING_PER_CONTACT {
         return refuse(stream, Refusal::Busy).await;
     }
-    let last = Transfer {
-        total_bytes: offer.offer().bytes(),
-        total_files: offer.offer().files().into(),
-        paths: offer
-            .offer()
-            .top_names()
-            .take(MAX_LISTED)
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect(),
-        ..blank(&id, "in", &node.book.name_of(&peer), State::Offered)
-    };
-    let digest = digest(&offer);
-    let job = Job::In { into: String::new(), overwrite: false, digest: digest.clone(), staging: id.clone() };
-    let row = Row { peer: peer.to_string(), job, changed: system::utc().0, reported: false, last };
-    let live = Live::new(id, peer, row);
-    node.transfers.insert(&live)?;
+    let live = offered(node, id, peer, &offer);
+    if let Err(failure) = node.transfers.insert(&live) {
+        refuse(stream, Refusal::Busy).await?;
+        return Err(failure);
+    }
+    let _turn = live.turn.lock().await;
+    let attempt = live.begin();
     let mut waiting = Waiting { offer, stream };
-    let decision = match decide(node, &live, &mut waiting).await {
-        Ok(decision) => decision,
-        Err(failure) => {
-            live.end(Err(failure.clone()));
-            // Nothing was promised: the same offer may come again.
-            node.transfers.forget(&live);
-            let _ = refuse(waiting.stream, Refusal::Declined).await;
-            return Err(failure);
+    let (into, overwrite) = match decide(node, &live, &attempt, &mut waiting).await {
+        Ok(Decision::Accept { into, overwrite }) => (into, overwrite),
+        Ok(Decision::Decline) => {
+            live.end(Err(Failure::failed("declined")));
+            return refuse(waiting.stream, Refusal::Declined).await;
         }
+        Err(gone) => return not_decided(node, &live, waiting.stream, gone).await,
     };
-    let Waiting { offer, stream } = waiting;
-    let Decision::Accept { into, overwrite } = decision else {
-        live.end(Err(Failure::failed("declined")));
-        return refuse(stream, Refusal::Declined).await;
-    };
-    let staging = earlier(node, &live, &digest, &into).unwrap_or_else(|| live.id.clone());
+    let digest = digest_of(&waiting.offer);
+    let staging = earlier(node, &live, &digest, &into).await.unwrap_or_else(|| live.id.clone());
     live.update(|row| {
         row.job = Job::In { into: into.clone(), overwrite, digest, staging: staging.clone() };
         row.last.into = Some(into.clone());
     });
-    take(node, &live, offer, stream, PathBuf::from(into), overwrite, &staging).await
+    take(node, &live, waiting, attempt, Place { into: into.into(), overwrite, staging }).await
+}
+
+/// The transfer of an offer that nobody has answered yet.
+fn offered(node: &Node, id: String, peer: Fingerprint, offer: &IncomingOffer) -> Arc<Live> {
+    let names = offer.offer().top_names().take(MAX_LISTED);
+    let last = Transfer {
+        total_bytes: offer.offer().bytes(),
+        total_files: offer.offer().files().into(),
+        paths: names.map(|name| name.to_string_lossy().into_owned()).collect(),
+        ..blank(&id, "in", &node.book.name_of(&peer), State::Offered)
+    };
+    let job =
+        Job::In { into: String::new(), overwrite: false, digest: digest_of(offer), staging: id.clone() };
+    let row = Row { peer: peer.to_string(), job, changed: system::utc().0, reported: false, last };
+    Live::new(id, peer, row)
+}
+
+/// Nothing was promised: the same offer may come again.
+async fn not_decided(node: &Arc<Node>, live: &Arc<Live>, stream: Stream, gone: Undecided) -> Result<()> {
+    let (failure, reason) = match gone {
+        Undecided::Lost(error) => {
+            live.enter(State::Interrupted);
+            node.transfers.forget(live);
+            return Err(Failure::failed(error));
+        }
+        Undecided::Withdrawn => (Failure::failed("the sender took its offer back"), Refusal::Declined),
+        Undecided::Late => (Failure::failed("nobody accepted the offer within 10m"), Refusal::Unanswered),
+    };
+    live.end(Err(failure.clone()));
+    node.transfers.forget(live);
+    let _ = refuse(stream, reason).await;
+    Err(failure)
 }
 
 /// An offer with the stream that it came over.
@@ -166,56 +189,86 @@ struct Waiting {
     stream: Stream,
 }
 
+/// Where an offer goes.
+struct Place {
+    into: PathBuf,
+    overwrite: bool,
+    /// Id of the transfer whose partial files are continued.
+    staging: String,
+}
+
+/// Why an offer ended without a decision.
+enum Undecided {
+    /// Its connection ended, or a newer one took its place.
+    Lost(String),
+    Withdrawn,
+    Late,
+}
+
 /// Waits for a `receive` command or a person, as long as the sender does.
-async fn decide(node: &Arc<Node>, live: &Arc<Live>, waiting: &mut Waiting) -> Result<Decision> {
+async fn decide(
+    node: &Arc<Node>,
+    live: &Arc<Live>,
+    attempt: &Attempt,
+    waiting: &mut Waiting,
+) -> std::result::Result<Decision, Undecided> {
     let decision = live.await_decision();
     if let Some(wish) = node.transfers.receivers.give(live)
         && wish.yes
     {
-        live.decide(Decision::Accept { into: wish.into, overwrite: wish.overwrite })?;
+        // Where a person was faster, that decision stands.
+        let _ = live.decide(Decision::Accept { into: wish.into, overwrite: wish.overwrite });
     }
     tokio::select! {
         biased;
-        decided = decision => decided.map_err(Failure::failed),
+        decided = decision => decided.map_err(|gone| Undecided::Lost(gone.to_string())),
         gone = waiting.offer.withdrawn(&mut waiting.stream) => Err(match gone {
-            ReceiveError::Aborted(_) => Failure::failed("the sender took its offer back"),
-            other => Failure::failed(chain(&other)),
+            ReceiveError::Aborted(reason) if reason != AbortReason::Stopping => Undecided::Withdrawn,
+            other => Undecided::Lost(chain(&other)),
         }),
-        () = tokio::time::sleep(DECISION_TIMEOUT) => Err(Failure::failed("nobody accepted the offer within 10m")),
+        () = attempt.cancel.cancelled() => Err(Undecided::Lost("a newer connection carries the offer".to_owned())),
+        () = tokio::time::sleep(DECISION_TIMEOUT) => Err(Undecided::Late),
     }
 }
 
-/// An unfinished transfer of the same files, from the same contact, into the same folder: its partial files
-/// are continued.
-fn earlier(node: &Node, live: &Live, digest: &str, into: &str) -> Option<String> {
-    node.transfers.list().into_iter().find_map(|other| {
-        let row = other.row();
-        let unfinished = matches!(row.last.state, State::Interrupted | State::Failed);
-        match row.job {
+/// An unfinished transfer of the same files, from the same contact, into the same folder: its partial files are
+/// continued, and it ends.
+async fn earlier(node: &Node, live: &Live, digest: &str, into: &str) -> Option<String> {
+    let (other, staging) = node.transfers.list().into_iter().find_map(|other| {
+        let unfinished = matches!(other.state(), State::Interrupted | State::Failed);
+        match other.job() {
             Job::In { into: old_into, digest: old_digest, staging, .. }
                 if unfinished && other.id != live.id && other.peer == live.peer =>
             {
-                (old_digest == digest && old_into == into).then_some(staging)
+                (old_digest == digest && old_into == into).then_some((other, staging))
             }
             _ => None,
         }
-    })
+    })?;
+    if other.state() == State::Interrupted {
+        other.end(Err(Failure::failed("a newer transfer goes on with its files")));
+        let _logged = node.transfers.record(&other).await;
+    }
+    Some(staging)
 }
 
 async fn take(
     node: &Arc<Node>,
     live: &Arc<Live>,
-    offer: IncomingOffer,
-    stream: Stream,
-    into: PathBuf,
-    overwrite: bool,
-    staging: &str,
+    waiting: Waiting,
+    attempt: Attempt,
+    place: Place,
 ) -> Result<()> {
+    let Waiting { offer, stream } = waiting;
     note_path(live, &stream);
-    let attempt = live.begin();
-    live.enter(State::Moving);
-    node.transfers.record(live).await?;
-    let target = Target { dir: into, overwrite, staging: Some(super::outgoing::id(staging)) };
+    live.enter_moving(&attempt);
+    if let Err(failure) = node.transfers.record(live).await {
+        live.end(Err(failure.clone()));
+        refuse(stream, Refusal::Storage).await?;
+        return Err(failure);
+    }
+    let staging = Some(super::outgoing::id(&place.staging));
+    let target = Target { dir: place.into, overwrite: place.overwrite, staging };
     let outcome =
         kith_transfer::receive(stream, offer, target, attempt.progress, attempt.cancel.clone()).await;
     let goes_on = !live.cancel.is_cancelled();

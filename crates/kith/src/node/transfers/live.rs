@@ -51,6 +51,8 @@ pub(crate) struct Live {
     pub(crate) peer: kith_identity::Fingerprint,
     /// The person's wish to end it.
     pub(crate) cancel: CancellationToken,
+    /// Held by the connection that carries an incoming transfer, so that there is never more than one.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     facts: Mutex<Facts>,
     changes: watch::Sender<u64>,
 }
@@ -74,12 +76,41 @@ struct Facts {
     watched: bool,
 }
 
+impl Facts {
+    fn snapshot(&self) -> Transfer {
+        let mut transfer = self.row.last.clone();
+        if transfer.state == State::Moving {
+            let counts = &self.attempt.progress;
+            transfer.resumed_bytes = counts.resumed_bytes();
+            transfer.bytes = counts.moved_bytes() + transfer.resumed_bytes;
+            transfer.files = counts.files_done().into();
+            if let Some(began) = self.began {
+                transfer.seconds = (system::time() - began).0 as f64 / 1e6;
+            }
+        }
+        transfer
+    }
+
+    fn change(&mut self, last: Transfer) {
+        if last.state != State::Moving {
+            // It holds the whole list of files.
+            self.attempt.progress = Arc::default();
+        }
+        if last.state != State::Offered {
+            self.decision = None;
+        }
+        self.row.last = last;
+        self.row.changed = system::utc().0;
+    }
+}
+
 impl Live {
     pub(crate) fn new(id: String, peer: kith_identity::Fingerprint, row: Row) -> Arc<Live> {
         Arc::new(Live {
             id,
             peer,
             cancel: CancellationToken::new(),
+            turn: tokio::sync::Mutex::default(),
             facts: Mutex::new(Facts {
                 row,
                 attempt: Attempt::default(),
@@ -101,18 +132,7 @@ impl Live {
 
     /// Where it stands now.
     pub(crate) fn snapshot(&self) -> Transfer {
-        let facts = self.facts();
-        let mut transfer = facts.row.last.clone();
-        if transfer.state == State::Moving {
-            let counts = &facts.attempt.progress;
-            transfer.resumed_bytes = counts.resumed_bytes();
-            transfer.bytes = counts.moved_bytes() + transfer.resumed_bytes;
-            transfer.files = counts.files_done().into();
-            if let Some(began) = facts.began {
-                transfer.seconds = (system::time() - began).0 as f64 / 1e6;
-            }
-        }
-        transfer
+        self.facts().snapshot()
     }
 
     pub(crate) fn state(&self) -> State {
@@ -121,10 +141,8 @@ impl Live {
 
     /// Its journal row as it should be written now.
     pub(crate) fn row(&self) -> Row {
-        let mut row = self.facts().row.clone();
-        row.last = self.snapshot();
-        row.changed = system::utc().0;
-        row
+        let facts = self.facts();
+        Row { last: facts.snapshot(), ..facts.row.clone() }
     }
 
     /// Begins with a new connection; the one before it ends.
@@ -145,6 +163,13 @@ impl Live {
         self.tell();
     }
 
+    /// Bytes move over this connection from now on.
+    pub(crate) fn enter_moving(&self, attempt: &Attempt) {
+        // The end of an older connection may have let go of it.
+        self.facts().attempt.progress = Arc::clone(&attempt.progress);
+        self.enter(State::Moving);
+    }
+
     /// Moves to another state.
     pub(crate) fn enter(&self, state: State) {
         {
@@ -152,28 +177,21 @@ impl Live {
             if state == State::Moving && facts.began.is_none() {
                 facts.began = Some(system::time());
             }
-            facts.row.last.state = state;
+            let last = Transfer { state, ..facts.snapshot() };
+            facts.change(last);
         }
         self.tell();
     }
 
     /// Ends it: well, with what came out, or with the failure.
     pub(crate) fn end(&self, outcome: Result<Transferred, Failure>) {
-        let mut last = self.snapshot();
-        let failure = match outcome {
-            Ok(transferred) => {
-                transferred.write_into(&mut last);
-                None
-            }
-            Err(failure) => Some(failure),
-        };
-        last.state = if failure.is_some() { State::Failed } else { State::Done };
-        last.done = failure.is_none();
-        last.failure = failure;
         {
             let mut facts = self.facts();
-            facts.row.last = last;
-            facts.decision = None;
+            let mut last = facts.snapshot();
+            last.failure = outcome.map(|transferred| transferred.write_into(&mut last)).err();
+            last.state = if last.failure.is_some() { State::Failed } else { State::Done };
+            last.done = last.failure.is_none();
+            facts.change(last);
         }
         self.tell();
     }
@@ -212,9 +230,25 @@ impl Live {
         self.facts().watched
     }
 
-    /// A subscription to changes of state.
+    /// Changes from now on, to be waited for with [`next_change`](Self::next_change).
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Waits for a change, and while bytes move for [`TICK`] at most; then tells where it stands.
+    pub(crate) async fn next_change(&self, changes: &mut watch::Receiver<u64>) -> Transfer {
+        let tick = async {
+            match self.state() {
+                State::Moving => tokio::time::sleep(TICK).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tick => {}
+        }
+        changes.mark_unchanged();
+        self.snapshot()
     }
 }
 
@@ -228,36 +262,16 @@ impl Drop for Follower {
 }
 
 /// The transfer's events: one document now, one at each change, one each [`TICK`] while bytes move, the last at
-/// its end. `on_end` runs after the last one was taken.
-pub(crate) fn events(
-    live: Arc<Live>,
-    follower: Option<Follower>,
-    on_end: impl FnOnce() + Send + 'static,
-) -> impl Stream<Item = Result<Value, Failure>> + Send + 'static {
+/// its end.
+pub(crate) fn events(live: Arc<Live>) -> impl Stream<Item = Result<Value, Failure>> + Send + 'static {
     let changes = live.changes();
-    let state = (live, follower, changes, Some(on_end), true);
-    futures_util::stream::unfold(state, |(live, follower, mut changes, mut on_end, first)| async move {
-        on_end.as_ref()?;
-        if !first {
-            let tick = async {
-                match live.state() {
-                    State::Moving => tokio::time::sleep(TICK).await,
-                    _ => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = tick => {}
-            }
-        }
-        changes.mark_unchanged();
-        let transfer = live.snapshot();
-        if transfer.state.is_final()
-            && let Some(on_end) = on_end.take()
-        {
-            on_end();
-        }
+    futures_util::stream::unfold((live, changes, None), |(live, mut changes, last)| async move {
+        let transfer = match last {
+            None => live.snapshot(),
+            Some(State::Done | State::Failed) => return None,
+            Some(_) => live.next_change(&mut changes).await,
+        };
         let value = serde_json::to_value(&transfer).map_err(Failure::failed);
-        Some((value, (live, follower, changes, on_end, false)))
+        Some((value, (live, changes, Some(transfer.state))))
     })
 }

@@ -64,17 +64,23 @@ impl Transfers {
     }
 
     /// Forgets an offer that was never answered.
-    fn forget(&self, live: &Live) {
-        self.all().remove(&live.id);
+    fn forget(&self, live: &Arc<Live>) {
+        let mut all = self.all();
+        if all.get(&live.id).is_some_and(|known| Arc::ptr_eq(known, live)) {
+            all.remove(&live.id);
+        }
     }
 
     fn list(&self) -> Vec<Arc<Live>> {
         self.all().values().cloned().collect()
     }
 
-    /// Takes a transfer in; refuses where too many are under way.
+    /// Takes a transfer in; refuses where too many are under way, or another has its id.
     fn insert(&self, live: &Arc<Live>) -> Result<()> {
         let mut all = self.all();
+        if all.contains_key(&live.id) {
+            return Err(Failure::failed(format!("there is a transfer {} already", live.id)));
+        }
         let running = all.values().filter(|other| other.state().is_active()).count();
         if running >= MAX_RUNNING {
             return Err(Failure::failed(format!("{MAX_RUNNING} transfers are under way already")));

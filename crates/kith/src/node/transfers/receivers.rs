@@ -26,6 +26,12 @@ impl Wish {
     fn takes_from(&self, peer: &Fingerprint) -> bool {
         self.from.as_ref().is_none_or(|from| from == peer)
     }
+
+    /// An offer that nobody has accepted, or a transfer into its own folder that comes back.
+    fn takes(&self, live: &Live) -> bool {
+        let free = |job: Job| matches!(job, Job::In { into, .. } if into.is_empty() || into == self.into);
+        self.takes_from(&live.peer) && free(live.job())
+    }
 }
 
 /// A transfer that a command follows from now on.
@@ -51,28 +57,41 @@ impl Receivers {
         self.waiting().len()
     }
 
-    /// Queues a command; it gets the next transfer that its wish takes.
-    pub(crate) fn wait(&self, wish: Wish) -> oneshot::Receiver<Taken> {
-        let (give, taken) = oneshot::channel();
-        self.waiting().push(Waiting { wish, give });
-        taken
+    /// The transfer that `wish` takes: one that is there already, or else the next one that comes.
+    pub(crate) async fn take(&self, transfers: &Transfers, wish: &Wish) -> Option<Taken> {
+        let coming = {
+            // Looking and queueing in one, so that no offer falls between.
+            let mut waiting = self.waiting();
+            if let Some(taken) = existing(transfers, wish) {
+                return Some(taken);
+            }
+            let (give, coming) = oneshot::channel();
+            waiting.push(Waiting { wish: wish.clone(), give });
+            coming
+        };
+        coming.await.ok()
     }
 
-    /// The wish of the first command that takes from `peer`; the command follows `live` from now on.
+    /// The wish of the first command that takes `live`; it follows it from now on.
     pub(crate) fn give(&self, live: &Arc<Live>) -> Option<Wish> {
         let mut waiting = self.waiting();
-        let place = waiting.iter().position(|one| one.wish.takes_from(&live.peer))?;
-        let follower = live.follow()?;
-        let one = waiting.remove(place);
-        let wish = one.wish.clone();
-        one.give.send((Arc::clone(live), follower)).ok()?;
-        Some(wish)
+        let mut taken = (Arc::clone(live), live.follow()?);
+        while let Some(place) = waiting.iter().position(|one| one.wish.takes(live)) {
+            let one = waiting.remove(place);
+            match one.give.send(taken) {
+                Ok(()) => return Some(one.wish),
+                // That command has ended in this moment.
+                Err(back) => taken = back,
+            }
+        }
+        None
     }
 }
 
 /// A transfer that is there already and belongs to this wish: one under way into the same folder that no
-/// command follows, one that ended while nobody watched, or an offer that waits for a decision.
-pub(crate) fn existing(transfers: &Transfers, wish: &Wish) -> Option<Taken> {
+/// command follows, one that ended while nobody watched, or an offer that waits for a decision. One whose connection
+/// is lost may never come back; it is given when it does.
+fn existing(transfers: &Transfers, wish: &Wish) -> Option<Taken> {
     let mut candidates: Vec<_> = transfers
         .list()
         .into_iter()
@@ -90,7 +109,7 @@ fn rank(live: &Live, wish: &Wish) -> Option<u8> {
     let row = live.row();
     let Job::In { into, .. } = &row.job else { return None };
     match row.last.state {
-        State::Moving | State::Interrupted if *into == wish.into => Some(0),
+        State::Moving if *into == wish.into => Some(0),
         State::Done if !row.reported && *into == wish.into => Some(1),
         State::Offered if live.is_pending() => Some(2),
         _ => None,

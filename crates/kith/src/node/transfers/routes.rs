@@ -4,16 +4,17 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, State as Shared};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use super::live::{Decision, Follower, Live, events};
-use super::receivers::{Wish, existing};
-use super::{journal::Job, outgoing};
+use super::live::{Decision, Live, events};
+use super::outgoing;
+use super::receivers::{Taken, Wish};
 use crate::api::server::{Answer, Route, json_lines};
-use crate::api::shapes::{Acceptance, NewReceiver, NewTransfer, Started, Transfer};
+use crate::api::shapes::{Acceptance, NewReceiver, NewTransfer, Started, State, Transfer};
 use crate::api::wish::Body;
 use crate::failure::{Failure, Result};
 use crate::node::Node;
@@ -28,22 +29,22 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Json<Vec<Transfer>> {
+async fn list(Shared(node): Shared<Arc<Node>>) -> Json<Vec<Transfer>> {
     Json(node.transfers.list().iter().map(|live| live.snapshot()).collect())
 }
 
-async fn create(State(node): State<Arc<Node>>, Body(order): Body<NewTransfer>) -> Answer<Started> {
+async fn create(Shared(node): Shared<Arc<Node>>, Body(order): Body<NewTransfer>) -> Answer<Started> {
     if order.paths.is_empty() || order.paths.iter().any(|path| !FilePath::new(path).is_absolute()) {
         return Err(Failure::usage("a transfer needs absolute paths"));
     }
     outgoing::start(&node, order).await.map(Json)
 }
 
-async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer<Transfer> {
+async fn show(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answer<Transfer> {
     node.transfers.find(&id).map(|live| Json(live.snapshot()))
 }
 
-async fn cancel(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer<Value> {
+async fn cancel(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answer<Value> {
     let live = node.transfers.find(&id)?;
     if live.is_pending() {
         live.decide(Decision::Decline)?;
@@ -54,13 +55,13 @@ async fn cancel(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer
     Ok(Json(json!({ "cancelled": true })))
 }
 
-async fn watch(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Result<Response> {
+async fn watch(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Result<Response> {
     let live = node.transfers.find(&id)?;
-    Ok(json_lines(&node, events(live, None, || {})))
+    Ok(json_lines(&node, events(live)))
 }
 
 async fn accept(
-    State(node): State<Arc<Node>>,
+    Shared(node): Shared<Arc<Node>>,
     Path(id): Path<String>,
     Body(wish): Body<Acceptance>,
 ) -> Answer<Value> {
@@ -70,7 +71,7 @@ async fn accept(
     Ok(Json(json!({ "accepted": true })))
 }
 
-async fn receive(State(node): State<Arc<Node>>, Body(wish): Body<NewReceiver>) -> Result<Response> {
+async fn receive(Shared(node): Shared<Arc<Node>>, Body(wish): Body<NewReceiver>) -> Result<Response> {
     refuse_relative(&wish.into)?;
     let from = wish.from.as_deref().map(|name| node.book.find(name)).transpose()?;
     let wish = Wish {
@@ -79,24 +80,61 @@ async fn receive(State(node): State<Arc<Node>>, Body(wish): Body<NewReceiver>) -
         yes: wish.yes,
         overwrite: wish.overwrite,
     };
-    if let Some((live, follower)) = existing(&node.transfers, &wish) {
-        if wish.yes && live.is_pending() {
-            let decision = Decision::Accept { into: wish.into, overwrite: wish.overwrite };
-            // An offer that went away in this moment ends its events by itself.
-            let _ = live.decide(decision);
+    let receiver = Receiver { node: Arc::clone(&node), wish, follows: None, ended: false };
+    let events = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let event = receiver.next().await?;
+        Some((serde_json::to_value(event).map_err(Failure::failed), receiver))
+    });
+    Ok(json_lines(&node, events))
+}
+
+/// A `receive` command: it follows one transfer, or the next one where that loses its connection.
+struct Receiver {
+    node: Arc<Node>,
+    wish: Wish,
+    follows: Option<(Taken, watch::Receiver<u64>)>,
+    ended: bool,
+}
+
+impl Receiver {
+    async fn next(&mut self) -> Option<Transfer> {
+        if self.ended {
+            return None;
         }
-        return Ok(json_lines(&node, reported(&node, live, follower)));
+        let transfer = match &mut self.follows {
+            Some(((live, _), changes)) => live.next_change(changes).await,
+            None => self.begin().await?,
+        };
+        let (live, _) = &self.follows.as_ref()?.0;
+        if transfer.state.is_final() {
+            self.ended = true;
+            self.reported(Arc::clone(live));
+        } else if transfer.state == State::Interrupted {
+            // Perhaps it comes back, perhaps the contact offers something else.
+            self.follows = None;
+        }
+        Some(transfer)
     }
-    let taken = node.transfers.receivers.wait(wish);
-    let own = Arc::clone(&node);
-    let events = async move {
-        match taken.await {
-            Ok((live, follower)) => futures_util::future::Either::Left(reported(&own, live, follower)),
-            Err(_) => futures_util::future::Either::Right(futures_util::stream::empty()),
+
+    async fn begin(&mut self) -> Option<Transfer> {
+        let taken = self.node.transfers.receivers.take(&self.node.transfers, &self.wish).await?;
+        let live = Arc::clone(&taken.0);
+        let changes = live.changes();
+        if self.wish.yes && live.is_pending() {
+            let Wish { into, overwrite, .. } = self.wish.clone();
+            // An offer that went away in this moment ends its events by itself.
+            let _ = live.decide(Decision::Accept { into, overwrite });
         }
-    };
-    use futures_util::{FutureExt, StreamExt};
-    Ok(json_lines(&node, events.into_stream().flatten()))
+        self.follows = Some((taken, changes));
+        Some(live.snapshot())
+    }
+
+    /// The end counts as reported once it was taken.
+    fn reported(&self, live: Arc<Live>) {
+        live.update(|row| row.reported = true);
+        let node = Arc::clone(&self.node);
+        tokio::spawn(async move { node.transfers.record(&live).await });
+    }
 }
 
 fn refuse_relative(into: &str) -> Result<()> {
@@ -104,19 +142,4 @@ fn refuse_relative(into: &str) -> Result<()> {
         return Ok(());
     }
     Err(Failure::usage(format!("the folder to receive into must be an absolute path, not '{into}'")))
-}
-
-/// The events of a transfer for a `receive` command; its end counts as reported once taken.
-fn reported(
-    node: &Arc<Node>,
-    live: Arc<Live>,
-    follower: Follower,
-) -> impl futures_util::Stream<Item = Result<Value>> + Send + use<> {
-    let (node, ended) = (Arc::clone(node), Arc::clone(&live));
-    events(live, Some(follower), move || {
-        ended.update(|row| row.reported = true);
-        if matches!(ended.job(), Job::In { .. }) {
-            tokio::spawn(async move { node.transfers.record(&ended).await });
-        }
-    })
 }
