@@ -187,8 +187,17 @@ where
     let (id, offer) = (incoming.id, incoming.offer);
     tokio::task::spawn_blocking(move || disk.run(&offer, id, &target, disk_in));
     let first = Chunk::reuse(Vec::new(), &incoming.ahead);
-    let mut session =
-        Session { reader, writer, to_disk, from_disk, free: free_in, chunk: Some(first), stop, progress };
+    let mut session = Session {
+        reader,
+        writer,
+        to_disk,
+        from_disk,
+        free: free_in,
+        chunk: Some(first),
+        stop,
+        progress,
+        muted: false,
+    };
     session.run(cancel).await
 }
 
@@ -225,6 +234,8 @@ struct Session<S> {
     chunk: Option<Chunk>,
     stop: StopOnDrop,
     progress: Arc<Progress>,
+    /// Nothing can be said any more: the last frame was not written to its end.
+    muted: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
@@ -248,10 +259,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     self.tell(Work::Cancel);
                 }
                 report = self.from_disk.recv() => match report {
+                    Some(Report::Send(_)) if self.muted => {}
                     Some(Report::Send(bytes)) => {
-                        if let Err(error) = self.send(&bytes).await {
-                            self.tell(Work::Lost(error));
+                        if let Err(error) = self.send(&bytes, &cancel).await {
                             over = true;
+                            self.muted = true;
+                            // Whoever gave up a peer that reads nothing has cancelled, and lost nothing.
+                            if !cancel.is_cancelled() {
+                                self.tell(Work::Lost(error));
+                            }
                         }
                     }
                     Some(Report::Finished(result)) => {
@@ -318,9 +334,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let _disk_has_ended = self.to_disk.try_send(work);
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.writer.write_all(bytes).await?;
-        self.writer.flush().await
+    /// Writes a frame; once cancelled, for no longer than a goodbye may take.
+    async fn send(&mut self, bytes: &[u8], cancel: &CancellationToken) -> io::Result<()> {
+        let writing = async {
+            self.writer.write_all(bytes).await?;
+            self.writer.flush().await
+        };
+        let given_up = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            biased;
+            written = writing => written,
+            () = given_up => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Ends the stream so that the sender can still read what was said last.

@@ -261,3 +261,30 @@ fn transfers_can_be_tasks_and_a_dropped_one_ends() {
     });
     assert!(lost.unwrap_err().is_connection_lost());
 }
+
+#[test]
+fn a_transfer_can_be_cancelled_though_the_peer_reads_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let received = run(async {
+        let (mut liar, mut stream) = tokio::io::duplex(2);
+        let offering = async {
+            liar.write_all(&offer_bytes(vec![entry(b"a", 4)], None)).await.unwrap();
+            liar
+        };
+        let limits = Limits::default();
+        let (_silent, incoming) = tokio::join!(offering, read_offer(&mut stream, &limits));
+        let token = tokio_util::sync::CancellationToken::new();
+        let receiving =
+            receive(stream, incoming.unwrap(), into(root.path()), Arc::new(Progress::new()), token.clone());
+        // The staging folder is there, so that the acceptance is being said.
+        let cancelling = async {
+            while names(root.path()).is_empty() {
+                tokio::task::yield_now().await;
+            }
+            token.cancel();
+        };
+        let both = async { tokio::join!(receiving, cancelling).0 };
+        tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("it ends")
+    });
+    assert!(matches!(received, Err(ReceiveError::Cancelled)), "{received:?}");
+}
