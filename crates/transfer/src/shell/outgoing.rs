@@ -382,7 +382,7 @@ impl Maker {
             Err(reason) => return Ok(Err(reason)),
         };
         let groups = groups_of(open.size);
-        // A small file is looked at once, after it was read: nothing of it is lost if it turns out to be another.
+        // A small file is looked at once, after it was read: nothing of it leaves if it turns out to be another.
         if (groups != 1 || first > 0) && !open.is_unchanged() {
             return Ok(Err(Reason::Changed));
         }
@@ -395,6 +395,12 @@ impl Maker {
             }
         }
         if !open.is_unchanged() {
+            if groups == 1 && first == 0 {
+                // It may never have been what was offered; nothing of it was handed out yet.
+                let length = group_length(open.size, 0);
+                self.batch.take_back(HEADER_BYTES + length + 32);
+                self.batch.content -= length as u64;
+            }
             return Ok(Err(Reason::Changed));
         }
         self.put(&Frame::FileEnd { root: root.finish() })?;

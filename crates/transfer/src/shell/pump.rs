@@ -69,6 +69,11 @@ impl Batch {
     pub(super) fn advance(&mut self, length: usize) {
         self.used += length;
     }
+
+    /// Forgets the last `length` bytes.
+    pub(super) fn take_back(&mut self, length: usize) {
+        self.used = self.used.saturating_sub(length);
+    }
 }
 
 /// Received bytes: whole frames in front, then the beginning of another.

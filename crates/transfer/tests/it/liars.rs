@@ -288,3 +288,35 @@ fn a_transfer_can_be_cancelled_though_the_peer_reads_nothing() {
     });
     assert!(matches!(received, Err(ReceiveError::Cancelled)), "{received:?}");
 }
+
+#[test]
+fn what_stands_in_a_small_file_s_place_is_not_sent() {
+    let root = tempfile::tempdir().unwrap();
+    let (note, secret) = (root.path().join("note"), root.path().join("secret"));
+    std::fs::write(&note, b"harmless").unwrap();
+    std::fs::write(&secret, b"password").unwrap();
+    let offer = Offer::from_paths(std::slice::from_ref(&note)).unwrap();
+    std::fs::remove_file(&note).unwrap();
+    std::os::unix::fs::symlink(&secret, &note).unwrap();
+    let heard = run(async {
+        let (near, mut far) = tokio::io::duplex(64 << 10);
+        let options = SendOptions::new(TransferId([1; 16]));
+        let sending = send(near, &offer, options, Default::default(), Default::default());
+        let listening = async {
+            far.write_all(&encoded(&Frame::Accept)).await.unwrap();
+            let mut heard = Vec::new();
+            let done = encoded(&Frame::Done);
+            while !heard.ends_with(&done) {
+                assert_ne!(far.read_buf(&mut heard).await.unwrap(), 0);
+            }
+            heard
+        };
+        tokio::select! {
+            heard = listening => heard,
+            sent = sending => panic!("{sent:?}"),
+        }
+    });
+    let failed = encoded(&Frame::FileFailed(Failed { index: 0, reason: Reason::Changed }));
+    assert!(heard.windows(failed.len()).any(|bytes| bytes == failed));
+    assert!(!heard.windows(8).any(|bytes| bytes == b"password"), "the secret was sent");
+}
