@@ -465,6 +465,7 @@ impl Folder {
                 if readlinkat(&*parent, name, Vec::new()).is_ok_and(|t| t.as_bytes() == target) => {}
             Err(Errno::EXIST) if self.target.overwrite => {
                 const NEW: &[u8] = b"link";
+                let _left_by_one_that_failed = unlinkat(&self.staging, NEW, AtFlags::empty());
                 symlinkat(target, &self.staging, NEW).map_err(|error| self.trouble(error))?;
                 self.rename(NEW, &parent, entry)?;
             }

@@ -162,6 +162,20 @@ fn planted_links_are_neither_followed_nor_replaced() {
 }
 
 #[test]
+fn a_link_that_cannot_be_replaced_is_in_no_other_s_way() {
+    let (_root, from, to) = folders();
+    for name in ["a", "b"] {
+        std::os::unix::fs::symlink("new", from.join(name)).unwrap();
+    }
+    std::fs::create_dir_all(to.join("from/a")).unwrap();
+    std::os::unix::fs::symlink("old", to.join("from/b")).unwrap();
+    let target = Target { overwrite: true, ..into(&to) };
+    let received = transfer(&[from], &target, 1, None).1.unwrap();
+    assert_eq!(received.failed.len(), 1, "{received:?}");
+    assert_eq!(std::fs::read_link(to.join("from/b")).unwrap(), Path::new("new"));
+}
+
+#[test]
 fn a_link_at_the_place_of_the_staging_folder_is_refused() {
     let (root, from, to) = folders();
     std::fs::write(from.join("a"), b"a").unwrap();
