@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ use super::handles::{Handles, open_folder, open_named};
 use crate::error::ReceiveError;
 use crate::frame::{Failed, Have, Reason, TransferId};
 use crate::hash::{GROUP_BYTES, Value, groups_of};
-use crate::offer::{Entry, Kind, Offer, STAGING_PREFIX};
+use crate::offer::{Entry, Kind, MAX_ENTRIES, Offer, STAGING_PREFIX};
 use crate::receiver::Present;
 
 /// Verified files that wait for a common sync before they get their names: this many at most,
@@ -28,6 +28,12 @@ const BATCH_BYTES: u64 = 256 << 20;
 const SYNCED_SINGLY: usize = 8;
 /// File in the staging folder with the digest of the offer it belongs to.
 const DIGEST: &str = "digest";
+/// File in the staging folder with the indices (u32, big-endian) of the folders that the transfer made: an attempt that
+/// goes on must know them from those that were there before.
+const MADE: &str = "made";
+
+/// How something is read that others may have put there: never through a link, never waiting for a pipe.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// Where an offer is received.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +98,8 @@ pub(crate) struct Folder {
     pending_bytes: u64,
     /// Folders that are not there and why; nothing can be received into them.
     blocked: HashMap<u32, Reason>,
+    /// Folders that this transfer makes or made; others keep mode and time, unless they may be overwritten.
+    made: HashSet<u32>,
 }
 
 impl Folder {
@@ -117,8 +125,10 @@ impl Folder {
             pending: Vec::new(),
             pending_bytes: 0,
             blocked: HashMap::new(),
+            made: HashSet::new(),
         };
         let partial = folder.claim_staging().map_err(storage)?;
+        folder.note_made().map_err(storage)?;
         let mut present = Present::default();
         let fresh = folder.make_folders(&mut present)?;
         let needed = folder.look(&partial, &fresh, &mut present);
@@ -144,11 +154,34 @@ impl Folder {
             }
         } else {
             empty(&self.staging)?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let mut file = File::from(openat(&self.staging, DIGEST, flags, Mode::RUSR | Mode::WUSR)?);
-            file.write_all(&self.offer.digest())?;
+            new_file(&self.staging, DIGEST)?.write_all(&self.offer.digest())?;
         }
         Ok(partial)
+    }
+
+    /// Notes on disk which of the offered folders are not there yet, before any of them is made.
+    fn note_made(&mut self) -> io::Result<()> {
+        let known = made_in(&self.staging);
+        self.made.extend(known.iter().copied());
+        let offer = self.offer.clone();
+        let mut absent = HashSet::new();
+        for (index, entry) in offer.indexed().filter(|(_, entry)| entry.kind == Kind::Folder) {
+            let missing = entry.folder().is_some_and(|folder| absent.contains(&folder))
+                || self.parent(entry).is_ok_and(|parent| {
+                    let stat = statat(&*parent, entry.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
+                    stat.is_err_and(|error| error == Errno::NOENT)
+                });
+            if missing {
+                absent.insert(index);
+            }
+        }
+        self.made.extend(&absent);
+        if self.made.len() == known.len() {
+            return Ok(());
+        }
+        let _there_is_none_at_first = unlinkat(&self.staging, MADE, AtFlags::empty());
+        let bytes: Vec<u8> = self.made.iter().flat_map(|index| index.to_be_bytes()).collect();
+        new_file(&self.staging, MADE)?.write_all(&bytes)
     }
 
     /// Makes the offered folders, private for the time being; says for each entry whether it is a folder that was
@@ -263,14 +296,13 @@ impl Folder {
         let offer = self.offer.clone();
         let Some(entry) = offer.entry(index) else { return Vec::new() };
         let size = entry.size().unwrap_or(0);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = if whole {
             match self.parent(entry) {
-                Ok(parent) => openat(&*parent, entry.name.as_slice(), flags, Mode::empty()),
+                Ok(parent) => openat(&*parent, entry.name.as_slice(), READ, Mode::empty()),
                 Err(_) => return Vec::new(),
             }
         } else {
-            openat(&self.staging, index.to_string(), flags, Mode::empty())
+            openat(&self.staging, index.to_string(), READ, Mode::empty())
         };
         match opened.map(File::from) {
             Ok(file) if fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) => {
@@ -285,9 +317,8 @@ impl Folder {
         let offer = self.offer.clone();
         let Some(entry) = offer.entry(index).filter(|_| self.target.overwrite) else { return Ok(()) };
         let parent = self.parent(entry)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file =
-            openat(&*parent, entry.name.as_slice(), flags, Mode::empty()).map_err(|e| self.trouble(e))?;
+            openat(&*parent, entry.name.as_slice(), READ, Mode::empty()).map_err(|e| self.trouble(e))?;
         attributes(&file, entry).map_err(|error| self.trouble(error))
     }
 
@@ -338,7 +369,7 @@ impl Folder {
         let Some(entry) = offer.entry(index) else { return Ok(Vec::new()) };
         let done = match self.current.take() {
             Some(file) => attributes(&file, entry),
-            None => openat(&self.staging, index.to_string(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            None => openat(&self.staging, index.to_string(), READ, Mode::empty())
                 .and_then(|file| attributes(&file, entry)),
         };
         done.map_err(|error| self.world(error.into()))?;
@@ -383,7 +414,7 @@ impl Folder {
         }
         for index in pending {
             // Opened for reading: a file may be synced through any handle, and its mode may forbid writing by now.
-            match openat(&self.staging, index.to_string(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            match openat(&self.staging, index.to_string(), READ, Mode::empty()) {
                 Ok(file) => fsync(&file)?,
                 Err(_) => return syncfs(&self.staging),
             }
@@ -430,7 +461,9 @@ impl Folder {
             if entry.kind == Kind::Folder && !self.blocked.contains_key(&index) {
                 folders += 1;
                 let done = self.folder(index).and_then(|folder| {
-                    attributes(&*folder, entry).map_err(|error| self.trouble(error))?;
+                    if self.target.overwrite || self.made.contains(&index) {
+                        attributes(&*folder, entry).map_err(|error| self.trouble(error))?;
+                    }
                     if folders <= SYNCED_SINGLY {
                         fsync(&*folder).map_err(|e| self.trouble(e))
                     } else {
@@ -533,6 +566,8 @@ fn open_staging(root: &OwnedFd, name: &str, target: &Target) -> Result<OwnedFd, 
         if fstat(&staging)?.st_uid != rustix::process::geteuid().as_raw() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
+        // Whatever it was, what lies in it from now on is nobody else's.
+        fchmod(&staging, Mode::RWXU)?;
         Ok(staging)
     };
     let staging = open().map_err(|source| storage(&target.dir, source))?;
@@ -543,9 +578,23 @@ fn open_staging(root: &OwnedFd, name: &str, target: &Target) -> Result<OwnedFd, 
     }
 }
 
+fn new_file(staging: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    Ok(File::from(openat(staging, name, flags, Mode::RUSR | Mode::WUSR)?))
+}
+
+/// The folders that earlier attempts made; what cannot be read is of no attempt.
+fn made_in(staging: &OwnedFd) -> HashSet<u32> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = openat(staging, MADE, READ, Mode::empty()) {
+        let read = File::from(file).take(4 * u64::from(MAX_ENTRIES)).read_to_end(&mut bytes);
+        bytes.truncate(read.unwrap_or(0));
+    }
+    bytes.as_chunks::<4>().0.iter().map(|index| u32::from_be_bytes(*index)).collect()
+}
+
 fn digest_in(staging: &OwnedFd) -> Option<[u8; 32]> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(openat(staging, DIGEST, flags, Mode::empty()).ok()?);
+    let mut file = File::from(openat(staging, DIGEST, READ, Mode::empty()).ok()?);
     let mut digest = [0; 32];
     file.read_exact(&mut digest).ok()?;
     Some(digest)

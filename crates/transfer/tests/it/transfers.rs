@@ -162,6 +162,29 @@ fn planted_links_are_neither_followed_nor_replaced() {
 }
 
 #[test]
+fn a_folder_that_was_there_keeps_its_mode_unless_asked() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (_root, from, to) = folders();
+    for place in ["private", "private/below", "new"] {
+        std::fs::create_dir(from.join(place)).unwrap();
+        std::fs::write(from.join(place).join("file"), bytes(2 << 20, 1)).unwrap();
+        std::fs::set_permissions(from.join(place), PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    std::fs::create_dir_all(to.join("from/private")).unwrap();
+    std::fs::set_permissions(to.join("from/private"), PermissionsExt::from_mode(0o700)).unwrap();
+    // A lost connection in between does not make the transfer take old folders for its own, or its own for old ones.
+    transfer(std::slice::from_ref(&from), &into(&to), 1, Some(3 << 20)).1.unwrap_err();
+    let target = Target { staging: Some(kith_transfer::TransferId([1; 16])), ..into(&to) };
+    transfer(std::slice::from_ref(&from), &target, 2, None).1.unwrap();
+    assert_eq!(mode(&to.join("from/private")), 0o700);
+    assert_eq!((mode(&to.join("from/private/below")), mode(&to.join("from/new"))), (0o777, 0o777));
+    let target = Target { overwrite: true, ..into(&to) };
+    transfer(&[from], &target, 3, None).1.unwrap();
+    assert_eq!(mode(&to.join("from/private")), 0o777);
+}
+
+#[test]
 fn a_link_that_cannot_be_replaced_is_in_no_other_s_way() {
     let (_root, from, to) = folders();
     for name in ["a", "b"] {
