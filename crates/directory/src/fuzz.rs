@@ -10,7 +10,7 @@ use kith_sansio::{SeededRng, Timestamp};
 use crate::announce::{Announce, Complaint, Limits, admit};
 use crate::defaults::MAX_UDP_BYTES;
 use crate::dns::ask::Ask;
-use crate::dns::{Transport, Zone, answer};
+use crate::dns::{Transport, Zone, answer, truncated};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -39,6 +39,10 @@ pub fn fuzz_dns_query(data: &[u8]) {
         let message = Message::from_vec(&reply).expect("our answers can be read");
         assert_eq!(message.metadata.message_type, MessageType::Response);
         assert!(answer(&reply, transport, &zone, NOW, |_| None).is_none(), "an answer to an answer");
+    }
+    if let Some(cut) = truncated(data) {
+        assert!(cut.len() <= data.len(), "larger than its query");
+        assert!(Message::from_vec(&cut).expect("our answers can be read").metadata.truncation);
     }
 }
 

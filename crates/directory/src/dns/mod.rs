@@ -91,6 +91,17 @@ pub fn read(query: &[u8], transport: Transport, zone: &Zone, now: Timestamp) -> 
     decide(reply, zone, now)
 }
 
+/// An empty answer that says that there is more over TCP, never longer than the query: for a source that asks more
+/// than it is allowed to, which may be somebody else. `None` for what deserves no answer.
+#[must_use]
+pub fn truncated(query: &[u8]) -> Option<Vec<u8>> {
+    let header = query.first_chunk::<12>()?;
+    let asks = header[2] & 0xf8 == 0 && has_sane_counts(header) && query.len() <= MAX_QUERY_BYTES;
+    let message = Message::from_vec(query).ok().filter(|_| asks)?;
+    let answer = Reply::to(message, Transport::Udp)?.truncated();
+    Some(answer).filter(|answer| answer.len() <= query.len())
+}
+
 /// One question and few records beside it, told before memory is taken for what the header promises.
 fn has_sane_counts(header: &[u8; 12]) -> bool {
     let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);

@@ -98,6 +98,11 @@ impl Reply {
         self.finish()
     }
 
+    pub(super) fn truncated(mut self) -> Vec<u8> {
+        self.message.metadata.truncation = true;
+        self.finish()
+    }
+
     pub(super) fn apex(mut self, zone: &Zone, now: Timestamp) -> Vec<u8> {
         let ttl = ttl_of(MAX_AGE_SECS);
         let answer = match self.kind() {

@@ -39,6 +39,7 @@ pub(super) fn spawn(
 
 async fn serve_udp(shared: &Shared, socket: &UdpSocket) {
     let mut packet = [0; MAX_PACKET_BYTES];
+    let mut silent = false;
     loop {
         let (length, source) = match socket.recv_from(&mut packet).await {
             Ok(received) => received,
@@ -49,11 +50,23 @@ async fn serve_udp(shared: &Shared, socket: &UdpSocket) {
                 continue;
             }
         };
-        if let Some(answer) = answer(shared, &packet[..length], Transport::Udp).await {
+        let query = &packet[..length];
+        let answer = match shared.spend_answer(source.ip()) {
+            true => answer(shared, query, Transport::Udp).await,
+            false => put_off(query, &mut silent),
+        };
+        if let Some(answer) = answer {
             // Whoever asked asks again.
             let _ = socket.send_to(&answer, source).await;
         }
     }
+}
+
+/// What a source gets that asks too much: by turns the advice to come over TCP, where it has to prove itself, and
+/// nothing, so that a forger gains nothing and a resolver gets through.
+fn put_off(query: &[u8], silent: &mut bool) -> Option<Vec<u8>> {
+    *silent = !*silent;
+    if *silent { dns::truncated(query) } else { None }
 }
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, tasks: TaskTracker) {

@@ -41,6 +41,9 @@ pub struct ServerConfig {
     pub fingerprint_rate: Rate,
     /// How often one source network (/24, /48) may announce.
     pub network_rate: Rate,
+    /// How often one source network (/24, /48) is answered over UDP, where anybody can ask in its name. Beyond that,
+    /// every other query is sent to TCP by an answer no longer than itself, the rest get silence.
+    pub dns_rate: Rate,
     /// Who may announce; everybody where this is empty.
     pub allow: Option<Arc<dyn AllowList>>,
     /// Whether the global unicast addresses of a set are given as A and AAAA records too.
@@ -96,6 +99,7 @@ impl ServerConfig {
             limits: Limits::default(),
             fingerprint_rate: Rate { burst: 20, refill: Span::secs(5) },
             network_rate: Rate { burst: 500, refill: Span::millis(20) },
+            dns_rate: Rate { burst: 500, refill: Span::millis(5) },
             allow: None,
             a_records: false,
             name_server: None,

@@ -26,6 +26,7 @@ pub(super) struct Shared {
     tls: RwLock<Arc<rustls::ServerConfig>>,
     fingerprints: Mutex<Limiter<Fingerprint>>,
     networks: Mutex<Limiter<Network>>,
+    askers: Mutex<Limiter<Network>>,
 }
 
 /// What a server did since it started.
@@ -63,6 +64,7 @@ impl Shared {
         Shared {
             fingerprints: Mutex::new(Limiter::new(config.fingerprint_rate, LIMITER_ENTRIES)),
             networks: Mutex::new(Limiter::new(config.network_rate, LIMITER_ENTRIES)),
+            askers: Mutex::new(Limiter::new(config.dns_rate, LIMITER_ENTRIES)),
             https_connections: Connections::new(limits.most, limits.most_per_network),
             dns_connections: Connections::new(limits.most, limits.most_per_network),
             counters: Counters::default(),
@@ -83,6 +85,12 @@ impl Shared {
     pub(super) fn spend_network(&self, source: IpAddr) -> Result<(), Refusal> {
         let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
         networks.take(system::time(), Network::of(source)).map_err(|wait| Refusal::TooOften { wait })
+    }
+
+    /// Takes one answer over UDP out of the allowance of a source; whether there was one.
+    pub(super) fn spend_answer(&self, source: IpAddr) -> bool {
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        askers.take(system::time(), Network::of(source)).is_ok()
     }
 
     /// Takes one announce out of the allowance of a node.

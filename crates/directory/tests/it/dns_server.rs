@@ -2,6 +2,7 @@
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
+use kith_directory::limiter::Rate;
 use kith_sansio::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -90,5 +91,36 @@ async fn a_slow_tcp_client_is_cut_off_and_holds_up_nobody() {
     assert!(!zone.ask_tcp(&bytes).await.is_empty());
     assert_eq!(in_time(slow.read(&mut [0])).await.unwrap(), 0, "closed");
     drop(silent);
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_in_somebodys_name_is_not_made_larger_and_tcp_stays_open() {
+    let zone = Zone::start(|config| config.dns_rate = Rate { burst: 5, refill: Span::secs(2000) }).await;
+    let alice = identity(1);
+    assert_eq!(zone.put(&alice, &set_with_blobs(&alice, utc(), &[600])).await.status, 201);
+    let name = zone.ni(&alice).fqdn().unwrap();
+    let bytes = with_edns(query(&name, RecordType::TXT), 1232).to_vec().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut whole, mut cut) = (0, 0);
+    for _ in 0..40 {
+        socket.send_to(&bytes, zone.dns).await.unwrap();
+    }
+    // Over TCP, which proves the source, the answers go on; and when it comes, all of UDP was seen to.
+    let reply = Message::from_vec(&zone.ask_tcp(&bytes).await).unwrap();
+    assert!(!reply.metadata.truncation && reply.answers.len() == 6);
+    let mut packet = [0; 2048];
+    while whole + cut < 5 + 15 {
+        let length = in_time(socket.recv(&mut packet)).await.unwrap();
+        let reply = Message::from_vec(&packet[..length]).unwrap();
+        match reply.metadata.truncation {
+            true => {
+                assert!(length <= bytes.len() && reply.answers.is_empty(), "{length}");
+                cut += 1;
+            }
+            false => whole += 1,
+        }
+    }
+    assert_eq!(whole, 5);
     zone.stop().await;
 }
