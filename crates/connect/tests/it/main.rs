@@ -6,3 +6,4 @@ mod exchange;
 mod hostile;
 mod nodes;
 mod secrecy;
+mod vnet;
