@@ -418,9 +418,10 @@ fn sets_become_current_and_nobody_is_given_a_wrong_or_older_one() {
 /// Without losses it is not left to chance: whatever went on before, it takes no longer than the longest pause.
 #[test]
 fn a_directory_that_is_up_long_enough_holds_what_is_to_be_said() {
-    let mut looks = 0;
+    let (mut seeds, mut looks) = (0, 0);
     for_seeds(0..100, |seed| {
         let mut zone = Zone::new(seed, Faults { drop_permille: 0, ..bad() });
+        seeds += 1;
         for _ in 0..20 {
             zone.happen();
             zone.pass(Span::secs(900));
@@ -431,7 +432,7 @@ fn a_directory_that_is_up_long_enough_holds_what_is_to_be_said() {
         }
         zone.check();
     });
-    assert!(looks > 0);
+    assert!(seeds == 1 || looks > 0, "it was up long enough now and then");
 }
 
 #[test]
