@@ -51,6 +51,21 @@ fn a_contact_removed_in_the_middle_of_a_connection_is_cut_off() {
 }
 
 #[test]
+fn sending_to_a_contact_ends_with_the_contact() {
+    let place = Place::new();
+    let (north, south) = place.friends();
+    fs::write(place.path("note"), "x").unwrap();
+    let note = place.path("note");
+    let sending = north.command(&["send", note.to_str().unwrap(), "--to", "south"]);
+    eventually("the offer", || {
+        let status = south.run(&["status", "--json"]).ok().json();
+        (!status["transfer"]["running"].as_array().unwrap().is_empty()).then_some(())
+    });
+    north.run(&["contact", "remove", "south"]).ok();
+    sending.finish().fails(4, "south is no contact any more");
+}
+
+#[test]
 fn an_address_that_belongs_to_somebody_else_is_told_apart() {
     let place = Place::new();
     let (north, south) = place.friends();

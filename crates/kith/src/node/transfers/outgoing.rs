@@ -7,7 +7,7 @@ use std::time::Duration;
 use kith_connect::{Stream, Via};
 use kith_identity::Fingerprint;
 use kith_sansio::{Rng, Span, Time, system};
-use kith_transfer::{LocalOffer, Offer, SendError, SendOptions, Skipped, Summary, TransferId};
+use kith_transfer::{LocalOffer, Offer, Refusal, SendError, SendOptions, Skipped, Summary, TransferId};
 
 use super::journal::{Job, Row};
 use super::live::{Live, Transferred};
@@ -18,6 +18,8 @@ use crate::node::{Node, connect};
 
 /// How long a transfer that was accepted waits for a lost contact to come back.
 const COMING_BACK: Span = Span::secs(600);
+/// The pause before a second attempt; it grows with each further one.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Begins a transfer, or finds the same one under way.
 pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Started> {
@@ -43,7 +45,10 @@ pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Starte
     };
     let live = Live::new(id.clone(), peer, row);
     node.transfers.insert(&live)?;
-    node.transfers.record(&live).await?;
+    if let Err(failure) = node.transfers.record(&live).await {
+        node.transfers.forget(&live);
+        return Err(failure);
+    }
     spawn(node, &live);
     Ok(Started { id, attached: false })
 }
@@ -102,7 +107,12 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> Result<Summary> {
     let via = connect::via(order.via.as_deref())?;
     let paths: Vec<PathBuf> = order.paths.iter().map(PathBuf::from).collect();
     let read = tokio::task::spawn_blocking(move || Offer::from_paths(&paths));
-    let offer = read.await.map_err(Failure::failed)?.map_err(|error| Failure::failed(chain(&error)))?;
+    let read = tokio::select! {
+        read = read => read.map_err(Failure::failed)?,
+        // A large folder is read to its end all the same, for nobody.
+        () = live.cancel.cancelled() => return Err(cancelled()),
+    };
+    let offer = read.map_err(|error| Failure::failed(chain(&error)))?;
     live.update(|row| {
         row.last.skipped = offer.skipped().iter().take(MAX_LISTED).map(skipped).collect();
         row.last.total_bytes = offer.offer().bytes();
@@ -111,6 +121,7 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> Result<Summary> {
     let was_interrupted = live.state() == State::Interrupted;
     let patience = if was_interrupted { COMING_BACK } else { Span::millis(order.wait_ms) };
     let mut give_up = system::time() + patience;
+    let mut lost_in_vain = 0;
     loop {
         let stream = reach(node, live, via, give_up).await?;
         note_path(live, &stream);
@@ -119,8 +130,17 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> Result<Summary> {
             Ok(summary) => return Ok(summary),
             Err(error) if error.is_connection_lost() && !live.cancel.is_cancelled() => {
                 tracing::info!(%error, "a transfer's connection was lost");
+                // A peer that takes connections and drops them is not asked in a circle, nor for ever.
+                let Transfer { state, bytes, resumed_bytes, .. } = live.snapshot();
+                let moved = state == State::Moving && bytes > resumed_bytes;
+                lost_in_vain = if moved { 0 } else { lost_in_vain + 1 };
                 live.enter(State::Interrupted);
-                give_up = system::time() + COMING_BACK;
+                if lost_in_vain <= 1 {
+                    give_up = system::time() + COMING_BACK;
+                } else if system::time() >= give_up {
+                    return Err(explain(live, &error));
+                }
+                rest(live, PAUSE * 2u32.pow(lost_in_vain.min(5))).await?;
             }
             Err(error) => return Err(explain(live, &error)),
         }
@@ -136,26 +156,38 @@ fn bulk(via: Via) -> Via {
     if via == Via::Any { Via::Bulk } else { via }
 }
 
+fn cancelled() -> Failure {
+    Failure::failed("cancelled")
+}
+
+/// Waits before the next attempt.
+async fn rest(live: &Live, pause: Duration) -> Result<()> {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => Ok(()),
+        () = live.cancel.cancelled() => Err(cancelled()),
+    }
+}
+
 /// Connects, again and again until `give_up`.
 async fn reach(node: &Arc<Node>, live: &Live, via: Via, give_up: Time) -> Result<Stream> {
-    let mut pause = Duration::from_millis(100);
+    let mut pause = PAUSE;
     loop {
+        if node.book.contact_of(&live.peer).is_none() {
+            return Err(Failure::not_trusted(format!("{} is no contact any more", live.snapshot().contact)));
+        }
         let protocol = PROTOCOL;
         let error = tokio::select! {
             connected = node.endpoint.connect_with(&live.peer, &protocol, bulk(via)) => match connected {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             },
-            () = live.cancel.cancelled() => return Err(Failure::failed("cancelled")),
+            () = live.cancel.cancelled() => return Err(cancelled()),
         };
         let hopeless = !connect::may_pass(&error);
         if hopeless || system::time() >= give_up {
             return Err(connect::explain(&node.book.name_of(&live.peer), &error));
         }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = live.cancel.cancelled() => return Err(Failure::failed("cancelled")),
-        }
+        rest(live, pause).await?;
         pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
@@ -193,9 +225,14 @@ pub(super) fn id(text: &str) -> TransferId {
 
 fn explain(live: &Live, error: &SendError) -> Failure {
     let contact = live.snapshot().contact;
-    let failure = Failure::failed(format!("sending to {contact}: {}", chain(error)));
-    if let SendError::Refused(_) = error {
-        return Failure::failed(format!("{contact} did not accept: {}", chain(error)));
+    match error {
+        // The protocol's own word for it is narrower than what this node's receivers use it for.
+        SendError::Refused(Refusal::Busy) => {
+            Failure::failed(format!("{contact} is busy with this transfer, or with too many others"))
+                .hint("try again when they have answered or received what you offered before")
+        }
+        SendError::Refused(_) => Failure::failed(format!("{contact} did not accept: {}", chain(error))),
+        SendError::Cancelled => cancelled(),
+        _ => Failure::failed(format!("sending to {contact}: {}", chain(error))),
     }
-    failure
 }
