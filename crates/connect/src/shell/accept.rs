@@ -145,7 +145,11 @@ async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) 
 async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
     let admission = admit(&shared, carrier, Cut::new(None), link.peer, link.path());
     match within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow)) {
-        Ok((protocol, needs_trust)) => link.admit(&protocol, needs_trust),
+        Ok((protocol, needs_trust)) => {
+            link.admit(&protocol, needs_trust);
+            // Trust that was withdrawn meanwhile could not be seen to be what the connection was used for.
+            link.close_if_forsaken(|peer, protocol| shared.trust.trusts(peer, protocol));
+        }
         Err(error) => tracing::debug!(%error, "QUIC stream turned away"),
     }
     link.end_greeting();

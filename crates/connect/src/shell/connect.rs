@@ -164,10 +164,15 @@ impl Shared {
         let lost = |error: noq::ConnectionError| quic_loss(&error, target, protocol);
         let opening = within(self.config.handshake_timeout, link.connection.open_bi());
         let (send, recv) = opening.await.ok_or(ConnectError::Lost { target })?.map_err(lost)?;
+        // As it stands now: a trust that is withdrawn until the answer comes must not pass for one that nobody asks for.
+        let needs_trust = self.trust.trusts(&target, protocol);
         let result =
             self.hello(Carrier::Quic(send, recv), Cut::new(None), link.path(), target, protocol).await;
         match (&result, link.connection.close_reason()) {
-            (Ok(_), _) => link.admit(protocol, self.trust.trusts(&target, protocol)),
+            (Ok(_), _) => {
+                link.admit(protocol, needs_trust);
+                link.close_if_forsaken(|peer, protocol| self.trust.trusts(peer, protocol));
+            }
             (Err(ConnectError::Lost { .. }), Some(error)) => return Err(lost(error)),
             (Err(_), _) => {}
         }
@@ -187,6 +192,10 @@ impl Shared {
         let place = self.streams.take(Party::Named(target)).ok_or(ConnectError::TooMany { target })?;
         let needs_trust = self.trust.trusts(&target, protocol);
         let ticket = self.registry.enter(peer, protocol.clone(), needs_trust, path, cut);
+        if needs_trust && !self.trust.trusts(&target, protocol) {
+            // Withdrawn before the registry knew of the stream.
+            return Err(ConnectError::Lost { target });
+        }
         let mut stream = Stream::new(carrier, peer, path, ticket, place);
         let exchange = async {
             let carrier = stream.carrier();

@@ -297,10 +297,13 @@ impl Link {
         }
     }
 
-    /// Whether everything that it was used for needs a trust that is gone.
-    fn is_forsaken(&self, peer: &Fingerprint, trusts: &impl Fn(&Fingerprint, &Protocol) -> bool) -> bool {
+    /// Closes the connection where everything that it was used for needs a trust that is gone.
+    pub(super) fn close_if_forsaken(&self, trusts: impl Fn(&Fingerprint, &Protocol) -> bool) {
+        let Peer::Known(peer) = self.peer else { return };
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        used.is_some_and(|used| !used.is_empty() && !used.iter().any(|protocol| trusts(peer, protocol)))
+        if used.is_some_and(|used| !used.is_empty() && !used.iter().any(|protocol| trusts(&peer, protocol))) {
+            self.connection.close(REFUSED_CODE, b"");
+        }
     }
 }
 
@@ -340,16 +343,8 @@ impl Links {
 
     /// Closes every connection that is not trusted for anything that it was used for.
     pub(super) fn review(&self, trusts: impl Fn(&Fingerprint, &Protocol) -> bool) {
-        let all: Vec<_> = self
-            .links()
-            .iter()
-            .flat_map(|(peer, links)| links.iter().map(|link| (*peer, Arc::clone(link))))
-            .collect();
-        for (peer, link) in all {
-            if link.is_forsaken(&peer, &trusts) {
-                link.connection.close(REFUSED_CODE, b"");
-            }
-        }
+        let all: Vec<_> = self.links().values().flatten().cloned().collect();
+        all.iter().for_each(|link| link.close_if_forsaken(&trusts));
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<Fingerprint, Vec<Arc<Link>>>> {

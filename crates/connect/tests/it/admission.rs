@@ -1,9 +1,10 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kith_connect::{Admission, ConnectError, Peer, Protocol, Via};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::nodes::{ECHO, Node, echoes, friends, soon};
+use crate::nodes::{ECHO, Node, echoes, friends, on_loopback, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_refused_and_noted_once() {
@@ -126,6 +127,50 @@ async fn trust_withdrawn_from_one_leaves_the_other_alone() {
     two.book.remove(&one);
     drain(cut).await;
     echoes(kept, b"still here").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_withdrawn_while_the_hello_is_under_way_ends_the_connection() {
+    for initiator_withdraws in [true, false] {
+        let (one, other) = (Node::new().await, Node::new().await);
+        let two = Node::with(kith_connect::Config { incoming_queue: 1, ..on_loopback() }).await;
+        for (near, far) in [(&one, &two), (&other, &two), (&two, &one), (&two, &other)] {
+            near.book.add(far);
+            near.meet(far);
+        }
+        let protocol = Protocol::new("slow/1");
+        let mut incoming = two.endpoint.listen(protocol.clone(), Admission::Contacts).unwrap();
+        // This one takes the only seat, so that the next has to wait for its answer.
+        let _first =
+            soon(other.endpoint.connect_with(&two.fingerprint(), &protocol, Via::Quic)).await.unwrap();
+        let asked = two.book.asked.load(Ordering::SeqCst);
+        let (endpoint, target, name) = (one.endpoint.clone(), two.fingerprint(), protocol.clone());
+        let waiting = tokio::spawn(async move { endpoint.connect_with(&target, &name, Via::Quic).await });
+        soon(async {
+            while two.book.asked.load(Ordering::SeqCst) == asked {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        if initiator_withdraws {
+            one.book.remove(&two)
+        } else {
+            two.book.remove(&one)
+        }
+        let _seat = soon(incoming.next()).await.unwrap();
+        let stream = soon(waiting).await.unwrap();
+        soon(async {
+            while !one.endpoint.paths(&target).is_empty()
+                || !two.endpoint.paths(&one.fingerprint()).is_empty()
+            {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        if let Ok(mut stream) = stream {
+            assert!(soon(stream.read_u8()).await.is_err());
+        }
+    }
 }
 
 /// Reads until the end, whatever it is.

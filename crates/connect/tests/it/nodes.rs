@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct Book {
     trusted: Mutex<HashSet<Fingerprint>>,
     pub(crate) knocks: Mutex<Vec<Fingerprint>>,
+    /// How often it was asked.
+    pub(crate) asked: AtomicUsize,
     signal: ChangeSignal,
 }
 
@@ -43,6 +46,7 @@ impl Book {
 
 impl Trust for Book {
     fn trusts(&self, peer: &Fingerprint, _: &Protocol) -> bool {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         self.trusted.lock().unwrap().contains(peer)
     }
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr) {
