@@ -57,6 +57,8 @@ pub(super) struct Quic {
 pub(super) struct Link {
     pub(super) connection: noq::Connection,
     pub(super) peer: Peer,
+    /// This node opened it, for something of its own.
+    ours: bool,
     admitted: AtomicBool,
     /// Somebody waited for it in vain; others should not.
     doubtful: AtomicBool,
@@ -219,6 +221,7 @@ impl Link {
         Arc::new(Link {
             connection,
             peer,
+            ours: place.is_none(),
             admitted: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             greeting: AtomicUsize::new(0),
@@ -256,9 +259,10 @@ impl Link {
         }
     }
 
-    /// Closes the connection where nothing has been admitted on it.
+    /// Closes the connection where nothing has been admitted on it. One that this node opened stays: its own hello may
+    /// be waiting for an answer there.
     pub(super) fn close_unless_admitted(&self) {
-        if !self.admitted.load(Ordering::Relaxed) {
+        if !self.ours && !self.admitted.load(Ordering::Relaxed) {
             self.connection.close(REFUSED_CODE, b"");
             self.give_back_place();
         }

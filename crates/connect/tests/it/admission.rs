@@ -129,29 +129,53 @@ async fn trust_withdrawn_from_one_leaves_the_other_alone() {
     echoes(kept, b"still here").await;
 }
 
+/// `one` waits for the answer of `two`, where somebody else has the only seat.
+struct Seatless {
+    one: Node,
+    two: Node,
+    incoming: kith_connect::Incoming,
+    waiting: tokio::task::JoinHandle<Result<kith_connect::Stream, ConnectError>>,
+    _first: (Node, kith_connect::Stream),
+}
+
+async fn seatless() -> Seatless {
+    let (one, other) = (Node::new().await, Node::new().await);
+    let two = Node::with(kith_connect::Config { incoming_queue: 1, ..on_loopback() }).await;
+    for (near, far) in [(&one, &two), (&other, &two), (&two, &one), (&two, &other)] {
+        near.book.add(far);
+        near.meet(far);
+    }
+    let protocol = Protocol::new("slow/1");
+    let incoming = two.endpoint.listen(protocol.clone(), Admission::Contacts).unwrap();
+    // This one takes the only seat, so that the next has to wait for its answer.
+    let first = soon(other.endpoint.connect_with(&two.fingerprint(), &protocol, Via::Quic)).await.unwrap();
+    let asked = two.book.asked.load(Ordering::SeqCst);
+    let (endpoint, target, name) = (one.endpoint.clone(), two.fingerprint(), protocol.clone());
+    let waiting = tokio::spawn(async move { endpoint.connect_with(&target, &name, Via::Quic).await });
+    soon(async {
+        while two.book.asked.load(Ordering::SeqCst) == asked {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    Seatless { one, two, incoming, waiting, _first: (other, first) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_refused_to_the_target_does_not_end_a_connection_that_waits_for_its_answer() {
+    let Seatless { one, two, mut incoming, waiting, .. } = seatless().await;
+    let unheard = Protocol::new("unheard/1");
+    let refused = soon(two.endpoint.connect_with(&one.fingerprint(), &unheard, Via::Quic)).await;
+    assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
+    let _seat = soon(incoming.next()).await.unwrap();
+    soon(waiting).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn trust_withdrawn_while_the_hello_is_under_way_ends_the_connection() {
     for initiator_withdraws in [true, false] {
-        let (one, other) = (Node::new().await, Node::new().await);
-        let two = Node::with(kith_connect::Config { incoming_queue: 1, ..on_loopback() }).await;
-        for (near, far) in [(&one, &two), (&other, &two), (&two, &one), (&two, &other)] {
-            near.book.add(far);
-            near.meet(far);
-        }
-        let protocol = Protocol::new("slow/1");
-        let mut incoming = two.endpoint.listen(protocol.clone(), Admission::Contacts).unwrap();
-        // This one takes the only seat, so that the next has to wait for its answer.
-        let _first =
-            soon(other.endpoint.connect_with(&two.fingerprint(), &protocol, Via::Quic)).await.unwrap();
-        let asked = two.book.asked.load(Ordering::SeqCst);
-        let (endpoint, target, name) = (one.endpoint.clone(), two.fingerprint(), protocol.clone());
-        let waiting = tokio::spawn(async move { endpoint.connect_with(&target, &name, Via::Quic).await });
-        soon(async {
-            while two.book.asked.load(Ordering::SeqCst) == asked {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let Seatless { one, two, mut incoming, waiting, .. } = seatless().await;
+        let target = two.fingerprint();
         if initiator_withdraws {
             one.book.remove(&two)
         } else {
