@@ -176,11 +176,8 @@ async fn trust_withdrawn_while_the_hello_is_under_way_ends_the_connection() {
     for initiator_withdraws in [true, false] {
         let Seatless { one, two, mut incoming, waiting, .. } = seatless().await;
         let target = two.fingerprint();
-        if initiator_withdraws {
-            one.book.remove(&two)
-        } else {
-            two.book.remove(&one)
-        }
+        let (who, whom) = if initiator_withdraws { (&one, &two) } else { (&two, &one) };
+        who.book.remove(whom);
         let _seat = soon(incoming.next()).await.unwrap();
         let stream = soon(waiting).await.unwrap();
         soon(async {
