@@ -147,6 +147,11 @@ async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
     match within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow)) {
         Ok((protocol, needs_trust)) => {
             link.admit(&protocol, needs_trust);
+            if trusted(&shared, link.peer, &protocol) {
+                link.welcome();
+            } else {
+                link.tolerate(&shared.strangers);
+            }
             // Trust that was withdrawn meanwhile could not be seen to be what the connection was used for.
             link.close_if_forsaken(|peer, protocol| shared.trust.trusts(peer, protocol));
         }

@@ -37,6 +37,10 @@ pub struct Config {
     pub max_half_open: usize,
     /// Of these, from one IPv4 address or IPv6 /64.
     pub max_half_open_per_source: usize,
+    /// QUIC connections in all of peers that are not trusted, where a protocol admits anyone.
+    pub max_strangers: usize,
+    /// Of these, from one IPv4 address or IPv6 /64.
+    pub max_strangers_per_source: usize,
     /// Open streams in all.
     pub max_streams: usize,
     /// Open streams with one peer.
@@ -55,6 +59,8 @@ impl Default for Config {
             handshake_timeout: defaults::HANDSHAKE_TIMEOUT,
             max_half_open: defaults::MAX_HALF_OPEN,
             max_half_open_per_source: defaults::MAX_HALF_OPEN_PER_SOURCE,
+            max_strangers: defaults::MAX_STRANGERS,
+            max_strangers_per_source: defaults::MAX_STRANGERS_PER_SOURCE,
             max_streams: defaults::MAX_STREAMS,
             max_streams_per_peer: defaults::MAX_STREAMS_PER_PEER,
             incoming_queue: defaults::INCOMING_QUEUE,
@@ -124,6 +130,8 @@ pub(super) struct Shared {
     pub(super) links: Links,
     pub(super) registry: Registry,
     pub(super) half_open: Arc<Places<IpAddr>>,
+    /// QUIC connections of peers that are not trusted, and were let in where anyone is.
+    pub(super) strangers: Arc<Places<IpAddr>>,
     pub(super) streams: Arc<Places<Party>>,
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -178,6 +186,7 @@ impl Endpoint {
             links: Links::default(),
             registry: Registry::default(),
             half_open: Places::new(config.max_half_open, config.max_half_open_per_source),
+            strangers: Places::new(config.max_strangers, config.max_strangers_per_source),
             streams: Places::new(config.max_streams, config.max_streams_per_peer),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -17,14 +17,14 @@ use super::pin::Pin;
 use super::udp::Lean;
 use super::{DONE_CODE, REFUSED_CODE};
 use crate::error::{TurnedAway, named};
-use crate::limits::Place;
+use crate::limits::{Place, Places, source};
 use crate::{BindError, Failure, Protocol, defaults};
 
 /// Bytes that a peer may send ahead of the reader on one stream.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Bytes that a peer may send ahead of the readers of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// The same while nothing has been admitted on the connection, so that strangers take no memory.
+/// The same while the peer was not found to be trusted, so that strangers take no memory.
 const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 /// Bytes sent and not yet acknowledged on one connection.
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
@@ -38,7 +38,7 @@ const MTU_STEP_BYTES: u16 = 256;
 const INITIAL_WINDOW_BYTES: u64 = 48 << 10;
 /// Streams that a peer may have open on one connection.
 const MAX_STREAMS: u32 = 256;
-/// The same while nothing has been admitted on the connection.
+/// The same while the peer was not found to be trusted.
 const STRANGER_STREAMS: u32 = 4;
 /// Bytes kept of one connection attempt until it is looked at, and of all together.
 const INCOMING_BYTES: (u64, u64) = (64 << 10, 4 << 20);
@@ -60,11 +60,14 @@ pub(super) struct Link {
     /// This node opened it, for something of its own.
     ours: bool,
     admitted: AtomicBool,
+    /// Limits for strangers do not hold for it, or not any more.
+    welcome: AtomicBool,
+    tolerated: AtomicBool,
     /// Somebody waited for it in vain; others should not.
     doubtful: AtomicBool,
     /// Streams whose hello is not answered yet.
     greeting: AtomicUsize,
-    /// Its place among the connections on which nothing has been admitted yet.
+    /// Its place among the connections on which nothing has been admitted yet, or among those of strangers.
     place: Mutex<Option<Place<IpAddr>>>,
     /// For what it has been used; `None` once for something that needs no trust.
     used: Mutex<Option<Vec<Protocol>>>,
@@ -223,6 +226,8 @@ impl Link {
             peer,
             ours: place.is_none(),
             admitted: AtomicBool::new(false),
+            welcome: AtomicBool::new(place.is_none()),
+            tolerated: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             greeting: AtomicUsize::new(0),
             place: Mutex::new(place),
@@ -230,14 +235,9 @@ impl Link {
         })
     }
 
-    /// Remembers that a stream of `protocol` was admitted, for which trust is needed or not. The first one lifts the
-    /// limits for strangers.
+    /// Remembers that a stream of `protocol` was admitted, for which trust is needed or not.
     pub(super) fn admit(&self, protocol: &Protocol, needs_trust: bool) {
-        if !self.admitted.swap(true, Ordering::Relaxed) {
-            self.give_back_place();
-            self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
-            self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(MAX_STREAMS));
-        }
+        self.admitted.store(true, Ordering::Relaxed);
         self.doubtful.store(false, Ordering::Relaxed);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *used {
@@ -245,6 +245,28 @@ impl Link {
             Some(protocols) if !protocols.contains(protocol) => protocols.push(protocol.clone()),
             _ => {}
         }
+    }
+
+    /// The peer is trusted: lifts the limits for strangers.
+    pub(super) fn welcome(&self) {
+        if !self.welcome.swap(true, Ordering::Relaxed) {
+            self.give_back_place();
+            self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+            self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(MAX_STREAMS));
+        }
+    }
+
+    /// A stranger was let in where anyone is: it moves from the places of those who have not said hello to those of
+    /// `strangers`. Closes the connection where they are taken.
+    pub(super) fn tolerate(&self, strangers: &Arc<Places<IpAddr>>) {
+        if self.welcome.load(Ordering::Relaxed) || self.tolerated.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let place = strangers.take(source(self.remote().ip()));
+        if place.is_none() {
+            self.connection.close(REFUSED_CODE, b"");
+        }
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 
     /// A stream is there and has not said hello.

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::nodes::{ECHO, Node, echoes, friends, impatient, soon};
+use crate::nodes::{ECHO, Node, echoes, friends, impatient, on_loopback, soon};
 
 /// A target with short limits, and a friend of it.
 async fn target(config: Config) -> (Node, Node) {
@@ -150,6 +150,33 @@ async fn one_that_closes_in_the_middle_ends_its_stream_and_no_other() {
         assert!(b"first half".starts_with(&seen[..]));
     }
     echoes(kept, b"unmoved").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_strangers_are_bounded_where_anyone_is_let_in() {
+    let target = Node::with(Config { max_strangers_per_source: 2, ..on_loopback() }).await;
+    target.echo(Admission::Anyone);
+    let mut open = Vec::new();
+    for _ in 0..6 {
+        let stranger = Node::new().await;
+        stranger.meet(&target);
+        // Whether it gets so far as to be told is its own luck.
+        let stream = soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await;
+        open.push((stranger, stream));
+    }
+    soon(async {
+        let connected = |node: &Node| usize::from(!target.endpoint.paths(&node.fingerprint()).is_empty());
+        while open.iter().map(|(node, _)| connected(node)).sum::<usize>() > 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Whom the target trusts is no stranger.
+    let friend = Node::new().await;
+    target.book.add(&friend);
+    friend.meet(&target);
+    echoes(soon(friend.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await.unwrap(), b"x")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
