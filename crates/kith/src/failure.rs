@@ -42,13 +42,16 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// Which kind of failure; decides the exit code.
     pub(crate) code: Code,
+    /// Whether the command's result holds it, so that it is no second document on standard output.
+    #[serde(skip)]
+    pub(crate) is_told: bool,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(code: Code, error: impl fmt::Display) -> Self {
-        Failure { error: error.to_string(), hint: None, code }
+        Failure { error: error.to_string(), hint: None, code, is_told: false }
     }
 
     pub(crate) fn failed(error: impl fmt::Display) -> Self {
@@ -69,6 +72,12 @@ impl Failure {
 
     pub(crate) fn unreachable(error: impl fmt::Display) -> Self {
         Failure::new(Code::Unreachable, error)
+    }
+
+    /// The same failure, which the command's result has told already.
+    pub(crate) fn told(mut self) -> Self {
+        self.is_told = true;
+        self
     }
 
     /// The same failure with what to do next.

@@ -1,12 +1,12 @@
 //! What goes to the terminal: a person's text or a program's JSON, progress, errors.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::api::shapes::{State, Transfer};
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 
 /// How to speak: decided once by the global options.
 #[derive(Clone, Copy, Debug)]
@@ -25,16 +25,22 @@ impl Output {
         self.json
     }
 
-    /// The result of a command: `value` as JSON, or `text` for a person.
-    pub(crate) fn result(self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        if self.json {
-            match serde_json::to_string(value) {
-                Ok(line) => print_line(&line),
-                Err(error) => eprintln!("error: {error}"),
-            }
-        } else {
-            print_line(text().trim_end_matches('\n'));
-        }
+    /// The result of a command: `value` as JSON, or `text` for a person. A reader that went away is no failure, as
+    /// with pipes everywhere; a disk that is full is one.
+    pub(crate) fn result(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        self.item(value, text).map(|_somebody_reads_it| ())
+    }
+
+    /// One of several results; `false` where nobody reads them any more.
+    pub(crate) fn item(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<bool> {
+        let line = if self.json { serde_json::to_string(value).map_err(Failure::failed)? } else { text() };
+        arrived(print_line(line.trim_end_matches('\n')))
+    }
+
+    /// A result that is no text.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<()> {
+        let mut out = io::stdout().lock();
+        arrived(out.write_all(bytes).and_then(|()| out.flush())).map(|_somebody_reads_it| ())
     }
 
     /// A remark for a person; on standard error where standard output is a program's.
@@ -42,30 +48,30 @@ impl Output {
         if self.quiet {
             return;
         }
-        if self.json { eprintln!("{}", text.as_ref()) } else { print_line(text.as_ref()) }
+        let _nobody_reads_it = if self.json { say(text.as_ref()) } else { print_line(text.as_ref()) };
     }
 
     /// A remark that never belongs to the result.
     pub(crate) fn aside(self, text: impl AsRef<str>) {
         if !self.quiet {
-            eprintln!("{}", text.as_ref());
+            let _nobody_reads_it = say(text.as_ref());
         }
     }
 
     /// Says what failed; with `--json` as a document too.
     pub(crate) fn failure(self, failure: &Failure) {
-        if self.json {
-            self.result(failure, String::new);
+        if self.json && !failure.is_told {
+            let _the_exit_code_says_it = self.result(failure, String::new);
         }
-        eprintln!("error: {}", printable(&failure.error));
+        let _the_exit_code_says_it = say(&format!("error: {}", printable(&failure.error)));
         if let Some(hint) = &failure.hint {
-            eprintln!("hint: {}", printable(hint));
+            let _nobody_reads_it = say(&format!("hint: {}", printable(hint)));
         }
     }
 
     /// A progress bar on a terminal, nothing elsewhere.
     pub(crate) fn progress(self) -> Progress {
-        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let shown = !self.quiet && io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         let form = "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
@@ -76,11 +82,21 @@ impl Output {
     }
 }
 
-/// Prints a line; a reader that has gone away ends the program quietly, as pipes do.
-fn print_line(line: &str) {
-    let mut out = std::io::stdout().lock();
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+fn print_line(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush())
+}
+
+/// A line on standard error, which may be closed or full like any other file.
+pub(crate) fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stderr().lock(), "{line}")
+}
+
+fn arrived(written: io::Result<()>) -> Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::failed(format!("cannot write the result: {error}"))),
     }
 }
 
@@ -131,6 +147,10 @@ fn announcement(transfer: &Transfer) -> Option<String> {
     }
 }
 
+pub(crate) fn file_count(files: u64) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
+}
+
 /// The closing line of a transfer for a person.
 pub(crate) fn totals(transfer: &Transfer) -> String {
     let verb = if transfer.direction == "out" { "sent" } else { "received" };
@@ -140,7 +160,7 @@ pub(crate) fn totals(transfer: &Transfer) -> String {
         0 => String::new(),
         bytes => format!(", {} were there already", HumanBytes(bytes)),
     };
-    let files = if transfer.files == 1 { "1 file".into() } else { format!("{} files", transfer.files) };
+    let files = file_count(transfer.files);
     format!(
         "{verb} {files}, {} in {} ({}/s, {}{}{resumed})",
         HumanBytes(transfer.bytes),

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::failure::{Failure, Result};
+use crate::output::say;
 
 /// How long a command waits for a node that is starting.
 pub(crate) const STARTING: Span = Span::secs(10);
@@ -49,7 +50,7 @@ impl Control {
             }
             if !told && waited > Span::secs(1) {
                 told = true;
-                eprintln!("waiting for the node of {} to start …", home.display());
+                let _ = say(&format!("waiting for the node of {} to start …", home.display()));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -1,6 +1,6 @@
 //! `kith blob`: authentic bytes through the directory alone (the blobber of SEP §7).
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use hyper::Method;
@@ -38,7 +38,7 @@ async fn put(context: &Context, file: &Path) -> Result<()> {
     context.out.result(&announced, || {
         let names: Vec<_> = announced.iter().map(|one| one.authority.as_str()).collect();
         format!("published at {}", names.join(", "))
-    });
+    })?;
     Ok(())
 }
 
@@ -67,10 +67,9 @@ async fn get(context: &Context, ni: String) -> Result<()> {
         return Err(Failure::not_found(format!("{ni} publishes no blob")));
     };
     if context.out.is_json() {
-        context.out.result(&serde_json::json!({ "blob": blob, "expires": set["expires"] }), String::new);
+        context.out.result(&serde_json::json!({ "blob": blob, "expires": set["expires"] }), String::new)?;
         return Ok(());
     }
     let bytes = data_encoding::BASE64.decode(blob.as_bytes()).map_err(Failure::failed)?;
-    let mut out = std::io::stdout().lock();
-    out.write_all(&bytes).and_then(|()| out.flush()).map_err(Failure::failed)
+    context.out.bytes(&bytes)
 }

@@ -29,24 +29,26 @@ pub(super) async fn contact(context: &Context, command: Contact) -> Result<()> {
             let added = reach.add(NewContact { name, ni, at }).await?;
             context
                 .out
-                .result(&added, || format!("{} is a contact now: {}", printable(&added.name), added.ni));
+                .result(&added, || format!("{} is a contact now: {}", printable(&added.name), added.ni))?;
         }
         Contact::List => {
             let contacts = reach.list().await?;
-            context.out.result(&contacts, || contacts.iter().map(line).collect::<Vec<_>>().join("\n"));
+            context.out.result(&contacts, || contacts.iter().map(line).collect::<Vec<_>>().join("\n"))?;
         }
         Contact::Show { name } => {
             let contact = reach.show(&name).await?;
-            context.out.result(&contact, || details(&contact));
+            context.out.result(&contact, || details(&contact))?;
         }
         Contact::Rename { name, new_name } => {
             let change = ContactChange { name: Some(new_name), ..ContactChange::default() };
             let contact = reach.change(&name, change).await?;
-            context.out.result(&contact, || format!("{name} is {} now", printable(&contact.name)));
+            context.out.result(&contact, || format!("{name} is {} now", printable(&contact.name)))?;
         }
         Contact::Remove { name } => {
             let contact = reach.remove(&name).await?;
-            context.out.result(&contact, || format!("{} is no contact any more", printable(&contact.name)));
+            context
+                .out
+                .result(&contact, || format!("{} is no contact any more", printable(&contact.name)))?;
         }
         Contact::Requests { clear } => requests(context, &mut reach, clear).await?,
         Contact::Group(command) => group(context, &mut reach, command).await?,
@@ -121,7 +123,7 @@ async fn requests(context: &Context, reach: &mut Reach, clear: bool) -> Result<(
             }
             Reach::Home { book, .. } => book.clear_requests()?,
         }
-        context.out.result(&json!({ "cleared": true }), || "forgotten".to_owned());
+        context.out.result(&json!({ "cleared": true }), || "forgotten".to_owned())?;
         return Ok(());
     }
     let knocks: Vec<Knock> = match reach {
@@ -136,7 +138,7 @@ async fn requests(context: &Context, reach: &mut Reach, clear: bool) -> Result<(
             })
             .collect();
         if lines.is_empty() { "nobody".to_owned() } else { lines.join("\n") }
-    });
+    })?;
     Ok(())
 }
 
@@ -152,7 +154,7 @@ async fn group(context: &Context, reach: &mut Reach, command: Group) -> Result<(
         changed.push(reach.change(name, ContactChange { name: None, join, leave }).await?);
     }
     let verb = if joins { "in" } else { "not in" };
-    context.out.result(&changed, || format!("{} {verb} {}", contacts.join(", "), printable(&group)));
+    context.out.result(&changed, || format!("{} {verb} {}", contacts.join(", "), printable(&group)))?;
     Ok(())
 }
 
@@ -172,6 +174,6 @@ async fn groups(context: &Context, reach: &mut Reach) -> Result<()> {
             )
         };
         groups.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
+    })?;
     Ok(())
 }

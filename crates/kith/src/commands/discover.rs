@@ -16,7 +16,7 @@ pub(super) async fn discover(context: &Context, options: &Discover) -> Result<()
         ViaSource::Https => "https".to_owned(),
     });
     let value = look_up(context, Lookup { ni: options.ni.clone(), via }).await?;
-    context.out.result(&value, || text(&value));
+    context.out.result(&value, || text(&value))?;
     Ok(())
 }
 

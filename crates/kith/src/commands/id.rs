@@ -35,9 +35,9 @@ pub(super) fn id(context: &Context, options: &Id) -> Result<()> {
         let code = QrCode::new(ni.to_string()).map_err(Failure::failed)?;
         let picture =
             code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-        context.out.result(&value, || picture);
+        context.out.result(&value, || picture)?;
     } else {
-        context.out.result(&value, || if options.words { spoken } else { ni.to_string() });
+        context.out.result(&value, || if options.words { spoken } else { ni.to_string() })?;
     }
     Ok(())
 }

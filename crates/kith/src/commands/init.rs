@@ -14,7 +14,7 @@ pub(super) fn init(context: &Context, options: &Init) -> Result<()> {
     let home = context.home.dir().display().to_string();
     context.out.result(&json!({ "ni": ni.to_string(), "home": home }), || {
         format!("made the identity {ni}\nin {home}")
-    });
+    })?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ fn listen_address(text: &str) -> Result<Address> {
 /// What a person wants to see once the node is up.
 fn introduce(context: &Context, status: &Status) {
     if context.out.is_json() {
-        context.out.result(status, String::new);
+        let _the_node_is_up_all_the_same = context.out.result(status, String::new);
         return;
     }
     let out = context.out;
@@ -99,7 +99,7 @@ async fn detach(context: &Context, options: &Up) -> Result<()> {
         ended = child.wait() => return Err(started_badly(ended, &log_path)),
     };
     let status: Status = control.read("/v1/status").await?;
-    context.out.result(&status, || format!("node {} is up: {}", status.pid, status.fingerprint));
+    context.out.result(&status, || format!("node {} is up: {}", status.pid, status.fingerprint))?;
     Ok(())
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn down(context: &Context) -> Result<()> {
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-    context.out.result(&json!({"stopped": true}), || "stopped".to_owned());
+    context.out.result(&json!({"stopped": true}), || "stopped".to_owned())?;
     Ok(())
 }
 
@@ -143,7 +143,7 @@ pub(super) async fn status(context: &Context, options: &StatusOptions) -> Result
     };
     let path = if options.wait { "/v1/status?wait=true" } else { "/v1/status" };
     let status: Status = control.read(path).await?;
-    context.out.result(&status, || status_text(&status));
+    context.out.result(&status, || status_text(&status))?;
     Ok(())
 }
 
@@ -175,10 +175,10 @@ pub(super) async fn announce(context: &Context) -> Result<()> {
     let announced: Vec<Announced> = node.call(Method::POST, "/v1/announce", None::<&()>).await?;
     let failed =
         announced.iter().find_map(|one| one.error.clone().map(|error| (one.authority.clone(), error)));
-    context.out.result(&announced, || announced.iter().map(announced_text).collect::<Vec<_>>().join("\n"));
+    context.out.result(&announced, || announced.iter().map(announced_text).collect::<Vec<_>>().join("\n"))?;
     match failed {
         Some((authority, error)) => {
-            Err(Failure::unreachable(format!("announcing to {authority} failed: {error}")))
+            Err(Failure::unreachable(format!("announcing to {authority} failed: {error}")).told())
         }
         None => Ok(()),
     }

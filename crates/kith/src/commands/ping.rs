@@ -30,7 +30,9 @@ pub(super) async fn ping(context: &Context, options: &Ping) -> Result<()> {
     let mut times = Vec::new();
     while let Some(pong) = pongs.next::<Pong>().await? {
         times.push(pong.rtt_ms);
-        context.out.result(&pong, || line(&options.contact, &pong));
+        if !context.out.item(&pong, || line(&options.contact, &pong))? {
+            return Ok(());
+        }
     }
     if times.len() > 1 && !context.out.is_json() {
         times.sort_by(f64::total_cmp);

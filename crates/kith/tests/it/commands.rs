@@ -1,6 +1,7 @@
 //! What commands print, and with which exit code they end.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::harness::{Place, Running, kith};
 
@@ -128,6 +129,35 @@ fn wrong_usage_ends_with_two_and_help_with_zero() {
     ] {
         assert!(Running::spawn(kith(&home, &[command, "--help"])).finish().ok().out.contains("Usage"));
     }
+}
+
+#[test]
+fn exit_codes_do_not_depend_on_who_reads_the_output() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    let code = |arguments: &[&str], out: Stdio, err: Stdio| {
+        let mut command = kith(&north.home, arguments);
+        command.stdin(Stdio::null()).stdout(out).stderr(err).status().unwrap().code()
+    };
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let unread = || Stdio::from(std::io::pipe().unwrap().1);
+    let unknown = ["--json", "contact", "show", "nobody"];
+    assert_eq!(code(&unknown, unread(), unread()), Some(3));
+    assert_eq!(code(&unknown, full(), full()), Some(3));
+    assert_eq!(code(&["id"], unread(), Stdio::null()), Some(0));
+    assert_eq!(code(&["id"], full(), Stdio::null()), Some(1));
+}
+
+#[test]
+fn a_node_outlives_the_reader_of_its_output() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    let mut command = kith(&north.home, &["up", "--listen", "tcp://127.0.0.1:0"]);
+    command.stdin(Stdio::null()).stdout(std::io::pipe().unwrap().1).stderr(std::io::pipe().unwrap().1);
+    let mut node = command.spawn().unwrap();
+    assert_eq!(north.status()["ready"], true);
+    north.run(&["down"]).ok();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
 }
 
 #[test]

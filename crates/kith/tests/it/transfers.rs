@@ -1,7 +1,9 @@
 //! Transfers that are interrupted, refused, cancelled, or lied about.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use crate::harness::{Person, Place, Running, Zone, eventually};
 use crate::tree;
@@ -71,7 +73,6 @@ fn allocated(file: &Path) -> Option<u64> {
 }
 
 fn write_large(file: &Path, bytes: u64) {
-    use std::io::Write;
     let block = tree::noise(1 << 20, 3);
     let mut out = fs::File::create(file).unwrap();
     for index in 0..bytes >> 20 {
@@ -254,6 +255,38 @@ fn cancelling_the_offer_ends_it_on_both_sides() {
         .unwrap();
     sending.finish().fails(1, "cancelled");
     eventually("its end at the receiver", || (pending() == 0).then_some(()));
+}
+
+#[test]
+fn the_question_about_an_offer_can_be_answered_and_interrupted() {
+    crate::needs!("script");
+    let place = Place::new();
+    let (north, south) = place.friends();
+    let (file, inbox) = (place.path("note"), place.path("inbox"));
+    fs::write(&file, "x").unwrap();
+    for (said, code) in [("\u{3}", 1), ("n\n", 1), ("y\n", 0)] {
+        let sending = north.command(&["send", file.to_str().unwrap(), "--to", "south"]);
+        let receive = format!(
+            "'{}' --home '{}' receive --into '{}'",
+            env!("CARGO_BIN_EXE_kith"),
+            south.home.display(),
+            inbox.display()
+        );
+        let mut terminal = std::process::Command::new("script");
+        terminal.args(["-qec", &receive, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut terminal = terminal.spawn().unwrap();
+        let (mut out, mut shown) = (terminal.stdout.take().unwrap(), Vec::new());
+        while !shown.ends_with(b"[y/N] ") {
+            let mut byte = [0];
+            out.read_exact(&mut byte).unwrap();
+            shown.push(byte[0]);
+        }
+        let mut keys = terminal.stdin.take().unwrap();
+        keys.write_all(said.as_bytes()).unwrap();
+        assert_eq!(terminal.wait().unwrap().code(), Some(code), "{said:?}");
+        assert_eq!(sending.finish().code(), code, "{said:?}");
+        assert_eq!(inbox.join("note").exists(), code == 0);
+    }
 }
 
 #[test]
