@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kith_connect::{Admission, Peer, Stream};
+use kith_connect::Stream;
 use kith_identity::Fingerprint;
 use kith_sansio::system;
-use kith_transfer::{AbortReason, IncomingOffer, Limits, ReceiveError, Refusal, Target};
+use kith_transfer::{AbortReason, IncomingOffer, ReceiveError, Refusal, Target};
 
 use super::journal::{Job, Row};
 use super::live::{Attempt, Decision, Live, Transferred};
@@ -24,39 +24,23 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long an older connection of the same transfer may take to end.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts to listen for offers.
+/// Starts to listen for offers. One that is cut off when the node stops stands in the journal: its peer comes back
+/// when this node does.
 pub(super) fn listen(node: &Arc<Node>) -> Result<()> {
-    let mut incoming = node.endpoint.listen(PROTOCOL, Admission::Contacts).map_err(Failure::failed)?;
-    let node = Arc::clone(node);
-    let tracker = node.tasks.clone();
-    tracker.spawn(async move {
-        loop {
-            let next = tokio::select! {
-                next = incoming.next() => next,
-                () = node.stopped.cancelled() => None,
-            };
-            let Some((peer, stream)) = next else { return };
-            let Peer::Known(peer) = peer else { continue };
-            let node = Arc::clone(&node);
-            node.tasks.clone().spawn(async move {
-                tokio::select! {
-                    () = handle(&node, peer, stream) => {}
-                    // The journal keeps it; the peer comes back when this node does.
-                    () = node.stopped.cancelled() => {}
-                }
-            });
-        }
-    });
-    Ok(())
+    node.serve(PROTOCOL, |node, peer, stream| async move { handle(&node, peer, stream).await })
 }
 
 async fn handle(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) {
-    let read =
-        tokio::time::timeout(OFFER_TIMEOUT, kith_transfer::read_offer(&mut stream, &Limits::default())).await;
+    let rooms = &node.transfers.rooms;
+    let read = tokio::time::timeout(OFFER_TIMEOUT, rooms.read(&mut stream)).await;
     let offer = match read {
         Ok(Ok(offer)) => offer,
         Ok(Err(error)) => return tracing::debug!(%error, "an offer was refused"),
         Err(_) => return tracing::debug!("an offer did not come within its time"),
+    };
+    let Some(_room) = rooms.keep(&offer) else {
+        let _ = refuse(stream, Refusal::Busy).await;
+        return tracing::debug!("an offer was refused: too many entries are held already");
     };
     let id = offer.id().to_string();
     let outcome = match node.transfers.find(&id) {

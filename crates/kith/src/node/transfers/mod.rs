@@ -5,6 +5,7 @@ mod journal;
 mod live;
 mod outgoing;
 mod receivers;
+mod rooms;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use self::journal::Journal;
 use self::live::Live;
 use self::receivers::Receivers;
+use self::rooms::Rooms;
 use super::Node;
 use crate::api::shapes::{State, Transfer};
 use crate::failure::{Failure, Result};
@@ -48,11 +50,17 @@ pub(crate) struct Transfers {
     journal: Journal,
     all: Mutex<BTreeMap<String, Arc<Live>>>,
     receivers: Receivers,
+    rooms: Rooms,
 }
 
 impl Transfers {
     pub(crate) fn new(database: Database) -> Self {
-        Transfers { journal: Journal::new(database), all: Mutex::default(), receivers: Receivers::default() }
+        Transfers {
+            journal: Journal::new(database),
+            all: Mutex::default(),
+            receivers: Receivers::default(),
+            rooms: Rooms::default(),
+        }
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Live>>> {
