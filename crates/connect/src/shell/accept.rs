@@ -12,7 +12,7 @@ use super::endpoint::{Listening, Party, PathInfo, Peer, Shared};
 use super::quic::{Link, key_of};
 use super::registry::Cut;
 use super::stream::Stream;
-use super::{tcp, until, within};
+use super::{DONE_CODE, tcp, until, within};
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
 use crate::protocol::{ADMITTED, hello_length};
@@ -111,7 +111,8 @@ async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, place: Place<I
     };
     let link = Link::new(connection, peer, Some(place));
     if peer != Peer::Anonymous && !shared.links.keep(&link) {
-        return link.close_unless_admitted();
+        // No refusal: the peer may well be trusted, and comes back when one of its connections has ended.
+        return link.connection.close(DONE_CODE, b"");
     }
     serve(&shared, link, true);
 }

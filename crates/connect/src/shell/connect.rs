@@ -24,6 +24,9 @@ enum Way {
     Quic(noq::Connection),
 }
 
+/// How long a connection that bulk had for itself stays for the last bytes to arrive.
+const LINGER: Span = Span::secs(1);
+
 /// The attempts of one race.
 #[derive(Default)]
 struct Attempts {
@@ -95,9 +98,17 @@ impl Shared {
             Way::Tcp(tls, rtt) => self.open_tcp(tls, rtt, target, protocol).await,
             Way::Quic(connection) => {
                 let link = Link::new(connection, Peer::Known(target), None);
-                self.links.keep(&link);
+                // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
+                let is_kept = via != Via::Bulk || self.links.newest(&target).is_none();
+                if is_kept {
+                    self.links.keep(&link);
+                }
                 accept::serve(self, Arc::clone(&link), false);
-                self.open_on(&link, target, protocol).await
+                let mut stream = self.open_on(&link, target, protocol).await?;
+                if !is_kept {
+                    stream.own_and_linger(link, LINGER);
+                }
+                Ok(stream)
             }
         }
     }

@@ -4,12 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use kith_sansio::Span;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::carrier::Carrier;
 use super::endpoint::{Party, PathInfo, Peer};
 use super::quic::Link;
 use super::registry::Ticket;
+use super::{DONE_CODE, within};
 use crate::limits::Place;
 
 /// Reliable, ordered bytes to and from an authenticated peer.
@@ -27,11 +29,24 @@ pub struct Stream {
 }
 
 /// A QUIC connection that was made for one stream, and is closed with it.
-struct Sole(Arc<Link>);
+struct Sole {
+    link: Arc<Link>,
+    /// How long what was written last may take to arrive.
+    linger: Option<Span>,
+}
 
 impl Drop for Sole {
     fn drop(&mut self) {
-        self.0.connection.close(0u32.into(), b"");
+        let connection = self.link.connection.clone();
+        match (self.linger, tokio::runtime::Handle::try_current()) {
+            (Some(linger), Ok(runtime)) => {
+                runtime.spawn(async move {
+                    let _closed_by_the_peer = within(linger, connection.closed()).await;
+                    connection.close(DONE_CODE, b"");
+                });
+            }
+            _ => connection.close(DONE_CODE, b""),
+        }
     }
 }
 
@@ -58,7 +73,12 @@ impl Stream {
 
     /// Ties a connection to this stream, so that both end together.
     pub(super) fn own(&mut self, link: Arc<Link>) {
-        self.sole = Some(Sole(link));
+        self.sole = Some(Sole { link, linger: None });
+    }
+
+    /// Ties a connection to this stream, and ends it when what was written last had its time to arrive.
+    pub(super) fn own_and_linger(&mut self, link: Arc<Link>, linger: Span) {
+        self.sole = Some(Sole { link, linger: Some(linger) });
     }
 
     pub(super) fn carrier(&mut self) -> &mut Carrier {

@@ -290,6 +290,29 @@ fn the_question_about_an_offer_can_be_answered_and_interrupted() {
 }
 
 #[test]
+fn any_number_of_transfers_goes_over_one_after_the_other_and_at_once() {
+    let place = Place::new();
+    let (north, south) = place.friends();
+    let inbox = place.path("inbox");
+    let receiving = south.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes", "--keep"]);
+    let send = |index: usize| {
+        let file = place.path(&format!("note{index}"));
+        fs::write(&file, "x").unwrap();
+        north.command(&["send", file.to_str().unwrap(), "--to", "south"])
+    };
+    // More than a peer keeps connections with one contact.
+    for index in 0..20 {
+        send(index).finish().ok();
+    }
+    let together: Vec<_> = (20..28).map(send).collect();
+    for sending in together {
+        sending.finish().ok();
+    }
+    receiving.kill();
+    assert_eq!(fs::read_dir(&inbox).unwrap().count(), 28);
+}
+
+#[test]
 fn sending_says_what_is_wrong() {
     let place = Place::new();
     let mut north = place.person("north", &[]);
