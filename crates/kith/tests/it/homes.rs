@@ -42,6 +42,22 @@ fn a_second_identity_is_never_made_over_the_first() {
 }
 
 #[test]
+fn a_configuration_that_is_there_is_never_replaced() {
+    let place = Place::new();
+    let home = place.path("north");
+    fs::create_dir(&home).unwrap();
+    let written = "# by hand\nauthorities = ['example.org']\n";
+    fs::write(home.join("kith.toml"), written).unwrap();
+    let init = |more: &[&str]| Running::spawn(kith(&home, &[&["init"], more].concat())).finish();
+    for more in [["--name", "north"], ["--resolver", "127.0.0.1:53"], ["--authority", "example.net"]] {
+        init(&more).fails(1, "kith.toml");
+    }
+    assert!(!home.join("key.pem").exists());
+    assert!(init(&["--json"]).ok().json()["ni"].as_str().unwrap().starts_with("ni://example.org/"));
+    assert_eq!(fs::read_to_string(home.join("kith.toml")).unwrap(), written);
+}
+
+#[test]
 fn a_corrupt_configuration_names_file_key_and_nearest_known_key() {
     let place = Place::new();
     let north = place.person("north", &[]);
