@@ -257,8 +257,13 @@ impl Trust for Book {
             tables.put(REQUESTS, peer.as_bytes(), &serde_json::to_vec(&row).unwrap_or_default())
         };
         self.committer.submit(note, |noted| {
-            if let Err(error) = noted {
-                tracing::error!(%error, "a request cannot be noted");
+            match noted {
+                Ok(()) => {}
+                // Strangers can bring this about.
+                Err(error @ kith_store::StoreError::Busy { .. }) => {
+                    tracing::debug!(%error, "a request is not noted");
+                }
+                Err(error) => tracing::error!(%error, "a request cannot be noted"),
             }
         });
     }
