@@ -18,6 +18,8 @@ use crate::node::{Node, connect};
 
 /// How long a transfer that was accepted waits for a lost contact to come back.
 const COMING_BACK: Span = Span::secs(600);
+/// Nobody waits longer than a year, in milliseconds.
+const MAX_WAIT_MS: u64 = 365 * 86_400_000;
 /// The pause before a second attempt; it grows with each further one.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -119,7 +121,7 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> Result<Summary> {
         row.last.total_files = offer.offer().files().into();
     });
     let was_interrupted = live.state() == State::Interrupted;
-    let patience = if was_interrupted { COMING_BACK } else { Span::millis(order.wait_ms) };
+    let patience = if was_interrupted { COMING_BACK } else { Span::millis(order.wait_ms.min(MAX_WAIT_MS)) };
     let mut give_up = system::time() + patience;
     let mut lost_in_vain = 0;
     loop {
