@@ -39,14 +39,14 @@ impl Span {
     /// No time at all.
     pub const ZERO: Span = Span(0);
 
-    /// `n` milliseconds.
+    /// `n` milliseconds, saturating.
     pub const fn millis(n: u64) -> Span {
-        Span(n * 1_000)
+        Span(n.saturating_mul(1_000))
     }
 
-    /// `n` seconds.
+    /// `n` seconds, saturating.
     pub const fn secs(n: u64) -> Span {
-        Span(n * 1_000_000)
+        Span(n.saturating_mul(1_000_000))
     }
 
     /// Whole seconds, rounded down.
@@ -230,5 +230,7 @@ mod tests {
     fn times_saturate() {
         assert_eq!(Time(5) - Time(9), Span(0));
         assert_eq!(Time(u64::MAX) + Span(1), Time(u64::MAX));
+        assert_eq!(Span::millis(u64::MAX), Span(u64::MAX));
+        assert_eq!(Span::secs(u64::MAX), Span(u64::MAX));
     }
 }

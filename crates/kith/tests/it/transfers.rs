@@ -313,6 +313,17 @@ fn any_number_of_transfers_goes_over_one_after_the_other_and_at_once() {
 }
 
 #[test]
+fn the_own_home_is_never_sent() {
+    let place = Place::new();
+    let (north, _south) = place.friends();
+    let whole = place.folder.path().to_str().unwrap();
+    let key = north.home.join("key.pem");
+    for path in [whole, key.to_str().unwrap()] {
+        north.run(&["send", path, "--to", "south"]).fails(2, "private key");
+    }
+}
+
+#[test]
 fn sending_says_what_is_wrong() {
     let place = Place::new();
     let mut north = place.person("north", &[]);

@@ -64,6 +64,14 @@ impl Row {
         matches!(self.job, Job::In { .. }) && self.last.state != State::Done && idle
     }
 
+    /// The transfer whose partial files an incoming one continues.
+    fn staging(&self) -> Option<&str> {
+        match &self.job {
+            Job::In { staging, .. } => Some(staging),
+            Job::Out { .. } => None,
+        }
+    }
+
     fn discard_partial(&self) {
         let Job::In { into, staging, .. } = &self.job else { return };
         let Ok(staging) = staging.parse() else { return };
@@ -110,7 +118,9 @@ impl Journal {
     pub(crate) fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
         let (given_up, rest): (Vec<_>, Vec<_>) =
             self.rows()?.into_iter().partition(|(_, row)| row.is_given_up(now));
-        for (_, row) in &given_up {
+        // Partial files that a newer transfer goes on with stay.
+        let in_use = |staging: &str| rest.iter().any(|(_, row)| row.staging() == Some(staging));
+        for (_, row) in given_up.iter().filter(|(_, row)| !row.staging().is_some_and(in_use)) {
             row.discard_partial();
         }
         let ended: Vec<_> = rest.into_iter().filter(|(_, row)| row.last.state.is_final()).collect();

@@ -1,6 +1,6 @@
 //! Transfers from here to a contact.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Started> {
     let contact = node.book.find(&order.to)?;
     connect::via(order.via.as_deref())?;
+    refuse_own_home(node, &order)?;
     if let Some(live) = under_way(node, &order, &contact.ni.fingerprint) {
         return Ok(Started { id: live.id.clone(), attached: true });
     }
@@ -53,6 +54,20 @@ pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Starte
     }
     spawn(node, &live);
     Ok(Started { id, attached: false })
+}
+
+/// A folder that holds the home would hand over the private key.
+fn refuse_own_home(node: &Node, order: &NewTransfer) -> Result<()> {
+    let Ok(home) = node.home.dir().canonicalize() else { return Ok(()) };
+    for path in &order.paths {
+        // What cannot be resolved is told when it is read.
+        let Ok(real) = Path::new(path).canonicalize() else { continue };
+        if home.starts_with(&real) || real.starts_with(&home) {
+            return Err(Failure::usage(format!("{path} holds this node's home with its private key"))
+                .hint("send the other folders and files one by one"));
+        }
+    }
+    Ok(())
 }
 
 fn under_way(node: &Node, order: &NewTransfer, peer: &Fingerprint) -> Option<Arc<Live>> {
