@@ -235,12 +235,7 @@ impl Endpoint {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        let shared = self.shared();
-        tokio::select! {
-            biased;
-            () = shared.closing.cancelled() => Err(ConnectError::Closed),
-            result = Box::pin(shared.connect(target, protocol, via)) => result,
-        }
+        self.unless_closed(self.shared().connect(target, protocol, via)).await
     }
 
     /// As [`connect_with`](Endpoint::connect_with), but over a new connection with a handshake of its own, which
@@ -251,11 +246,18 @@ impl Endpoint {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        let shared = self.shared();
+        self.unless_closed(self.shared().connect_alone(*target, protocol, via)).await
+    }
+
+    /// The outcome of `connecting`, or the end of this endpoint where that comes first.
+    async fn unless_closed(
+        &self,
+        connecting: impl Future<Output = Result<Stream, ConnectError>>,
+    ) -> Result<Stream, ConnectError> {
         tokio::select! {
             biased;
-            () = shared.closing.cancelled() => Err(ConnectError::Closed),
-            result = Box::pin(shared.connect_alone(*target, protocol, via)) => result,
+            () = self.shared().closing.cancelled() => Err(ConnectError::Closed),
+            result = Box::pin(connecting) => result,
         }
     }
 

@@ -73,7 +73,12 @@ pub(crate) struct Node {
 
 /// Opens the database of a home whose lock the caller holds.
 pub(crate) fn open_database(home: &Home) -> Result<Database> {
-    Database::open(&home.path(DATABASE), DATABASE_CACHE).map_err(|error| {
+    open_store(home, DATABASE, DATABASE_CACHE)
+}
+
+/// Opens a database of a home under its file name; `cache_bytes` of memory are its own.
+fn open_store(home: &Home, name: &str, cache_bytes: usize) -> Result<Database> {
+    Database::open(&home.path(name), cache_bytes).map_err(|error| {
         let failure = Failure::failed(chain(&error));
         match error.hint() {
             Some(hint) => failure.hint(hint),

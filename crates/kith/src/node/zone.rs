@@ -8,7 +8,7 @@ use kith_directory::announce::Limits;
 use kith_directory::server::{HttpsCertificate, Server, ServerConfig, ServerError};
 use kith_directory::store::RedbStore;
 use kith_identity::{Authority, Identity};
-use kith_store::{Database, Home};
+use kith_store::Home;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Zone;
@@ -42,13 +42,7 @@ pub(crate) async fn bind(home: &Home, zone: &Zone, identity: &Identity) -> Resul
     if let Some(bytes) = zone.max_blob_bytes {
         config.limits = Limits { max_blob_bytes: bytes, ..Limits::default() };
     }
-    let database = Database::open(&home.path(DATABASE), DATABASE_CACHE).map_err(|error| {
-        let failure = Failure::failed(chain(&error));
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
+    let database = super::open_store(home, DATABASE, DATABASE_CACHE)?;
     let store = Arc::new(RedbStore::new(database));
     let server = Server::bind(config, store, identity).await.map_err(|error| cannot_serve(&error))?;
     Ok(ZoneServer { server, zone: zone.clone() })
