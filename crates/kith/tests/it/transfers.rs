@@ -267,13 +267,15 @@ fn the_question_about_an_offer_can_be_answered_and_interrupted() {
     for (said, code) in [("\u{3}", 1), ("n\n", 1), ("y\n", 0)] {
         let sending = north.command(&["send", file.to_str().unwrap(), "--to", "south"]);
         let receive = format!(
-            "'{}' --home '{}' receive --into '{}'",
+            "exec '{}' --home '{}' receive --into '{}'",
             env!("CARGO_BIN_EXE_kith"),
             south.home.display(),
             inbox.display()
         );
         let mut terminal = std::process::Command::new("script");
-        terminal.args(["-qec", &receive, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Whatever shell the person has: one that stays would die of Ctrl-C itself.
+        terminal.args(["-qec", &receive, "/dev/null"]).env("SHELL", "/bin/sh");
+        terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut terminal = terminal.spawn().unwrap();
         let (mut out, mut shown) = (terminal.stdout.take().unwrap(), Vec::new());
         while !shown.ends_with(b"[y/N] ") {
