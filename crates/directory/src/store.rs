@@ -1,6 +1,7 @@
 //! Where a directory keeps its sets: a trait, and the embedded store behind it.
 
 mod embedded;
+mod revision;
 
 use std::pin::Pin;
 
@@ -9,6 +10,7 @@ use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 
 pub use self::embedded::RedbStore;
+pub use self::revision::{BATCH_SECS, Revision};
 
 /// A future that a trait can give out.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -24,6 +26,15 @@ pub enum Stored {
     Repeated,
     /// A newer one, or another one of the same time, was seen; nothing was changed.
     NotNewer,
+}
+
+/// A part of all sets of a zone.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// Sets, each valid when the page was read.
+    pub sets: Vec<VerifiedRecordSet>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<Fingerprint>,
 }
 
 /// Why a store did not do what it was asked to.
@@ -55,6 +66,24 @@ pub trait Store: Send + Sync + 'static {
         fingerprint: &'a Fingerprint,
     ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>>;
 
-    /// Removes up to `limit` sets and memories whose time is over at `now`; says how many it removed.
+    /// Removes up to `limit` sets and memories whose time is over at `now`; says how many it removed. A set that
+    /// goes is a change of the zone.
     fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// The sets behind `after`, which is the [`next`](Page::next) of the page before, or nothing for the first page.
+    /// Reads at most `limit` sets and gives those that are valid at `now`, in an order that fingerprints alone decide.
+    ///
+    /// A walk through all pages meets each fingerprint at most once, and each that has a valid set the whole time.
+    /// Of a set that came, was replaced or expired meanwhile it may meet either state. A damaged set is left out and
+    /// logged, so that it does not hide the others.
+    fn page(
+        &self,
+        now: Timestamp,
+        after: Option<Fingerprint>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>>;
+
+    /// When the zone changed: every announce that created or replaced a set counts, and every set that
+    /// [`expire`](Store::expire) removed, whichever process did it. It is asked about once a second.
+    fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
 }

@@ -8,7 +8,7 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 use kith_store::{Committer, Database, StoreError as DatabaseError, Table, WriteRows};
 use tokio::sync::oneshot;
 
-use super::{BoxFuture, Store, StoreError, Stored};
+use super::{BoxFuture, Page, Revision, Store, StoreError, Stored};
 use crate::defaults::STORE_CACHE_SETS;
 use crate::generations::Generations;
 use crate::replay::{Seen, Verdict};
@@ -19,6 +19,8 @@ const SETS: Table = Table("directory-sets");
 const SEEN: Table = Table("directory-seen");
 /// u64 time ‖ fingerprint ‖ what → nothing: what is to be removed when.
 const DUE: Table = Table("directory-due");
+/// Nothing → u64 newest ‖ u64 before: the revision.
+const REVISION: Table = Table("directory-revision");
 
 /// The embedded store. Announces of many connections share one durable transaction.
 ///
@@ -30,6 +32,7 @@ pub struct RedbStore {
     recent: Recent,
 }
 
+/// Verified sets by fingerprint.
 #[derive(Clone)]
 struct Recent(Arc<Mutex<Generations<Fingerprint, VerifiedRecordSet>>>);
 
@@ -64,10 +67,7 @@ impl RedbStore {
         }
         let row = self.database.read(|rows| rows.row(SETS, fingerprint.as_bytes()))?;
         let Some(bytes) = row else { return Ok(None) };
-        let set = RecordSet::from_bytes(&bytes)
-            .ok()
-            .and_then(|set| set.verify_stale(fingerprint, now).ok())
-            .ok_or(StoreError::Damaged(*fingerprint))?;
+        let set = stored(now, fingerprint, &bytes)?;
         self.recent.put(&set);
         Ok(Some(set).filter(|set| set.is_valid_at(now)))
     }
@@ -108,6 +108,86 @@ impl Store for RedbStore {
         );
         Box::pin(async move { Ok(receiver.await.map_err(|_| StoreError::Stopped)??) })
     }
+
+    fn page(
+        &self,
+        now: Timestamp,
+        after: Option<Fingerprint>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        let (database, recent) = (self.database.clone(), self.recent.clone());
+        // Signatures are looked at: milliseconds for a page, too long for a task that others wait for.
+        let reading = tokio::task::spawn_blocking(move || page(&database, &recent, now, after, limit));
+        Box::pin(async move { reading.await.map_err(|_| StoreError::Stopped)? })
+    }
+
+    fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        let row = self.database.read(|rows| rows.row(REVISION, &[]));
+        Box::pin(std::future::ready(row.map(|row| revision_of(row.as_deref())).map_err(StoreError::from)))
+    }
+}
+
+/// The set in a row.
+fn stored(now: Timestamp, fingerprint: &Fingerprint, bytes: &[u8]) -> Result<VerifiedRecordSet, StoreError> {
+    let set = RecordSet::from_bytes(bytes).ok();
+    set.and_then(|set| set.verify_stale(fingerprint, now).ok()).ok_or(StoreError::Damaged(*fingerprint))
+}
+
+fn page(
+    database: &Database,
+    recent: &Recent,
+    now: Timestamp,
+    after: Option<Fingerprint>,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let (mut rows_read, mut next) = (Vec::new(), None);
+    let from = after.as_ref().map_or(&[][..], |after| after.as_bytes());
+    database.read(|rows| {
+        rows.scan(SETS, from, |key, bytes| {
+            let Some(fingerprint) = key.try_into().ok().map(Fingerprint::from_bytes) else {
+                return ControlFlow::Continue(());
+            };
+            if after == Some(fingerprint) {
+                return ControlFlow::Continue(());
+            }
+            if rows_read.len() >= limit.max(1) {
+                next = rows_read.last().map(|(last, _)| *last);
+                return ControlFlow::Break(());
+            }
+            rows_read.push((fingerprint, bytes.to_vec()));
+            ControlFlow::Continue(())
+        })
+    })?;
+    let mut sets = Vec::with_capacity(rows_read.len());
+    for (fingerprint, bytes) in rows_read {
+        match recent.get(&fingerprint).map_or_else(|| stored(now, &fingerprint, &bytes), Ok) {
+            Ok(set) if set.is_valid_at(now) => sets.push(set),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "a set is left out"),
+        }
+    }
+    Ok(Page { sets, next })
+}
+
+fn revision_of(row: Option<&[u8]>) -> Revision {
+    // A row of another length can only be damage; the next change puts a number there that is higher than all before.
+    let read = |row| {
+        let mut reader = Reader::new(row);
+        Some(Revision { newest: reader.u64().ok()?, before: reader.u64().ok()? })
+    };
+    row.and_then(read).unwrap_or_default()
+}
+
+/// Notes a change of the zone.
+fn changed(rows: &mut WriteRows, now: Timestamp) -> Result<(), DatabaseError> {
+    let before = revision_of(rows.row(REVISION, &[])?.as_deref());
+    let after = before.after_change(now);
+    if after != before {
+        let mut writer = Writer::new();
+        writer.u64(after.newest).u64(after.before);
+        rows.put(REVISION, &[], &writer.finish())?;
+    }
+    Ok(())
 }
 
 impl Recent {
@@ -148,6 +228,7 @@ fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<
     rows.put(DUE, &due_key(newest.seen.forget_at(), key, Due::Forget), &[])?;
     rows.put(SEEN, key, &newest.to_row())?;
     rows.put(SETS, key, &set.to_bytes())?;
+    changed(rows, now)?;
     let was_valid = before.is_some_and(|before| now < before.expires);
     Ok(if was_valid { Stored::Replaced } else { Stored::Created })
 }
@@ -162,10 +243,15 @@ fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<usize, Da
         due.push(key.to_vec());
         ControlFlow::Continue(())
     })?;
+    let mut gone = false;
     for key in &due {
         rows.remove(DUE, key)?;
-        let table = if key.last() == Some(&(Due::Forget as u8)) { SEEN } else { SETS };
-        rows.remove(table, key.get(8..40).unwrap_or_default())?;
+        let forget = key.last() == Some(&(Due::Forget as u8));
+        let removed = rows.remove(if forget { SEEN } else { SETS }, key.get(8..40).unwrap_or_default())?;
+        gone |= removed && !forget;
+    }
+    if gone {
+        changed(rows, now)?;
     }
     Ok(due.len())
 }

@@ -10,5 +10,6 @@ mod https_server;
 mod lookup;
 mod properties;
 mod restart;
+mod store_walk;
 mod vnet;
 mod world;

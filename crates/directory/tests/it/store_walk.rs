@@ -1,0 +1,118 @@
+//! What a zone transfer needs of a store: a walk through all sets, and when the zone changed. Each test is written
+//! against the trait, so that every store can be held to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kith_directory::store::{RedbStore, Revision, Store};
+use kith_identity::Fingerprint;
+use kith_sansio::Timestamp;
+use kith_store::Database;
+
+use crate::world::{NOW, identity, set};
+
+fn redb() -> Arc<dyn Store> {
+    Arc::new(RedbStore::new(Database::in_memory().unwrap()))
+}
+
+/// All sets that a walk meets, none of them twice.
+async fn walk(store: &dyn Store, now: Timestamp, limit: usize) -> BTreeMap<Fingerprint, Timestamp> {
+    let (mut met, mut after) = (BTreeMap::new(), None);
+    loop {
+        let page = store.page(now, after, limit).await.unwrap();
+        assert!(page.sets.len() <= limit);
+        for set in &page.sets {
+            assert!(set.is_valid_at(now));
+            assert_eq!(met.insert(set.fingerprint(), set.timestamp()), None, "met twice");
+        }
+        after = page.next;
+        if after.is_none() {
+            return met;
+        }
+    }
+}
+
+async fn a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(store: &dyn Store) {
+    assert!(walk(store, NOW, 10).await.is_empty());
+    let mut expected = BTreeMap::new();
+    for seed in 0..25 {
+        let ttl = if seed % 5 == 0 { 10 } else { 600 };
+        let set = set(&identity(seed), NOW.minus_secs(seed), ttl);
+        store.announce(NOW.minus_secs(seed), set.clone()).await.unwrap();
+        if ttl == 600 {
+            expected.insert(set.fingerprint(), set.timestamp());
+        }
+    }
+    let late = NOW.plus_secs(20);
+    for limit in [1, 7, 24, 25, 26, 1000] {
+        assert_eq!(walk(store, late, limit).await, expected, "pages of {limit}");
+    }
+    store.expire(late, 1000).await.unwrap();
+    assert_eq!(walk(store, late, 3).await, expected);
+}
+
+async fn a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(store: &dyn Store) {
+    for seed in 0..6 {
+        store.announce(NOW, set(&identity(seed), NOW, if seed < 3 { 10 } else { 600 })).await.unwrap();
+    }
+    let all = walk(store, NOW, 100).await;
+    for (seed, later) in (0..6).flat_map(|seed| [(seed, NOW), (seed, NOW.plus_secs(20))]) {
+        let after = Some(identity(seed).fingerprint());
+        store.expire(later, 100).await.unwrap();
+        let rest = store.page(later, after, 100).await.unwrap();
+        assert_eq!(rest.next, None);
+        assert!(
+            rest.sets
+                .iter()
+                .all(|set| all.contains_key(&set.fingerprint()) && Some(set.fingerprint()) != after)
+        );
+    }
+    let replaced = set(&identity(5), NOW.plus_secs(30), 600);
+    store.announce(NOW.plus_secs(30), replaced.clone()).await.unwrap();
+    let met = walk(store, NOW.plus_secs(30), 2).await;
+    assert_eq!(met.len(), 3);
+    assert_eq!(met[&replaced.fingerprint()], replaced.timestamp());
+}
+
+async fn every_change_raises_the_revision_and_nothing_else_does(store: &dyn Store) {
+    let told = async |now| store.revision().await.unwrap().told(now);
+    assert_eq!(store.revision().await.unwrap(), Revision::default());
+    let at = |secs| NOW.plus_secs(secs);
+    store.announce(at(0), set(&identity(1), at(0), 25)).await.unwrap();
+    assert_eq!(told(at(11)).await, NOW.0 / 10, "created");
+    store.announce(at(11), set(&identity(1), at(0), 25)).await.unwrap();
+    store.announce(at(12), set(&identity(1), at(0).minus_secs(5), 600)).await.unwrap();
+    assert_eq!(told(at(21)).await, NOW.0 / 10, "a repeat and a replay change nothing");
+    store.announce(at(22), set(&identity(1), at(22), 25)).await.unwrap();
+    assert_eq!(told(at(31)).await, NOW.0 / 10 + 2, "replaced");
+    assert_eq!(store.expire(at(40), 100).await.unwrap(), 0);
+    assert_eq!(told(at(51)).await, NOW.0 / 10 + 2, "nothing expired");
+    assert_eq!(store.expire(at(52), 100).await.unwrap(), 1);
+    assert_eq!(told(at(61)).await, NOW.0 / 10 + 5, "expired");
+    assert_eq!(store.expire(at(200_000), 100).await.unwrap(), 1);
+    assert_eq!(told(at(200_011)).await, NOW.0 / 10 + 5, "only a memory went");
+}
+
+#[tokio::test]
+async fn the_embedded_store_can_be_walked() {
+    a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(&*redb()).await;
+    a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(&*redb()).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_tells_when_the_zone_changed() {
+    every_change_raises_the_revision_and_nothing_else_does(&*redb()).await;
+}
+
+#[tokio::test]
+async fn the_revision_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("zone.redb");
+    let store = RedbStore::new(Database::open(&path, 1 << 20).unwrap());
+    store.announce(NOW, set(&identity(1), NOW, 60)).await.unwrap();
+    let before = store.revision().await.unwrap();
+    drop(store);
+    let store = RedbStore::new(Database::open(&path, 1 << 20).unwrap());
+    assert_eq!(store.revision().await.unwrap(), before);
+    assert_eq!(before.newest, NOW.0 / 10);
+}
