@@ -8,6 +8,23 @@
 //! Invariants: no plaintext, no choice of ciphers, no switch that weakens verification. Whatever comes from a peer
 //! has a limit in size, number and time ([`defaults`]). A refusal is one fixed code whatever its reason. The
 //! machines ([`dialer`], [`address`]) own no socket and no clock; everything that does is in the private `shell`.
+//!
+//! A program that brings nothing but a key takes a [`Node`], and needs three calls:
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use kith_connect::{Config, Node, Protocol};
+//! # use kith_directory::client::{ClientConfig, Directory};
+//! # use kith_identity::{Identity, Ni};
+//! # use kith_sansio::system::OsRng;
+//! # async fn connected(peer: Ni) -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = Directory::open(ClientConfig::default());
+//! let key = Arc::new(Identity::generate(&mut OsRng));
+//! let node = Node::announce(key, "example.org".parse()?, directory, Config::default()).await?;
+//! let stream = node.connect(&peer, &Protocol::new("greet/1")).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod address;
 pub mod defaults;
@@ -17,6 +34,7 @@ mod error;
 pub mod fuzz;
 mod knocks;
 mod limits;
+mod node;
 mod protocol;
 mod shell;
 mod trust;
@@ -24,6 +42,7 @@ mod trust;
 pub use address::{Interface, Vantage, advertised};
 pub use dialer::Via;
 pub use error::{BindError, ConnectError, Failure, ListenError, Tried};
+pub use node::{Node, NodeError};
 pub use protocol::{Admission, MAX_PROTOCOL_BYTES, Protocol, ProtocolError};
 pub use shell::{Config, Endpoint, Incoming, PathInfo, Peer, Stream, interfaces};
 pub use trust::{ChangeSignal, Changes, Discovery, Found, NoDiscovery, Trust};

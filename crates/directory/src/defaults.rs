@@ -54,6 +54,8 @@ pub const HTTPS_ANNOUNCE: Span = Span::secs(10);
 pub const MAX_LOOKUPS: usize = 64;
 /// Sets that a client caches.
 pub const CACHE_SETS: usize = 4096;
+/// Identities whose last timestamp a client remembers where they publish through it.
+pub const PUBLISHED_ENTRIES: usize = 4096;
 /// Fingerprints whose highest timestamp is remembered in memory.
 pub const REPLAY_ENTRIES: usize = 65_536;
 

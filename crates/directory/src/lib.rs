@@ -7,6 +7,21 @@
 //!
 //! Invariants: only [`server`] and [`client`] open sockets; a set that is not valid for its fingerprint now, or
 //! older than one that was seen, comes neither into the store nor into the cache nor out of a lookup.
+//!
+//! ```no_run
+//! # use kith_directory::client::{ClientConfig, Directory};
+//! # use kith_identity::{Identity, Ni};
+//! # use kith_sansio::system::OsRng;
+//! # async fn blobs() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = Directory::open(ClientConfig::default());
+//! let me = Identity::generate(&mut OsRng);
+//! directory.put_blob(&"example.org".parse()?, &me, "hello").await?;
+//!
+//! let ni = Ni::new(me.fingerprint(), Some("example.org".parse()?));
+//! assert_eq!(directory.fetch_blob(&ni).await?.as_deref(), Some(&b"hello"[..]));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod announce;
 pub mod announcer;

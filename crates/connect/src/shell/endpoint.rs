@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -84,6 +85,15 @@ impl Peer {
         match self {
             Peer::Known(fingerprint) => Some(fingerprint),
             Peer::Anonymous => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Known(fingerprint) => fingerprint.fmt(f),
+            Peer::Anonymous => f.write_str("anonymous"),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod admission;
 mod exchange;
 mod hostile;
+mod library;
 mod nodes;
 mod secrecy;
 mod vnet;

@@ -6,6 +6,7 @@ mod connect;
 mod dns;
 mod error;
 mod https;
+mod publish;
 mod source;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ pub use crate::replay::{MemoryReplay, ReplayMemory, Seen};
 pub use crate::store::BoxFuture;
 
 use self::https::Exchanger;
+use self::publish::Published;
 use crate::cache::{Cache, CacheRefusal};
 use crate::defaults;
 use crate::lookup::{Answer, Found, Input, Lookup, NotFound, Output, Pace, Rejection};
@@ -56,6 +58,15 @@ pub struct ClientConfig {
     pub dns_try: Span,
     /// Sets that are cached.
     pub cache_sets: usize,
+}
+
+impl ClientConfig {
+    /// Trusts the directory of `authority` by its key, as a zone without a public name needs it.
+    #[must_use]
+    pub fn pin(mut self, authority: Authority, key: Fingerprint) -> ClientConfig {
+        self.pins.insert(authority, key);
+        self
+    }
 }
 
 impl Default for ClientConfig {
@@ -120,9 +131,18 @@ struct Inner {
     memory: Arc<dyn ReplayMemory>,
     cache: Mutex<Cache>,
     running: Semaphore,
+    published: Published,
 }
 
 impl Directory {
+    /// A client that asks DNS and HTTPS, and whose memory ends with the process.
+    ///
+    /// A program that runs again and again keeps its [`ReplayMemory`] and uses [`new`](Directory::new).
+    #[must_use]
+    pub fn open(config: ClientConfig) -> Directory {
+        Directory::new(config, Vec::new(), Arc::new(MemoryReplay::default()))
+    }
+
     /// A client that asks `sources` first, then DNS, then HTTPS, each a moment after the one before.
     #[must_use]
     pub fn new(
@@ -141,6 +161,7 @@ impl Directory {
             memory,
             cache: Mutex::new(Cache::new(config.cache_sets)),
             running: Semaphore::new(defaults::MAX_LOOKUPS),
+            published: Published::default(),
         };
         Directory { inner: Arc::new(inner) }
     }

@@ -7,6 +7,7 @@ mod discovering;
 mod dns_answers;
 mod dns_server;
 mod https_server;
+mod library;
 mod lookup;
 mod properties;
 mod restart;
