@@ -18,7 +18,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_util::sync::CancellationToken;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -68,8 +67,9 @@ async fn take(mut stream: impl Duplex, dir: PathBuf) {
     let incoming = read_offer(&mut stream, &Limits::default()).await.unwrap();
     let staging = find_partial(&dir, &incoming.offer().digest());
     let target = Target { dir, staging, ..Target::default() };
-    let summary =
-        receive(stream, incoming, target, Arc::new(Progress::new()), CancellationToken::new()).await.unwrap();
+    let summary = receive(stream, incoming, target, Arc::new(Progress::new()), kith_transfer::Cancel::new())
+        .await
+        .unwrap();
     assert_eq!(summary.failures, 0, "{summary:?}");
     eprintln!("receiver: {} of {} bytes were there", summary.resumed_bytes, summary.bytes);
     usage("receiver");
@@ -111,7 +111,7 @@ async fn give(stream: impl Duplex, path: PathBuf) {
     system::OsRng.fill(&mut id);
     let options = SendOptions::new(TransferId(id));
     let summary =
-        send(stream, &offer, options, Arc::new(Progress::new()), CancellationToken::new()).await.unwrap();
+        send(stream, &offer, options, Arc::new(Progress::new()), kith_transfer::Cancel::new()).await.unwrap();
     rate(summary.bytes, start);
 }
 

@@ -146,6 +146,11 @@ impl SendError {
         matches!(self, SendError::ConnectionLost { .. } | SendError::Aborted(AbortReason::Stopping))
     }
 
+    /// Whether the receiver has paused the transfer, which goes on with the same offer over a new connection.
+    pub fn is_paused(&self) -> bool {
+        matches!(self, SendError::Aborted(AbortReason::Paused) | SendError::Refused(Refusal::Paused))
+    }
+
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
@@ -222,6 +227,11 @@ impl ReceiveError {
     /// Whether the connection was lost, so that trying again over a new one can help.
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, ReceiveError::ConnectionLost { .. } | ReceiveError::Aborted(AbortReason::Stopping))
+    }
+
+    /// Whether the sender has paused the transfer, and comes back with the same offer.
+    pub fn is_paused(&self) -> bool {
+        matches!(self, ReceiveError::Aborted(AbortReason::Paused))
     }
 
     /// Whose fault it is.

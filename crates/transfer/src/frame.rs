@@ -1,11 +1,11 @@
 //! Frames and their codec.
 //!
 //! A frame is `u8 kind ‖ u24 length (big-endian) ‖ payload`. Kinds below `0x80` go from the sender of the files to
-//! their receiver, those from `0x80` the other way, [`ABORT`] both ways:
+//! their receiver, those from `0x80` the other way, Notice and [`ABORT`] both ways:
 //!
 //! | kind | name | payload |
 //! | --- | --- | --- |
-//! | `01` | Offer | CBOR map: 0 version (1), 1 transfer id (16 bytes), 2 entries, 3 files, 4 bytes of all files |
+//! | `01` | Offer | CBOR map: 0 version (1), 1 transfer id (16 bytes), 2 entries, 3 files, 4 bytes of all files, 5 seconds that the sender waits for an answer |
 //! | `02` | Entries | CBOR array of entries, see [`Entry`]; as many frames as needed |
 //! | `03` | OfferEnd | empty |
 //! | `10` | Proof | CBOR map: 0 index of the file, 1 first group, 2 group values (32 bytes each, one byte string), 3 last of this file |
@@ -20,6 +20,7 @@
 //! | `83` | Resume | CBOR array of `[index, first group]` ([`Resume`]) |
 //! | `84` | Start | empty; ends the list of `Resume` |
 //! | `85` | Received | CBOR map: 0 files, 1 bytes, 2 resumed bytes, 3 count of failed files, 4 array of `[index, reason]` (1 000 at most) |
+//! | `fe` | Notice | CBOR map: 0 version (1), 1 transfer id (16 bytes), 2 standing ([`Standing`]) |
 //! | `ff` | Abort | CBOR map: 0 reason ([`AbortReason`]) |
 //!
 //! All integers outside CBOR are big-endian. CBOR is canonical: definite lengths, shortest forms, map keys ascending,
@@ -44,6 +45,8 @@ pub const MAX_GROUP_PAYLOAD_BYTES: usize = GROUP_BYTES + 32;
 pub const MAX_FAILED_LISTED: usize = 1_000;
 /// Items of one Have or Resume frame at most.
 pub const MAX_LISTED: usize = 8_192;
+/// A sender waits for an answer for at most so many seconds: thirty days.
+pub const MAX_ANSWER_SECS: u32 = 30 * 86_400;
 /// Group values in one Proof frame at most.
 pub const MAX_PROOF_VALUES: usize = 4_096;
 
@@ -63,6 +66,7 @@ const ACCEPT: u8 = 0x82;
 const RESUME: u8 = 0x83;
 const START: u8 = 0x84;
 const RECEIVED: u8 = 0x85;
+const NOTICE: u8 = 0xfe;
 /// Kind of the frame that ends a transfer early, from either side.
 pub const ABORT: u8 = 0xff;
 
@@ -106,6 +110,25 @@ pub struct Head {
     /// Bytes of all files.
     #[n(4)]
     pub bytes: u64,
+    /// Seconds that the sender waits for an answer, 1 to [`MAX_ANSWER_SECS`].
+    #[n(5)]
+    pub answer_within: u32,
+}
+
+/// Says how one side of a transfer stands while no stream carries it; the answer has the same form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Notice {
+    /// [`VERSION`].
+    #[n(0)]
+    pub version: u8,
+    /// The transfer's id.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub id: [u8; 16],
+    /// How it stands at whoever says so.
+    #[n(2)]
+    pub standing: Standing,
 }
 
 /// The sender's values for groups that the receiver says to hold.
@@ -251,8 +274,22 @@ codes! {
         Invalid = 3, "the offer is invalid";
         /// Code 4: nobody answered in time.
         Unanswered = 4, "nobody answered in time";
-        /// Code 5: the same transfer is already running.
-        Busy = 5, "the same transfer is already running";
+        /// Code 5: the same transfer is already running, or there is no room for another offer now.
+        Busy = 5, "it is busy with this transfer, or with too many others";
+        /// Code 6: it was accepted earlier, and is paused by the receiver.
+        Paused = 6, "the receiver has paused it";
+    }
+}
+
+codes! {
+    /// How a transfer stands at one side.
+    Standing {
+        /// Code 0: it is to go on.
+        Going = 0, "it goes on";
+        /// Code 1: it is paused there.
+        Paused = 1, "it is paused";
+        /// Code 2: it has ended there, or is not known.
+        Over = 2, "it is over";
     }
 }
 
@@ -269,6 +306,8 @@ codes! {
         Storage = 3, "the storage failed";
         /// Code 4: the node stops.
         Stopping = 4, "the node is stopping";
+        /// Code 5: its user pauses it: the same offer comes again later.
+        Paused = 5, "paused";
     }
 }
 
@@ -312,6 +351,8 @@ pub enum Frame {
     Start,
     /// Everything is stored.
     Received(Received),
+    /// How a transfer stands, in a stream of its own.
+    Notice(Notice),
     /// The transfer ends early.
     Abort(AbortReason),
 }
@@ -365,7 +406,9 @@ impl Header {
         let [kind, a, b, c] = bytes;
         let length = u32::from_be_bytes([0, a, b, c]);
         let (least, most) = match kind {
-            OFFER | ENTRIES | PROOF | REFUSE | HAVE | RESUME | RECEIVED | ABORT => (1, MAX_CONTROL_BYTES),
+            OFFER | ENTRIES | PROOF | REFUSE | HAVE | RESUME | RECEIVED | NOTICE | ABORT => {
+                (1, MAX_CONTROL_BYTES)
+            }
             OFFER_END | DONE | ACCEPT | START => (0, 0),
             FILE_START => (8, 8),
             GROUP => (33, MAX_GROUP_PAYLOAD_BYTES),
@@ -414,6 +457,7 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<Message<'_>, FrameError> {
         HAVE => Frame::Have(canonical(kind, payload)?),
         RESUME => Frame::Resume(canonical(kind, payload)?),
         RECEIVED => Frame::Received(canonical(kind, payload)?),
+        NOTICE => Frame::Notice(canonical(kind, payload)?),
         ABORT => Frame::Abort(canonical::<Coded<AbortReason>>(kind, payload)?.reason),
         OFFER_END | DONE | ACCEPT | START if !payload.is_empty() => return Err(malformed),
         OFFER_END => Frame::OfferEnd,
@@ -434,6 +478,7 @@ fn within_limits(frame: &Frame) -> bool {
         Frame::Have(list) => list.len() <= MAX_LISTED,
         Frame::Resume(list) => list.len() <= MAX_LISTED,
         Frame::Received(received) => received.failed.len() <= MAX_FAILED_LISTED,
+        Frame::Offer(head) => (1..=MAX_ANSWER_SECS).contains(&head.answer_within),
         _ => true,
     }
 }
@@ -495,6 +540,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
         Frame::Resume(list) => (RESUME, cbor(list)),
         Frame::Start => (START, Vec::new()),
         Frame::Received(received) => (RECEIVED, cbor(received)),
+        Frame::Notice(notice) => (NOTICE, cbor(notice)),
         Frame::Abort(reason) => (ABORT, cbor(&Coded { reason: *reason })),
     };
     put(kind, &payload, out);

@@ -16,11 +16,13 @@
 //! S → R  per file in offer order: FileStart, Group…, FileEnd | FileFailed; then Done
 //! R → S  Received                                 everything is on disk
 //! ```
-//! Either side may say Abort at any time. The stream of files has no round trips in it.
+//! Either side may say Abort at any time. The stream of files has no round trips in it. A stream that opens with a Notice
+//! carries no files: it tells how a transfer stands at one side, and is answered in the same form.
 //!
 //! Invariants: opens no socket; nothing is written outside the target folder, no symbolic link in it is followed;
 //! a file under its final name has the content that was offered; memory does not grow with the size of files.
 
+mod cancel;
 mod error;
 pub mod frame;
 #[doc(hidden)]
@@ -28,16 +30,22 @@ pub mod fuzz;
 pub mod hash;
 pub mod offer;
 mod progress;
+pub mod rate;
 pub mod receiver;
 pub mod sender;
 mod shell;
 mod tree;
 
+pub use cancel::Cancel;
 pub use error::{FailedFile, Fault, ReadError, ReceiveError, SendError, Summary, Violation};
-pub use frame::{AbortReason, Reason, Refusal, TransferId};
+pub use frame::{AbortReason, Notice, Reason, Refusal, Standing, TransferId};
 pub use offer::{Entry, Kind, Offer, OfferError};
 pub use progress::Progress;
-pub use shell::{IncomingOffer, Limits, SendOptions, read_offer, receive, refuse, send};
+pub use rate::Rate;
+pub use shell::{
+    IncomingOffer, Limit, Limits, Opening, Paced, SendOptions, answer, notify, read_offer, read_opening,
+    receive, refuse, send,
+};
 pub use tree::{LocalOffer, Skipped, Target, discard_partial, find_partial};
 
 /// Name of the protocol.

@@ -11,7 +11,7 @@ use kith_sansio::{Machine, Now, Rng, Time};
 
 use crate::error::{ReceiveError, Summary, Violation};
 use crate::frame::{
-    AbortReason, Failed, Frame, Have, MAX_FAILED_LISTED, MAX_LISTED, Proof, Reason, Received, Resume,
+    AbortReason, Failed, Frame, Have, MAX_FAILED_LISTED, MAX_LISTED, Proof, Reason, Received, Refusal, Resume,
 };
 use crate::hash::{GROUP_BYTES, Root, Value, group_length};
 use crate::offer::Offer;
@@ -485,9 +485,18 @@ impl Receiver {
 
     fn cancel(&mut self, reason: AbortReason) {
         self.finish(Err(ReceiveError::Cancelled));
+        // A transfer that was accepted and is not given up is no refused one.
         for output in &mut self.outputs {
-            if let Output::Send(Frame::Abort(said)) = output {
-                *said = reason;
+            match output {
+                Output::Send(Frame::Abort(said)) => *said = reason,
+                Output::Send(said @ Frame::Refuse(_)) => {
+                    *said = match reason {
+                        AbortReason::Cancelled => continue,
+                        AbortReason::Paused => Frame::Refuse(Refusal::Paused),
+                        other => Frame::Abort(other),
+                    };
+                }
+                _ => {}
             }
         }
     }

@@ -247,7 +247,8 @@ impl Machine for Sender {
             Input::Lost(source) => self.finish(Err(SendError::ConnectionLost { source })),
             Input::Cancel(reason) => {
                 self.finish(Err(SendError::Cancelled));
-                // The reason is the caller's: a node that stops is another thing to the peer than a user who cancels.
+                // The reason is the caller's: a node that stops, or a user who pauses, is another thing to the peer than
+                // a user who cancels.
                 for output in &mut self.outputs {
                     if let Output::Send(Frame::Abort(said)) = output {
                         *said = reason;

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
-use kith_sansio::{Machine, system};
+use kith_sansio::{Machine, Span, system};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::pump::{Chunk, RING};
 use super::{Arrival, FrameReader, read_more, take_frame, write_frame};
+use crate::cancel::Cancel;
 use crate::error::{ReceiveError, Summary, Violation};
-use crate::frame::{self, AbortReason, Frame, Head, Message, Refusal, TransferId};
+use crate::frame::{self, AbortReason, Frame, Head, Message, Notice, Refusal, TransferId};
 use crate::hash::group_value;
 use crate::offer::{MAX_ENTRIES, MAX_FILE_BYTES, MAX_OFFER_BYTES, Offer, OfferError};
 use crate::progress::Progress;
@@ -44,6 +44,7 @@ impl Default for Limits {
 pub struct IncomingOffer {
     id: TransferId,
     offer: Offer,
+    answer_within: Span,
     /// What the sender said after it.
     ahead: Vec<u8>,
 }
@@ -57,6 +58,11 @@ impl IncomingOffer {
     /// What is offered. Cheap to clone.
     pub fn offer(&self) -> &Offer {
         &self.offer
+    }
+
+    /// How long the sender waits for an answer.
+    pub fn answer_within(&self) -> Span {
+        self.answer_within
     }
 
     /// Waits until the sender withdraws the offer or is gone, for callers that wait for a person's answer meanwhile;
@@ -76,8 +82,28 @@ impl IncomingOffer {
     }
 }
 
+/// What a stream begins with.
+#[derive(Debug)]
+pub enum Opening {
+    /// Files are offered.
+    Offer(IncomingOffer),
+    /// The peer tells how a transfer stands, to be answered with [`answer`](super::answer).
+    Notice(Notice),
+}
+
 /// Reads and checks an offer. One that breaks a rule or limit is answered with a refusal.
 pub async fn read_offer<S>(stream: &mut S, limits: &Limits) -> Result<IncomingOffer, ReceiveError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    match read_opening(stream, limits).await? {
+        Opening::Offer(offer) => Ok(offer),
+        Opening::Notice(_) => Err(Violation::Unexpected("before the offer").into()),
+    }
+}
+
+/// Reads and checks what a stream begins with. An offer that breaks a rule or limit is answered with a refusal.
+pub async fn read_opening<S>(stream: &mut S, limits: &Limits) -> Result<Opening, ReceiveError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -85,7 +111,13 @@ where
     let read = read_frames(&mut frames, limits).await;
     let ahead = std::mem::take(&mut frames.buffer);
     match read {
-        Ok((id, offer)) => Ok(IncomingOffer { id, offer, ahead }),
+        Ok(Read::Notice(notice)) => Ok(Opening::Notice(notice)),
+        Ok(Read::Offer(head, offer)) => Ok(Opening::Offer(IncomingOffer {
+            id: TransferId(head.id),
+            offer,
+            answer_within: Span::secs(head.answer_within.into()),
+            ahead,
+        })),
         Err(error) => {
             if matches!(error, ReceiveError::Peer(_) | ReceiveError::OverLimit { .. }) {
                 let goodbye = refuse(stream, Refusal::Invalid);
@@ -99,13 +131,13 @@ where
 async fn read_frames<R: AsyncRead + Unpin>(
     frames: &mut FrameReader<R>,
     limits: &Limits,
-) -> Result<(TransferId, Offer), ReceiveError> {
-    let Frame::Offer(head) = next(frames).await? else {
-        return Err(Violation::Unexpected("before the offer").into());
+) -> Result<Read, ReceiveError> {
+    let head = match next(frames).await? {
+        Frame::Offer(head) => head,
+        Frame::Notice(notice) => return spoken(notice.version).map(|()| Read::Notice(notice)),
+        _ => return Err(Violation::Unexpected("before the offer").into()),
     };
-    if head.version != frame::VERSION {
-        return Err(Violation::Version(head.version).into());
-    }
+    spoken(head.version)?;
     if head.entries > limits.max_entries || head.bytes > limits.max_bytes {
         return Err(ReceiveError::OverLimit { entries: head.entries.into(), bytes: head.bytes });
     }
@@ -126,7 +158,17 @@ async fn read_frames<R: AsyncRead + Unpin>(
     if !totals_agree(&head, &offer) {
         return Err(Violation::Offer(OfferError::Totals).into());
     }
-    Ok((TransferId(head.id), offer))
+    Ok(Read::Offer(head, offer))
+}
+
+/// What was read at the beginning of a stream.
+enum Read {
+    Offer(Head, Offer),
+    Notice(Notice),
+}
+
+fn spoken(version: u8) -> Result<(), ReceiveError> {
+    if version == frame::VERSION { Ok(()) } else { Err(Violation::Version(version).into()) }
 }
 
 fn totals_agree(head: &Head, offer: &Offer) -> bool {
@@ -162,7 +204,7 @@ pub async fn receive<S>(
     incoming: IncomingOffer,
     target: Target,
     progress: Arc<Progress>,
-    cancel: CancellationToken,
+    cancel: Cancel,
 ) -> Result<Summary, ReceiveError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -215,7 +257,7 @@ enum Work {
     Chunk(Chunk),
     Bad(Violation),
     Lost(io::Error),
-    Cancel,
+    Cancel(AbortReason),
 }
 
 /// What the disk thread gives back.
@@ -239,7 +281,7 @@ struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
-    async fn run(&mut self, cancel: CancellationToken) -> Result<Summary, ReceiveError> {
+    async fn run(&mut self, cancel: Cancel) -> Result<Summary, ReceiveError> {
         let (mut cancelled, mut over) = (false, false);
         // What came ahead of its time may be whole frames already.
         let mut rest = Vec::new();
@@ -256,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 () = cancel.cancelled(), if !cancelled => {
                     cancelled = true;
                     self.stop.0.store(true, Relaxed);
-                    self.tell(Work::Cancel);
+                    self.tell(Work::Cancel(cancel.reason()));
                 }
                 report = self.from_disk.recv() => match report {
                     Some(Report::Send(_)) if self.muted => {}
@@ -335,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Writes a frame; once cancelled, for no longer than a goodbye may take.
-    async fn send(&mut self, bytes: &[u8], cancel: &CancellationToken) -> io::Result<()> {
+    async fn send(&mut self, bytes: &[u8], cancel: &Cancel) -> io::Result<()> {
         let writing = async {
             self.writer.write_all(bytes).await?;
             self.writer.flush().await
@@ -416,7 +458,7 @@ impl Disk {
                 Some(Work::Chunk(chunk)) => self.chunk(chunk),
                 Some(Work::Bad(violation)) => self.feed(Input::Bad(violation), &[]),
                 Some(Work::Lost(error)) => self.feed(Input::Lost(error), &[]),
-                Some(Work::Cancel) => self.feed(Input::Cancel(AbortReason::Cancelled), &[]),
+                Some(Work::Cancel(reason)) => self.feed(Input::Cancel(reason), &[]),
                 None => self.feed(Input::Lost(io::ErrorKind::BrokenPipe.into()), &[]),
             };
         }

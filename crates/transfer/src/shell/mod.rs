@@ -1,7 +1,9 @@
 //! The asynchronous movers: they own buffers and threads, and do what the machines say.
 
 mod incoming;
+mod notice;
 mod outgoing;
+mod paced;
 mod pump;
 
 use std::io;
@@ -10,26 +12,26 @@ use kith_sansio::Span;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::error::Violation;
-use crate::frame::{self, AbortReason, Frame, HEADER_BYTES, Header, MAX_CONTROL_BYTES, Message, TransferId};
+use crate::frame::{self, Frame, HEADER_BYTES, Header, MAX_CONTROL_BYTES, Message, TransferId};
 
-pub use incoming::{IncomingOffer, Limits, read_offer, receive, refuse};
+pub use incoming::{IncomingOffer, Limits, Opening, read_offer, read_opening, receive, refuse};
+pub use notice::{answer, notify};
 pub use outgoing::send;
+pub use paced::{Limit, Paced};
 
 /// How to send.
 #[derive(Clone, Debug)]
 pub struct SendOptions {
     /// Random, new for every transfer.
     pub id: TransferId,
-    /// How long to wait for acceptance once the offer is out; 10 minutes by default.
+    /// How long to wait for acceptance once the offer is out; 10 minutes by default, 1 s to 30 days.
     pub accept_within: Span,
-    /// What the peer is told where the token is cancelled.
-    pub cancel_reason: AbortReason,
 }
 
 impl SendOptions {
     /// Defaults for a transfer of this id.
     pub fn new(id: TransferId) -> Self {
-        SendOptions { id, accept_within: Span::secs(600), cancel_reason: AbortReason::Cancelled }
+        SendOptions { id, accept_within: Span::secs(600) }
     }
 }
 

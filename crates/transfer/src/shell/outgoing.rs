@@ -5,13 +5,13 @@ use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kith_sansio::{Machine, system};
+use kith_sansio::{Machine, Span, system};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::pump::{Batch, RING};
 use super::{Arrival, FrameReader, SendOptions};
+use crate::cancel::Cancel;
 use crate::error::{SendError, Summary};
 use crate::frame::{self, Failed, Frame, HEADER_BYTES, Have, Head, Proof, Reason, Resume, TransferId};
 use crate::hash::{GROUP_BYTES, GroupHasher, Root, group_length, groups_of};
@@ -33,7 +33,7 @@ pub async fn send<S>(
     offer: &LocalOffer,
     options: SendOptions,
     progress: Arc<Progress>,
-    cancel: CancellationToken,
+    cancel: Cancel,
 ) -> Result<Summary, SendError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -92,7 +92,7 @@ enum Event {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
-    async fn run(&mut self, cancel: CancellationToken) -> Result<Summary, SendError> {
+    async fn run(&mut self, cancel: Cancel) -> Result<Summary, SendError> {
         let mut cancelled = false;
         loop {
             self.machine.handle_timeout(system::now(), &mut system::OsRng);
@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             match self.event(&cancel, cancelled).await {
                 Event::Cancelled => {
                     cancelled = true;
-                    self.feed(Input::Cancel(self.options.cancel_reason));
+                    self.feed(Input::Cancel(cancel.reason()));
                 }
                 Event::Arrived(arrival) => self.arrived(arrival),
                 Event::Batch(Some(batch)) => self.outbox.queue.push_back(batch),
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Waits for whatever comes first.
-    async fn event(&mut self, cancel: &CancellationToken, cancelled: bool) -> Event {
+    async fn event(&mut self, cancel: &Cancel, cancelled: bool) -> Event {
         let due = self.machine.poll_timeout();
         let sleep = async {
             match due {
@@ -184,6 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             scratch: Vec::new(),
             stop: Arc::clone(&self.stop.0),
             progress: Arc::clone(&self.progress),
+            answer_within: answer_secs(self.options.accept_within),
             local: self.local.clone(),
             proved: Arc::clone(&self.proved),
         };
@@ -268,6 +269,12 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
     }
 }
 
+/// The time for an answer as the offer tells it.
+fn answer_secs(within: Span) -> u32 {
+    let most = frame::MAX_ANSWER_SECS;
+    u32::try_from(within.as_secs()).unwrap_or(most).clamp(1, most)
+}
+
 /// Bytes that are read and hashed at a time, so that they are still in the nearest cache for the hash.
 const PIECE_BYTES: usize = 128 << 10;
 
@@ -282,6 +289,7 @@ struct Maker {
     scratch: Vec<u8>,
     stop: Arc<AtomicBool>,
     progress: Arc<Progress>,
+    answer_within: u32,
     local: LocalOffer,
     proved: Proved,
 }
@@ -306,6 +314,7 @@ impl Maker {
             entries: offer.entries().len() as u32,
             files: offer.files(),
             bytes: offer.bytes(),
+            answer_within: self.answer_within,
         }))?;
         let mut outcome = Ok(());
         frame::entries_frames(offer.entries(), |bytes| {

@@ -22,6 +22,8 @@ pub struct Skipped {
     pub path: PathBuf,
     /// Why it is left out.
     pub why: &'static str,
+    /// Whether it is something that would be sent if it could be read.
+    pub is_unreadable: bool,
 }
 
 /// An offer together with where its files are on this machine. Cheap to clone.
@@ -36,6 +38,7 @@ struct Local {
     /// Inode of every entry.
     inodes: Vec<u64>,
     skipped: Vec<Skipped>,
+    unreadable: u64,
 }
 
 impl LocalOffer {
@@ -49,6 +52,11 @@ impl LocalOffer {
         &self.0.skipped
     }
 
+    /// How many folders and links could not be read, and were left out.
+    pub fn unreadable(&self) -> u64 {
+        self.0.unreadable
+    }
+
     /// The path on this machine that entry `index` at the top was read from.
     fn top(&self, index: u32) -> Option<&Path> {
         let at = self.0.tops.binary_search_by_key(&index, |(top, _)| *top).ok()?;
@@ -58,7 +66,8 @@ impl LocalOffer {
 
 impl Offer {
     /// Reads files and folders into an offer; blocks. Each path is offered under its last name (`holiday/` as
-    /// `holiday`, `.` as the name of that folder). A path that is a symbolic link is followed, those below are not.
+    /// `holiday`, `.` as the name of that folder). A path that is a symbolic link is followed; those below are
+    /// not, nor is one that leads nowhere: they are offered as links.
     /// Entries of a folder are sorted by name, so that an unchanged folder gives an equal [`digest`](Self::digest).
     pub fn from_paths(paths: &[PathBuf]) -> Result<LocalOffer, ReadError> {
         if paths.is_empty() {
@@ -76,7 +85,7 @@ impl Offer {
         }
         let offer = Offer::new(walk.entries)?;
         let (tops, inodes, skipped) = (walk.tops, walk.inodes, walk.skipped);
-        Ok(LocalOffer(Arc::new(Local { offer, tops, inodes, skipped })))
+        Ok(LocalOffer(Arc::new(Local { offer, tops, inodes, skipped, unreadable: walk.unreadable })))
     }
 }
 
@@ -98,6 +107,7 @@ struct Walk {
     inodes: Vec<u64>,
     tops: Vec<(u32, PathBuf)>,
     skipped: Vec<Skipped>,
+    unreadable: u64,
 }
 
 /// A folder being read: its names, last first, and its handle.
@@ -110,7 +120,12 @@ struct Level {
 impl Walk {
     fn top(&mut self, path: &Path, name: Vec<u8>) -> Result<(), ReadError> {
         let wrong = |source: io::Error| ReadError::Io { path: path.to_owned(), source };
-        let stat = statat(CWD, path, AtFlags::empty()).map_err(|error| wrong(error.into()))?;
+        let stat = match statat(CWD, path, AtFlags::empty()) {
+            Err(error @ (Errno::NOENT | Errno::LOOP)) => {
+                return self.dangling(path, name).unwrap_or_else(|| Err(wrong(error.into())));
+            }
+            found => found.map_err(|error| wrong(error.into()))?,
+        };
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File(stat.st_size.unsigned_abs()),
             FileType::Directory => Kind::Folder,
@@ -126,6 +141,13 @@ impl Walk {
             self.below(path, Level { handle, index, names })?;
         }
         Ok(())
+    }
+
+    /// A link that leads nowhere, as itself; `None` where there is none.
+    fn dangling(&mut self, path: &Path, name: Vec<u8>) -> Option<Result<(), ReadError>> {
+        let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let target = readlinkat(CWD, path, Vec::new()).ok()?;
+        Some(self.add(0, name, Kind::Link(target.into_bytes()), &stat).map(|_index| ()))
     }
 
     /// Reads everything below a folder, depth first, without recursion.
@@ -152,7 +174,7 @@ impl Walk {
                         levels.push(level);
                         path = place;
                     }
-                    _ => self.skip(place, "its content cannot be read"),
+                    _ => self.unreadable(place, "its content cannot be read"),
                 }
             }
         }
@@ -177,7 +199,7 @@ impl Walk {
             FileType::Symlink => match readlinkat(&level.handle, name, Vec::new()) {
                 Ok(target) => Kind::Link(target.into_bytes()),
                 Err(_) => {
-                    self.skip(place.to_owned(), "the link cannot be read");
+                    self.unreadable(place.to_owned(), "the link cannot be read");
                     return Ok(None);
                 }
             },
@@ -205,8 +227,16 @@ impl Walk {
 
     fn skip(&mut self, path: PathBuf, why: &'static str) {
         if self.skipped.len() < 1_000 {
-            self.skipped.push(Skipped { path, why });
+            self.skipped.push(Skipped { path, why, is_unreadable: false });
         }
+    }
+
+    fn unreadable(&mut self, path: PathBuf, why: &'static str) {
+        self.unreadable += 1;
+        // What somebody has to see comes first.
+        self.skipped.truncate(999);
+        let place = self.skipped.partition_point(|known| known.is_unreadable);
+        self.skipped.insert(place, Skipped { path, why, is_unreadable: true });
     }
 }
 

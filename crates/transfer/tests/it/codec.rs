@@ -2,7 +2,7 @@
 
 use kith_transfer::frame::{self, Failed, Frame, FrameError, Have, Head, Message, Proof, Received, Resume};
 use kith_transfer::fuzz::{fuzz_frame, fuzz_offer, fuzz_receiver, fuzz_sender};
-use kith_transfer::{AbortReason, Entry, Kind, Offer, OfferError, Reason, Refusal};
+use kith_transfer::{AbortReason, Entry, Kind, Notice, Offer, OfferError, Reason, Refusal, Standing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ fn file(parent: u32, name: &[u8]) -> Entry {
 
 #[test]
 fn frames_have_the_documented_bytes() {
-    let head = Head { version: 1, id: [0xab; 16], entries: 2, files: 1, bytes: 256 };
+    let head = Head { version: 1, id: [0xab; 16], entries: 2, files: 1, bytes: 256, answer_within: 600 };
     let id = "ab".repeat(16);
     let received = Received {
         files: 1,
@@ -32,7 +32,7 @@ fn frames_have_the_documented_bytes() {
         failed: vec![Failed { index: 4, reason: Reason::Exists }],
     };
     let cases = [
-        (Frame::Offer(head), format!("01 00001d a5 0001 0150{id} 0202 0301 04190100")),
+        (Frame::Offer(head), format!("01 000021 a6 0001 0150{id} 0202 0301 04190100 05190258")),
         (
             Frame::Entries(vec![file(0, b"a")]),
             "02 000010 81 86 00 4161 1901a4 21 03 82 00 81 19012c".to_owned(),
@@ -58,6 +58,10 @@ fn frames_have_the_documented_bytes() {
         (Frame::Resume(vec![Resume { index: 1, first: 2 }]), "83 000004 81 82 01 02".to_owned()),
         (Frame::Start, "84 000000".to_owned()),
         (Frame::Received(received), "85 000010 a5 0001 0119012c 0200 0301 0481820403".to_owned()),
+        (
+            Frame::Notice(Notice { version: 1, id: [0xab; 16], standing: Standing::Paused }),
+            format!("fe 000017 a3 0001 0150{id} 0201"),
+        ),
         (Frame::Abort(AbortReason::DiskFull), "ff 000003 a1 0001".to_owned()),
     ];
     for (frame, bytes) in cases {
@@ -78,6 +82,11 @@ fn other_forms_of_the_same_content_are_refused() {
         ("80 000004 a1 0001 00", "a byte too many"),
         ("80 000003 a1 0009", "an unknown reason"),
         ("80 000001 a0", "a missing key"),
+        (
+            "01 00001d a6 0001 0150 abababababababababababababababab 0202 0301 0401 0500",
+            "no time for an answer",
+        ),
+        ("fe 000017 a3 0001 0150 abababababababababababababababab 0203", "an unknown standing"),
         ("23 000005 00000001 09", "an unknown reason"),
         ("10 000010 a4 0001 0102 02 43 070707 03 f5 00000000", "values of odd length"),
     ] {
@@ -163,9 +172,14 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         whole,
     });
     prop_oneof![
-        (any::<u8>(), any::<[u8; 16]>(), any::<u32>(), any::<u32>(), any::<u64>()).prop_map(
-            |(version, id, entries, files, bytes)| Frame::Offer(Head { version, id, entries, files, bytes })
-        ),
+        (any::<u8>(), any::<[u8; 16]>(), any::<u32>(), any::<u32>(), any::<u64>(), 1..2_592_001_u32)
+            .prop_map(|(version, id, entries, files, bytes, answer_within)| {
+                Frame::Offer(Head { version, id, entries, files, bytes, answer_within })
+            }),
+        (any::<u8>(), any::<[u8; 16]>(), 0u8..3).prop_map(|(version, id, code)| {
+            let standing = Standing::from_code(code).unwrap();
+            Frame::Notice(Notice { version, id, standing })
+        }),
         vec(any_entry(), 0..10).prop_map(Frame::Entries),
         Just(Frame::OfferEnd),
         (any::<u32>(), any::<u32>(), vec(any::<[u8; 32]>(), 0..5), any::<bool>()).prop_map(
@@ -180,7 +194,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         any::<[u8; 32]>().prop_map(|root| Frame::FileEnd { root }),
         failed.clone().prop_map(Frame::FileFailed),
         Just(Frame::Done),
-        (0u8..6).prop_map(|code| Frame::Refuse(Refusal::from_code(code).unwrap())),
+        (0u8..7).prop_map(|code| Frame::Refuse(Refusal::from_code(code).unwrap())),
         vec(have, 0..20).prop_map(Frame::Have),
         Just(Frame::Accept),
         vec((any::<u32>(), any::<u32>()).prop_map(|(index, first)| Resume { index, first }), 0..20)
@@ -195,7 +209,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
                 failed
             })
         ),
-        (0u8..5).prop_map(|code| Frame::Abort(AbortReason::from_code(code).unwrap())),
+        (0u8..6).prop_map(|code| Frame::Abort(AbortReason::from_code(code).unwrap())),
     ]
 }
 

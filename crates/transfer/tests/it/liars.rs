@@ -20,7 +20,8 @@ fn entry(name: &[u8], size: u64) -> Entry {
 fn offer_bytes(entries: Vec<Entry>, claimed: Option<Head>) -> Vec<u8> {
     let sizes = entries.iter().filter_map(Entry::size);
     let (files, bytes) = (sizes.clone().count() as u32, sizes.fold(0, u64::wrapping_add));
-    let head = Head { version: 1, id: [5; 16], entries: entries.len() as u32, files, bytes };
+    let head =
+        Head { version: 1, id: [5; 16], entries: entries.len() as u32, files, bytes, answer_within: 600 };
     let mut out = Vec::new();
     frame::encode(&Frame::Offer(claimed.unwrap_or(head)), &mut out);
     frame::encode(&Frame::Entries(entries), &mut out);
@@ -66,7 +67,7 @@ fn offers_that_would_lead_outside_touch_nothing() {
     }
     let overflow = offer_bytes(vec![entry(b"a", u64::MAX), entry(b"b", 2)], None);
     assert!(matches!(receive_lies(dir.path(), &overflow), Err(ReceiveError::Peer(_))));
-    let head = Head { version: 1, id: [5; 16], entries: 1, files: 1, bytes: 5 };
+    let head = Head { version: 1, id: [5; 16], entries: 1, files: 1, bytes: 5, answer_within: 600 };
     let totals = receive_lies(dir.path(), &offer_bytes(vec![entry(b"a", 4)], Some(head.clone())));
     assert!(matches!(totals, Err(ReceiveError::Peer(Violation::Offer(OfferError::Totals)))));
     let version =
@@ -273,7 +274,7 @@ fn a_transfer_can_be_cancelled_though_the_peer_reads_nothing() {
         };
         let limits = Limits::default();
         let (_silent, incoming) = tokio::join!(offering, read_offer(&mut stream, &limits));
-        let token = tokio_util::sync::CancellationToken::new();
+        let token = kith_transfer::Cancel::new();
         let receiving =
             receive(stream, incoming.unwrap(), into(root.path()), Arc::new(Progress::new()), token.clone());
         // The staging folder is there, so that the acceptance is being said.
@@ -281,7 +282,7 @@ fn a_transfer_can_be_cancelled_though_the_peer_reads_nothing() {
             while names(root.path()).is_empty() {
                 tokio::task::yield_now().await;
             }
-            token.cancel();
+            token.cancel(kith_transfer::AbortReason::Cancelled);
         };
         let both = async { tokio::join!(receiving, cancelling).0 };
         tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("it ends")

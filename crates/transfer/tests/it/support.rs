@@ -17,7 +17,6 @@ use kith_transfer::{
     read_offer, receive, send,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio_util::sync::CancellationToken;
 
 /// One end of a link; writing fails once `left` bytes were written, or stands still.
 pub(crate) struct Cut {
@@ -83,10 +82,10 @@ pub(crate) fn transfer(paths: &[PathBuf], target: &Target, id: u8, cut: Option<u
 pub(crate) async fn transfer_offer(offer: &LocalOffer, target: &Target, id: u8, cut: Option<u64>) -> Outcome {
     let (near, mut far, written) = link(cut);
     let options = SendOptions::new(TransferId([id; 16]));
-    let sending = send(near, offer, options, Arc::new(Progress::new()), CancellationToken::new());
+    let sending = send(near, offer, options, Arc::new(Progress::new()), kith_transfer::Cancel::new());
     let receiving = async {
         let incoming = read_offer(&mut far, &Limits::default()).await?;
-        receive(far, incoming, target.clone(), Arc::new(Progress::new()), CancellationToken::new()).await
+        receive(far, incoming, target.clone(), Arc::new(Progress::new()), kith_transfer::Cancel::new()).await
     };
     let both = async { tokio::join!(sending, receiving) };
     let (sent, received) = tokio::time::timeout(Duration::from_secs(120), both).await.expect("it ends");

@@ -359,8 +359,8 @@ fn a_transfer_can_be_cancelled_from_either_side() {
         let (sent, received) = run(async {
             let (near, mut far, _) = link(None);
             let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
-            let token = tokio_util::sync::CancellationToken::new();
-            let never = tokio_util::sync::CancellationToken::new();
+            let token = kith_transfer::Cancel::new();
+            let never = kith_transfer::Cancel::new();
             let (first, second) = if sender_cancels { (&token, &never) } else { (&never, &token) };
             let progress = std::sync::Arc::new(kith_transfer::Progress::new());
             let watch = std::sync::Arc::clone(&progress);
@@ -374,7 +374,7 @@ fn a_transfer_can_be_cancelled_from_either_side() {
                 while watch.moved_bytes() < 2 << 20 {
                     tokio::task::yield_now().await;
                 }
-                token.cancel();
+                token.cancel(kith_transfer::AbortReason::Cancelled);
             };
             let (sent, received, ()) = tokio::join!(sending, receiving, cancelling);
             (sent.unwrap_err(), received.unwrap_err())
@@ -387,6 +387,126 @@ fn a_transfer_can_be_cancelled_from_either_side() {
             assert!(matches!(received, ReceiveError::Cancelled));
             assert_eq!(received.fault(), Fault::Caller);
         }
+    }
+}
+
+#[test]
+fn a_transfer_paused_on_either_side_says_so_and_goes_on_later() {
+    for sender_pauses in [true, false] {
+        let (_root, from, to) = folders();
+        std::fs::write(from.join("film"), bytes(16 << 20, 3)).unwrap();
+        let offer = Offer::from_paths(std::slice::from_ref(&from)).unwrap();
+        let (sent, received) = run(async {
+            let (near, mut far, _) = link(None);
+            let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+            let (pause, never) = (kith_transfer::Cancel::new(), kith_transfer::Cancel::new());
+            let (first, second) = if sender_pauses { (&pause, &never) } else { (&never, &pause) };
+            let progress = std::sync::Arc::new(kith_transfer::Progress::new());
+            let watch = std::sync::Arc::clone(&progress);
+            let sending = kith_transfer::send(near, &offer, options, progress, first.clone());
+            let receiving = async {
+                let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
+                kith_transfer::receive(far, incoming, into(&to), Default::default(), second.clone()).await
+            };
+            let pausing = async {
+                while watch.moved_bytes() < 4 << 20 {
+                    tokio::task::yield_now().await;
+                }
+                pause.cancel(AbortReason::Paused);
+            };
+            let (sent, received, ()) = tokio::join!(sending, receiving, pausing);
+            (sent.unwrap_err(), received.unwrap_err())
+        });
+        if sender_pauses {
+            assert!(matches!(sent, SendError::Cancelled), "{sent:?}");
+            assert!(received.is_paused(), "{received:?}");
+        } else {
+            assert!(sent.is_paused() && !sent.is_connection_lost(), "{sent:?}");
+            assert!(matches!(received, ReceiveError::Cancelled), "{received:?}");
+        }
+        let again = run(transfer_offer(&offer, &into(&to), 1, None)).0.unwrap();
+        assert!(again.resumed_bytes >= 1 << 20, "{}", again.resumed_bytes);
+        assert_eq!(snapshot(&from), snapshot(&to.join("from")));
+    }
+}
+
+#[test]
+fn a_receiver_that_is_paused_before_it_has_looked_at_its_folder_refuses_for_now() {
+    let (_root, from, to) = folders();
+    std::fs::write(from.join("a"), b"a").unwrap();
+    let offer = Offer::from_paths(&[from]).unwrap();
+    let (sent, received) = run(async {
+        let (near, mut far, _) = link(None);
+        let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+        let sending = kith_transfer::send(near, &offer, options, Default::default(), Default::default());
+        let receiving = async {
+            let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
+            let paused = kith_transfer::Cancel::new();
+            paused.cancel(AbortReason::Paused);
+            kith_transfer::receive(far, incoming, into(&to), Default::default(), paused).await
+        };
+        tokio::join!(sending, receiving)
+    });
+    // Whether the folder was looked at in this moment or not: it goes on later.
+    assert!(sent.unwrap_err().is_paused());
+    assert!(matches!(received, Err(ReceiveError::Cancelled)), "{received:?}");
+}
+
+#[test]
+fn a_notice_tells_each_side_how_the_transfer_stands_at_the_other() {
+    use kith_transfer::{Opening, Standing, TransferId};
+    run(async {
+        let (near, mut far, _) = link(None);
+        let id = TransferId([3; 16]);
+        let hearing = async {
+            let opening = kith_transfer::read_opening(&mut far, &Default::default()).await.unwrap();
+            let Opening::Notice(notice) = opening else { panic!("{opening:?}") };
+            assert_eq!((notice.id, notice.standing), (id.0, Standing::Paused));
+            kith_transfer::answer(far, id, Standing::Going).await.unwrap();
+        };
+        let (theirs, ()) = tokio::join!(kith_transfer::notify(near, id, Standing::Paused), hearing);
+        assert_eq!(theirs.unwrap(), Standing::Going);
+        let (near, far, _) = link(None);
+        let wrong = kith_transfer::answer(far, TransferId([4; 16]), Standing::Going);
+        let (theirs, _) = tokio::join!(kith_transfer::notify(near, id, Standing::Over), wrong);
+        assert_eq!(theirs.unwrap_err().fault(), Fault::Peer);
+    });
+}
+
+#[test]
+fn a_transfer_within_limits_arrives_whole() {
+    use kith_transfer::{Limit, Paced};
+    let (_root, from, to) = folders();
+    std::fs::write(from.join("a"), bytes(3 << 20, 1)).unwrap();
+    let offer = Offer::from_paths(std::slice::from_ref(&from)).unwrap();
+    let limit = |rate: &str| Limit::new(Some(rate.parse().unwrap()));
+    run(async {
+        let (near, far, _) = link(None);
+        let (slow, fast) = (limit("256MiB/s"), limit("512MiB/s"));
+        let near = Paced::new(near, vec![slow.clone(), fast.clone()], vec![fast.clone()]);
+        let mut far = Paced::new(far, vec![fast.clone()], vec![slow.clone(), fast]);
+        let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
+        let sending = kith_transfer::send(near, &offer, options, Default::default(), Default::default());
+        let receiving = async {
+            let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
+            kith_transfer::receive(far, incoming, into(&to), Default::default(), Default::default()).await
+        };
+        let (sent, received) = tokio::join!(sending, receiving);
+        assert_eq!(sent.unwrap(), received.unwrap());
+        slow.set(None);
+        assert_eq!(slow.rate(), None);
+    });
+    assert_eq!(snapshot(&from), snapshot(&to.join("from")));
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_sent_as_a_link() {
+    let (_root, from, to) = folders();
+    for (name, target) in [("nowhere", "missing/target"), ("itself", "itself")] {
+        let link = from.join(name);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        transfer(&[link], &into(&to), 1, None).0.unwrap();
+        assert_eq!(std::fs::read_link(to.join(name)).unwrap(), Path::new(target));
     }
 }
 
@@ -410,7 +530,7 @@ fn a_refusal_reaches_the_sender_and_a_withdrawal_the_receiver() {
     std::fs::write(from.join("a"), b"a").unwrap();
     let offer = Offer::from_paths(&[from]).unwrap();
     for withdraw in [false, true] {
-        let cancel = tokio_util::sync::CancellationToken::new();
+        let cancel = kith_transfer::Cancel::new();
         let (sent, ()) = run(async {
             let (near, mut far, _) = link(None);
             let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
@@ -418,7 +538,7 @@ fn a_refusal_reaches_the_sender_and_a_withdrawal_the_receiver() {
             let receiving = async {
                 let mut incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
                 if withdraw {
-                    cancel.cancel();
+                    cancel.cancel(kith_transfer::AbortReason::Cancelled);
                     let error = incoming.withdrawn(&mut far).await;
                     assert!(matches!(error, ReceiveError::Aborted(AbortReason::Cancelled)), "{error:?}");
                 } else {

@@ -59,6 +59,7 @@ enum Node {
 enum Input {
     Packet(Packet),
     Stop,
+    Pause,
 }
 
 impl Machine for Node {
@@ -71,6 +72,8 @@ impl Machine for Node {
             (Node::Receiving(node), Input::Packet(packet)) => node.packet(now, packet, rng),
             (Node::Sending(node), Input::Stop) => node.stop(now, rng),
             (Node::Receiving(node), Input::Stop) => node.stop(now, rng),
+            (Node::Sending(node), Input::Pause) => node.pause(now, rng),
+            (Node::Receiving(node), Input::Pause) => node.pause(now, rng),
         }
     }
 
@@ -160,11 +163,12 @@ impl Course {
         let after = Span(self.world.chance().below(2_000_000));
         self.run(after);
         let side = if self.world.chance().below(2) == 0 { Side::Sender } else { Side::Receiver };
-        match self.world.chance().below(5) {
+        match self.world.chance().below(6) {
             0 | 1 if self.sent() => {}
             0 | 1 => self.crash(side),
             2 => self.world.input(&side, Input::Stop),
-            3 => self.world.network().cut(&Side::Sender, &Side::Receiver),
+            3 => self.world.input(&side, Input::Pause),
+            4 => self.world.network().cut(&Side::Sender, &Side::Receiver),
             _ => self.world.network().partition(&Side::Sender, &Side::Receiver),
         }
         let after = Span(self.world.chance().below(7_000_000));
@@ -265,6 +269,20 @@ fn crashes_partitions_and_stops_cost_only_what_was_in_flight() {
         let mut course = Course::new(seed, bad(), false);
         for _ in 0..course.world.chance().below(8) {
             course.mishap();
+        }
+        course.finish(Span::secs(60));
+    });
+}
+
+#[test]
+fn pausing_at_any_moment_on_either_side_loses_nothing() {
+    for_seeds(0..400, |seed| {
+        let mut course = Course::new(seed, Faults::none(Span::millis(20)), false);
+        for _ in 0..1 + course.world.chance().below(6) {
+            let after = Span(course.world.chance().below(3_000_000));
+            course.run(after);
+            let side = if course.world.chance().below(2) == 0 { Side::Sender } else { Side::Receiver };
+            course.world.input(&side, Input::Pause);
         }
         course.finish(Span::secs(60));
     });

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::Stream;
 use kith_sansio::{Time, system};
-use kith_transfer::{Progress, Summary};
+use kith_transfer::{AbortReason, Cancel, Progress, Summary};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,7 @@ pub(crate) struct Live {
 #[derive(Clone, Default)]
 pub(crate) struct Attempt {
     pub(crate) progress: Arc<Progress>,
-    pub(crate) cancel: CancellationToken,
+    pub(crate) cancel: Cancel,
 }
 
 struct Facts {
@@ -147,9 +147,9 @@ impl Live {
 
     /// Begins with a new connection; the one before it ends.
     pub(crate) fn begin(&self) -> Attempt {
-        let attempt = Attempt { progress: Arc::default(), cancel: self.cancel.child_token() };
+        let attempt = Attempt { progress: Arc::default(), cancel: self.cancel.child_token().into() };
         let before = std::mem::replace(&mut self.facts().attempt, attempt.clone());
-        before.cancel.cancel();
+        before.cancel.cancel(AbortReason::Cancelled);
         attempt
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use kith_sansio::{Machine, Now, Rng, Span, Time};
 use kith_transfer::frame::Frame;
 use kith_transfer::receiver::{Input, Output, Receiver};
-use kith_transfer::{AbortReason, Offer, Reason, ReceiveError, Summary};
+use kith_transfer::{AbortReason, Offer, Reason, ReceiveError, Refusal, Summary};
 
 use super::model::{Disk, Plan, Role, value};
 use super::stream::{Body, Packet, Stream, Taken};
@@ -21,6 +21,8 @@ pub(crate) struct Receiving {
     plan: Rc<Plan>,
     pub(crate) disk: Disk,
     sessions: BTreeMap<u64, Session>,
+    /// A person has paused it until then; offers are refused meanwhile.
+    paused_until: Time,
     outputs: VecDeque<Out>,
 }
 
@@ -45,12 +47,13 @@ enum Item {
     /// A person accepts.
     Accept,
     Lost,
-    Stop,
+    /// This side ends the session.
+    End(AbortReason),
 }
 
 impl Receiving {
     pub(crate) fn new(plan: Rc<Plan>, disk: Disk) -> Receiving {
-        Receiving { plan, disk, sessions: BTreeMap::new(), outputs: VecDeque::new() }
+        Receiving { plan, disk, sessions: BTreeMap::new(), paused_until: Time(0), outputs: VecDeque::new() }
     }
 
     pub(crate) fn packet(&mut self, now: Now, packet: Packet, rng: &mut dyn Rng) {
@@ -82,9 +85,19 @@ impl Receiving {
 
     /// The node stops in order.
     pub(crate) fn stop(&mut self, now: Now, rng: &mut dyn Rng) {
+        self.end(now, AbortReason::Stopping, rng);
+    }
+
+    /// A person pauses it, and lets it go on after a while.
+    pub(crate) fn pause(&mut self, now: Now, rng: &mut dyn Rng) {
+        self.paused_until = now.time + Span(rng.below(5_000_000));
+        self.end(now, AbortReason::Paused, rng);
+    }
+
+    fn end(&mut self, now: Now, reason: AbortReason, rng: &mut dyn Rng) {
         for connection in self.sessions.keys().copied().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(&connection) {
-                session.inbox.push_front(Item::Stop);
+                session.inbox.push_front(Item::End(reason));
                 session.busy_until = now.time;
             }
             self.work(now, connection, rng);
@@ -119,16 +132,16 @@ impl Receiving {
                     self.feed(now, connection, Input::Group { length, claimed, computed }, content, rng);
                 }
                 Item::Accept => self.accept(now, connection, rng),
-                Item::Lost | Item::Stop if session.machine.is_none() => {
+                // What nobody has accepted yet cannot be paused.
+                Item::End(AbortReason::Paused) if session.machine.is_none() => {}
+                Item::Lost | Item::End(_) if session.machine.is_none() => {
                     self.sessions.remove(&connection);
                 }
                 Item::Lost => {
                     let lost = Input::Lost(io::ErrorKind::ConnectionReset.into());
                     self.feed(now, connection, lost, 0, rng);
                 }
-                Item::Stop => {
-                    self.feed(now, connection, Input::Cancel(AbortReason::Stopping), 0, rng);
-                }
+                Item::End(reason) => self.feed(now, connection, Input::Cancel(reason), 0, rng),
                 Item::Body(other) => panic!("a sender does not send {other:?}"),
             }
         }
@@ -151,6 +164,12 @@ impl Receiving {
 
     fn accept(&mut self, now: Now, connection: u64, rng: &mut dyn Rng) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
+        if now.time < self.paused_until {
+            let refusal = Body::Frame(Frame::Refuse(Refusal::Paused));
+            self.outputs.push_back(Out::Send(session.stream.packet(now.time, refusal)));
+            self.sessions.remove(&connection);
+            return;
+        }
         let offer = Offer::new(std::mem::take(&mut session.entries)).unwrap();
         assert_eq!(offer, self.plan.offer, "the offer arrived as it was made");
         session.machine = Some(Receiver::new(offer, self.plan.overwrite));
@@ -189,7 +208,7 @@ impl Receiving {
         let expected = match &result {
             Ok(_) | Err(ReceiveError::ConnectionLost { .. } | ReceiveError::Cancelled) => true,
             Err(ReceiveError::Aborted(reason)) => {
-                matches!(reason, AbortReason::Stopping | AbortReason::Cancelled)
+                matches!(reason, AbortReason::Stopping | AbortReason::Cancelled | AbortReason::Paused)
             }
             Err(ReceiveError::Busy { .. }) => self.disk.lock != Some(connection),
             Err(ReceiveError::Peer(_)) => !session.honest,

@@ -99,6 +99,11 @@ impl Sending {
         self.feed(now, Input::Cancel(AbortReason::Stopping), rng);
     }
 
+    /// A person pauses it, and lets it go on after a while.
+    pub(crate) fn pause(&mut self, now: Now, rng: &mut dyn Rng) {
+        self.feed(now, Input::Cancel(AbortReason::Paused), rng);
+    }
+
     pub(crate) fn timeout(&mut self, now: Now, rng: &mut dyn Rng) {
         if self.retry_at.take_if(|at| *at <= now.time).is_some() {
             self.connect(now, rng);
@@ -168,7 +173,8 @@ impl Sending {
     fn ended(&mut self, now: Now, error: Option<&SendError>, rng: &mut dyn Rng) {
         let Some(error) = error else { return };
         let expected = match error {
-            SendError::Refused(reason) => *reason == Refusal::Busy,
+            SendError::Refused(reason) => matches!(reason, Refusal::Busy | Refusal::Paused),
+            SendError::Aborted(AbortReason::Paused) => error.is_paused() && !error.is_connection_lost(),
             SendError::Aborted(AbortReason::Protocol) => self.liar,
             SendError::Aborted(reason) => *reason == AbortReason::Stopping && error.is_connection_lost(),
             SendError::ConnectionLost { .. } | SendError::Cancelled | SendError::Unanswered { .. } => true,
@@ -210,6 +216,7 @@ fn offer(plan: &Plan) -> VecDeque<Body> {
         entries: entries.len() as u32,
         files: offer.files(),
         bytes: offer.bytes(),
+        answer_within: 30,
     };
     let lists = entries.chunks(3).map(|some| Frame::Entries(some.to_vec()));
     [Frame::Offer(head)].into_iter().chain(lists).chain([Frame::OfferEnd]).map(Body::Frame).collect()
