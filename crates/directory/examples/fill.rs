@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -58,7 +59,8 @@ fn main() {
     for round in 0..options.rounds {
         let mut files = (round + 1 == options.rounds).then(|| Files::create(&options));
         let sets = sign(&options, first.plus_secs(round));
-        runtime.block_on(put(store.as_deref(), sets, &mut files));
+        let count = runtime.block_on(put(store.as_deref(), sets, &mut files));
+        assert_eq!(count, options.sets, "a thread died");
     }
     let seconds = (system::time() - begun).as_millis() as f64 / 1000.0;
     let all = options.sets * options.rounds;
@@ -97,10 +99,11 @@ fn set(seed: u64, number: u64, ttl: u32, timestamp: Timestamp) -> VerifiedRecord
     let identity = Identity::generate(&mut SeededRng::new((seed << 40) + number));
     let [_, _, _, _, _, b, c, d] = number.to_be_bytes();
     let address = |text: String| text.parse().expect("an address");
+    let six = Ipv6Addr::new(0x2001, 0xdb8, b.into(), c.into(), 0, 0, 0, u16::from(d) + 1);
     let addresses = vec![
         address(format!("quic://10.{b}.{c}.{d}:7117")),
         address(format!("tcp://10.{b}.{c}.{d}:7117")),
-        address(format!("quic://[2001:db8:{b:x}:{c:x}::{d:x}]:7117")),
+        address(format!("quic://[{six}]:7117")),
     ];
     Draft { addresses, ttl, ..Draft::default() }.sign(&identity, timestamp).expect("a set")
 }
@@ -109,20 +112,21 @@ async fn put(
     store: Option<&dyn Store>,
     sets: Receiver<Vec<(u64, VerifiedRecordSet)>>,
     files: &mut Option<Files>,
-) {
+) -> u64 {
     let sets = std::iter::from_fn(|| sets.recv().ok()).flatten().inspect(|(number, set)| {
         if let Some(files) = files {
             files.add(*number, set);
         }
     });
     let announces = futures_util::stream::iter(sets).map(|(_, set)| async move {
-        let Some(store) = store else { return };
+        let Some(store) = store else { return 1 };
         match store.announce(system::utc(), set).await.expect("the store takes it") {
             Stored::Created | Stored::Replaced | Stored::Repeated => {}
             Stored::NotNewer => newer_is_there(),
         }
+        1
     });
-    announces.buffer_unordered(AT_ONCE).collect::<()>().await;
+    announces.buffer_unordered(AT_ONCE).fold(0, |sum, one| std::future::ready(sum + one)).await
 }
 
 fn newer_is_there() {
