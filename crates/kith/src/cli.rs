@@ -6,12 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not trusted, 5 unreachable.";
-
 /// Find people by their key's fingerprint and send them files, with nobody's cloud between.
 #[derive(Debug, Parser)]
-#[command(name = "kith", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "kith", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Home folder of the identity [default: $KITH_HOME, else ~/.local/share/kith]
     #[arg(long, global = true, value_name = "DIR")]
@@ -60,6 +57,10 @@ pub(crate) enum Command {
     /// Run a directory for a zone
     #[command(subcommand)]
     Directory(Directory),
+    /// Print a script that completes commands and options in a shell
+    Completions(Completions),
+    /// Print the man page of a command, or write all of them
+    Man(Man),
 }
 
 #[derive(Debug, Default, Args)]
@@ -300,12 +301,29 @@ pub(crate) struct Serve {
     pub(crate) key: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The command, word by word; the program's own page where it is left out
+    pub(crate) command: Vec<String>,
+    /// Write the pages of all commands
+    #[arg(long, requires = "into", conflicts_with = "command")]
+    pub(crate) all: bool,
+    /// Folder for the pages; it is made if it does not exist
+    #[arg(long, value_name = "DIR", requires = "all")]
+    pub(crate) into: Option<PathBuf>,
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        crate::help::command().debug_assert();
     }
 }

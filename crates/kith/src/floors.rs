@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn every_command_belongs_to_one_floor_or_to_the_node() {
-        let of_the_node = ["init", "id", "up", "down", "status"];
+        let of_the_node = ["init", "id", "up", "down", "status", "completions", "man"];
         let mut named: Vec<_> = FLOORS.iter().flat_map(|floor| floor.commands).copied().collect();
         named.extend(of_the_node);
         named.sort_unstable();

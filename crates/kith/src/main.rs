@@ -9,26 +9,22 @@ mod commands;
 mod config;
 mod failure;
 mod floors;
+mod help;
 mod identity_file;
 mod node;
 mod output;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match help::parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let wanted = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            let _ = error.print();
-            return ExitCode::from(if wanted { 0 } else { 2 });
-        }
+        Err(error) => return misunderstood(&error),
     };
     let out = Output::new(cli.json, cli.quiet);
     match run(cli) {
@@ -38,6 +34,21 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code.exit())
         }
     }
+}
+
+/// Shows the help that was asked for, or what is wrong with the command line; a program gets that as JSON too.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    let _nobody_reads_it = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let failure = Failure::usage(first.strip_prefix("error: ").unwrap_or(first));
+        let _the_exit_code_says_it = Output::new(true, false).result(&failure, String::new);
+    }
+    ExitCode::from(failure::Code::Usage.exit())
 }
 
 fn run(cli: cli::Cli) -> Result<()> {

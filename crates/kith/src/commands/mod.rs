@@ -7,6 +7,7 @@ mod discover;
 mod id;
 mod init;
 mod node;
+mod pages;
 mod ping;
 mod transfer;
 
@@ -86,7 +87,12 @@ pub(crate) enum Access {
 
 /// Runs the command line.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
-    let context = Context { home: Home::at(home_folder(cli.home)?), out: Output::new(cli.json, cli.quiet) };
+    let home = match (home_folder(cli.home), &cli.command) {
+        // These touch no home.
+        (Err(_), Command::Completions(_) | Command::Man(_)) => PathBuf::from("/"),
+        (home, _) => home?,
+    };
+    let context = Context { home: Home::at(home), out: Output::new(cli.json, cli.quiet) };
     match cli.command {
         Command::Init(options) => init::init(&context, &options),
         Command::Id(options) => id::id(&context, &options),
@@ -101,6 +107,8 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Receive(options) => transfer::receive(&context, options).await,
         Command::Blob(command) => blob::blob(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
+        Command::Completions(options) => pages::completions(&context, &options),
+        Command::Man(options) => pages::man(&context, &options),
     }
 }
 

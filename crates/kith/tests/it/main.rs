@@ -7,6 +7,7 @@ mod directory;
 mod harness;
 mod homes;
 mod session;
+mod surface;
 mod transfers;
 mod tree;
 mod trust;
