@@ -4,8 +4,8 @@
 //! cargo run --release -p kith-directory --example fill -- STORE SETS [--ttl SECS] [--seed N] [--rounds N]
 //!     [--authority HOST] [--sample N] [--queries FILE] [--paths FILE] [--zone FILE] [--bodies FOLDER]
 //! ```
-//! STORE is the database file of a directory that does not run (`HOME/directory.redb`), or `none` to write only the
-//! other files. The same `--seed` gives the same keys, so that what was filled once can be asked for later, and
+//! STORE is the database file of a directory that does not run (`HOME/directory.redb`), the address of a Redis or
+//! Valkey store (`redis://…`; `--authority` names the zone), or `none` to write only the other files. The same `--seed` gives the same keys, so that what was filled once can be asked for later, and
 //! `--rounds` replaces every set so many times.
 //!
 //! `--queries` gets lines for `dnsperf` and `--paths` the paths of HTTPS requests, both of `--sample` sets spread
@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use futures_util::StreamExt;
-use kith_directory::store::{RedbStore, Store, Stored};
+use kith_directory::store::{RedbStore, RedisConfig, RedisStore, Store, Stored};
 use kith_identity::Identity;
 use kith_identity::record::{Draft, VerifiedRecordSet};
 use kith_sansio::{SeededRng, Timestamp, system};
@@ -53,7 +53,7 @@ struct Options {
 fn main() {
     let options = options();
     let runtime = tokio::runtime::Runtime::new().expect("threads");
-    let store = open(&options.store);
+    let store = runtime.block_on(open(&options));
     let begun = system::time();
     let first = system::utc().minus_secs(options.rounds - 1);
     for round in 0..options.rounds {
@@ -67,12 +67,16 @@ fn main() {
     println!("{all} sets in {seconds:.1} s, {:.0} a second", all as f64 / seconds);
 }
 
-/// The store of a name; a server of several machines would be named by a URL.
-fn open(name: &str) -> Option<Arc<dyn Store>> {
+/// The store of a name.
+async fn open(options: &Options) -> Option<Arc<dyn Store>> {
+    let name = options.store.as_str();
     if name == "none" {
         return None;
     }
-    assert!(!name.contains("://"), "there is no store of this kind: {name}");
+    if name.contains("://") {
+        let config = RedisConfig::parse(&[name]).expect("an address").for_zone(&options.authority);
+        return Some(Arc::new(RedisStore::connect(config).await.expect("a store")));
+    }
     Some(Arc::new(RedbStore::new(Database::open(Path::new(name), CACHE_BYTES).expect("a database"))))
 }
 

@@ -28,8 +28,29 @@ pub const SWEEP_ROWS: usize = 1000;
 pub const MAX_AGE_SECS: u64 = 60;
 /// Source networks and fingerprints that each limiter remembers.
 pub const LIMITER_ENTRIES: usize = 65_536;
-/// Verified sets that the embedded store keeps in memory.
+/// Verified sets that a store keeps in memory.
 pub const STORE_CACHE_SETS: usize = 16_384;
+
+/// Requests to one server of a Redis store that may wait.
+pub const STORE_QUEUE: usize = 8192;
+/// Requests to one server of a Redis store that are sent together.
+pub const STORE_BATCH: usize = 512;
+/// Time for a connection to a server of a Redis store.
+pub const STORE_CONNECT: Span = Span::secs(1);
+/// Time that the replicas of a Redis store have to confirm.
+pub const STORE_WAIT: Span = Span::secs(2);
+/// Time for an exchange with a server of a Redis store, waiting for its replicas included.
+pub const STORE_REPLY: Span = Span::secs(4);
+/// Time for an announce in a Redis store, with everything that is tried again; less than [`HTTPS_ANNOUNCE`].
+pub const STORE_WRITE: Span = Span::secs(8);
+/// Time for a lookup in a Redis store; less than [`HTTPS`].
+pub const STORE_READ: Span = Span::secs(4);
+/// Time between two questions about who has what in a cluster.
+pub const STORE_REFRESH: Span = Span::millis(100);
+/// First pause before something is tried again.
+pub const STORE_PAUSE_FIRST: Span = Span::millis(20);
+/// Longest pause before something is tried again.
+pub const STORE_PAUSE_LAST: Span = Span::millis(400);
 
 /// Largest DNS answer over UDP in bytes, which passes every path unfragmented (DNS flag day 2020).
 pub const MAX_UDP_BYTES: u16 = 1232;

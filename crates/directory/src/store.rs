@@ -1,6 +1,8 @@
-//! Where a directory keeps its sets: a trait, and the embedded store behind it.
+//! Where a directory keeps its sets: a trait, and behind it the embedded store, and Redis or Valkey.
 
 mod embedded;
+mod recent;
+mod redis;
 mod revision;
 
 use std::pin::Pin;
@@ -10,6 +12,7 @@ use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 
 pub use self::embedded::RedbStore;
+pub use self::redis::{RedisConfig, RedisError, RedisServer, RedisStore, RedisUrlError};
 pub use self::revision::{BATCH_SECS, Revision};
 
 /// A future that a trait can give out.
@@ -44,6 +47,9 @@ pub enum StoreError {
     /// The embedded database failed.
     #[error(transparent)]
     Database(#[from] kith_store::StoreError),
+    /// Redis or Valkey did not do it.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
     /// A set came out of the store that is not what was put into it.
     #[error("the stored set of {0} is damaged")]
     Damaged(Fingerprint),
@@ -67,7 +73,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>>;
 
     /// Removes up to `limit` sets and memories whose time is over at `now`; says how many it removed. A set that
-    /// goes is a change of the zone.
+    /// goes is a change of the zone. Where memories go by themselves only sets count.
     fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
     /// The sets behind `after`, which is the [`next`](Page::next) of the page before, or nothing for the first page.

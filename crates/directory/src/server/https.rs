@@ -268,6 +268,14 @@ fn broken(error: &StoreError) -> Answer {
         StoreError::Database(kith_store::StoreError::Busy { .. }) => {
             complain(StatusCode::SERVICE_UNAVAILABLE, "too much is being written", "try again in a moment")
         }
+        StoreError::Redis(error) if error.may_pass() => {
+            tracing::warn!(%error, hint = error.hint(), "the store did not do it");
+            complain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the directory's store does not answer",
+                "try again in a moment",
+            )
+        }
         error => {
             tracing::error!(%error, "the store failed");
             complain(StatusCode::INTERNAL_SERVER_ERROR, "the directory's store failed", "ask its operator")

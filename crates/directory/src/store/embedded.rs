@@ -1,16 +1,15 @@
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_identity::Fingerprint;
-use kith_identity::record::{RecordSet, VerifiedRecordSet};
+use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 use kith_sansio::wire::{Reader, WireError, Writer};
 use kith_store::{Committer, Database, StoreError as DatabaseError, Table, WriteRows};
 use tokio::sync::oneshot;
 
+use super::recent::{Recent, stored};
 use super::{BoxFuture, Page, Revision, Store, StoreError, Stored};
 use crate::defaults::STORE_CACHE_SETS;
-use crate::generations::Generations;
 use crate::replay::{Seen, Verdict};
 
 /// Fingerprint → binary form of the set.
@@ -32,10 +31,6 @@ pub struct RedbStore {
     recent: Recent,
 }
 
-/// Verified sets by fingerprint.
-#[derive(Clone)]
-struct Recent(Arc<Mutex<Generations<Fingerprint, VerifiedRecordSet>>>);
-
 /// What is remembered of the newest set.
 struct Newest {
     seen: Seen,
@@ -53,7 +48,7 @@ impl RedbStore {
     #[must_use]
     pub fn new(database: Database) -> Self {
         let committer = Committer::start(database.clone());
-        let recent = Recent(Arc::new(Mutex::new(Generations::new(STORE_CACHE_SETS))));
+        let recent = Recent::new(STORE_CACHE_SETS);
         RedbStore { database, committer, recent }
     }
 
@@ -127,12 +122,6 @@ impl Store for RedbStore {
     }
 }
 
-/// The set in a row.
-fn stored(now: Timestamp, fingerprint: &Fingerprint, bytes: &[u8]) -> Result<VerifiedRecordSet, StoreError> {
-    let set = RecordSet::from_bytes(bytes).ok();
-    set.and_then(|set| set.verify_stale(fingerprint, now).ok()).ok_or(StoreError::Damaged(*fingerprint))
-}
-
 fn page(
     database: &Database,
     recent: &Recent,
@@ -188,25 +177,6 @@ fn changed(rows: &mut WriteRows, now: Timestamp) -> Result<(), DatabaseError> {
         rows.put(REVISION, &[], &writer.finish())?;
     }
     Ok(())
-}
-
-impl Recent {
-    fn sets(&self) -> MutexGuard<'_, Generations<Fingerprint, VerifiedRecordSet>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, fingerprint: &Fingerprint) -> Option<VerifiedRecordSet> {
-        self.sets().peek(fingerprint).cloned()
-    }
-
-    /// Never puts an older set over a newer one: a reader may come late with what it read.
-    fn put(&self, set: &VerifiedRecordSet) {
-        let mut sets = self.sets();
-        let newer = sets.peek(&set.fingerprint()).is_some_and(|known| known.timestamp() > set.timestamp());
-        if !newer {
-            sets.put(set.fingerprint(), set.clone());
-        }
-    }
 }
 
 fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<Stored, DatabaseError> {

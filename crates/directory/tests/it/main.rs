@@ -11,6 +11,8 @@ mod library;
 mod lookup;
 mod properties;
 mod restart;
+mod servers;
 mod store_walk;
+mod stores;
 mod vnet;
 mod world;

@@ -32,7 +32,7 @@ async fn walk(store: &dyn Store, now: Timestamp, limit: usize) -> BTreeMap<Finge
     }
 }
 
-async fn a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(store: &dyn Store) {
+pub(crate) async fn a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(store: &dyn Store) {
     assert!(walk(store, NOW, 10).await.is_empty());
     let mut expected = BTreeMap::new();
     for seed in 0..25 {
@@ -51,7 +51,7 @@ async fn a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(store:
     assert_eq!(walk(store, late, 3).await, expected);
 }
 
-async fn a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(store: &dyn Store) {
+pub(crate) async fn a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(store: &dyn Store) {
     for seed in 0..6 {
         store.announce(NOW, set(&identity(seed), NOW, if seed < 3 { 10 } else { 600 })).await.unwrap();
     }
@@ -74,7 +74,7 @@ async fn a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(store: &dyn 
     assert_eq!(met[&replaced.fingerprint()], replaced.timestamp());
 }
 
-async fn every_change_raises_the_revision_and_nothing_else_does(store: &dyn Store) {
+pub(crate) async fn every_change_raises_the_revision_and_nothing_else_does(store: &dyn Store) {
     let told = async |now| store.revision().await.unwrap().told(now);
     assert_eq!(store.revision().await.unwrap(), Revision::default());
     let at = |secs| NOW.plus_secs(secs);
@@ -89,7 +89,8 @@ async fn every_change_raises_the_revision_and_nothing_else_does(store: &dyn Stor
     assert_eq!(told(at(51)).await, NOW.0 / 10 + 2, "nothing expired");
     assert_eq!(store.expire(at(52), 100).await.unwrap(), 1);
     assert_eq!(told(at(61)).await, NOW.0 / 10 + 5, "expired");
-    assert_eq!(store.expire(at(200_000), 100).await.unwrap(), 1);
+    // Not every store counts the memories that go.
+    store.expire(at(200_000), 100).await.unwrap();
     assert_eq!(told(at(200_011)).await, NOW.0 / 10 + 5, "only a memory went");
 }
 

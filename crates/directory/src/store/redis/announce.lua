@@ -1,0 +1,36 @@
+-- Takes in one set, unless the replay rule forbids it; every reply but 0 follows a write, so that WAIT covers it.
+-- KEYS: set, seen, index, due, revision
+-- ARGV: now, timestamp, expires, digest, set, member, seconds to keep the set, seconds to keep what was seen, replay,
+-- batch of now
+-- Replies 0 not newer, 1 created, 2 replaced, 3 repeated.
+local now, timestamp = tonumber(ARGV[1]), tonumber(ARGV[2])
+local verdict = 1
+-- What is no row of ours is damage; the set that comes now takes its place.
+local seen, ends, digest = string.match(redis.call('GETRANGE', KEYS[2], 0, 127), '^(%d+) (%d+) (%x+)$')
+if seen and now < tonumber(seen) + tonumber(ARGV[9]) then
+  seen = tonumber(seen)
+  if timestamp < seen or (timestamp == seen and digest ~= ARGV[4]) then
+    return 0
+  end
+  if timestamp == seen then
+    verdict = 3
+  elseif now < tonumber(ends) then
+    verdict = 2
+  end
+end
+redis.call('SET', KEYS[1], ARGV[5], 'EX', ARGV[7])
+redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4], 'EX', ARGV[8])
+redis.call('ZADD', KEYS[3], 0, ARGV[6])
+redis.call('ZADD', KEYS[4], ARGV[3], ARGV[6])
+if verdict ~= 3 then
+  -- As Revision::after_change does it.
+  local newest = tonumber(string.match(redis.call('GETRANGE', KEYS[5], 0, 63), '^(%d+) %d+$')) or 0
+  local batch = tonumber(ARGV[10])
+  if batch < newest - 1 then
+    batch = newest + 1
+  end
+  if batch > newest then
+    redis.call('SET', KEYS[5], string.format('%.0f %.0f', batch, newest))
+  end
+end
+return verdict

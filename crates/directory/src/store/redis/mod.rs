@@ -1,0 +1,409 @@
+//! Sets on Redis or Valkey: one server, or a cluster, shared by as many directories as one likes.
+//!
+//! Keys, of which `xx` (the first byte of the fingerprint in hexadecimal) is the hash tag, so that everything about
+//! one node lies in one slot of a cluster and changes in one step of a script:
+//!
+//! | key | holds |
+//! | --- | --- |
+//! | `PREFIX:{xx}:set:VALUE` | the set in its binary form; Redis removes it when its time is over |
+//! | `PREFIX:{xx}:seen:VALUE` | `timestamp end digest` of the newest set, until no older one can be valid |
+//! | `PREFIX:{xx}:index` | sorted set of the fingerprints, all of the same score, in order of their bytes |
+//! | `PREFIX:{xx}:due` | sorted set of the fingerprints by the end of their sets |
+//! | `PREFIX:{xx}:revision` | `newest before`: when something under this tag changed |
+//!
+//! Every decision is by the time of the caller. Redis is told lengths of time, never times, so that its own clock
+//! matters to nothing but cleaning up.
+//!
+//! An announce is acknowledged when the master has synced it, which its settings must say (they are looked at), and
+//! when the wanted number of replicas has it, which WAIT says on the very connection that wrote it. Requests that
+//! wait together go together, with one WAIT for all. What fails for a reason that may pass is tried again for some
+//! seconds; an announce that was written and not acknowledged is then a repeat, which writes and waits once more.
+
+mod address;
+mod cluster;
+mod error;
+mod link;
+mod node;
+
+use std::sync::{Arc, LazyLock};
+
+use futures_util::future::{join_all, try_join_all};
+use kith_identity::Fingerprint;
+use kith_identity::record::{MAX_SIGNED_BYTES, REPLAY_SECS, VerifiedRecordSet};
+use kith_sansio::{Span, Time, Timestamp, system};
+use redis::{Cmd, Script, Value, cmd};
+
+pub use self::address::{RedisConfig, RedisServer, RedisUrlError};
+use self::cluster::{Cluster, slot};
+pub use self::error::RedisError;
+use self::error::Trouble;
+use self::node::{Lane, Node};
+use super::recent::{Recent, stored};
+use super::{BATCH_SECS, BoxFuture, Page, Revision, Store, StoreError, Stored};
+use crate::defaults::{
+    STORE_BATCH, STORE_CACHE_SETS, STORE_PAUSE_FIRST, STORE_PAUSE_LAST, STORE_READ, STORE_WRITE,
+};
+use crate::replay::Seen;
+
+/// Takes in one set.
+static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("announce.lua")));
+/// Removes one set whose time is over.
+static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("remove.lua")));
+
+/// Largest value that is read; a longer one is damage, and not taken into memory.
+const MAX_SET_BYTES: usize = MAX_SIGNED_BYTES + 64;
+
+/// Hash tags.
+const BUCKETS: usize = 256;
+
+fn scripts() -> [&'static str; 2] {
+    [include_str!("announce.lua"), include_str!("remove.lua")]
+}
+
+/// The sets of a zone on Redis or Valkey.
+pub struct RedisStore {
+    config: Arc<RedisConfig>,
+    cluster: Cluster,
+    recent: Recent,
+}
+
+impl RedisStore {
+    /// Connects to every master and makes sure that it keeps what it acknowledges.
+    ///
+    /// # Errors
+    /// Whatever keeps a master from taking an announce, except too few replicas, which may come back.
+    pub async fn connect(config: RedisConfig) -> Result<RedisStore, RedisError> {
+        let config = Arc::new(config);
+        let recent = Recent::new(STORE_CACHE_SETS);
+        let store = RedisStore { cluster: Cluster::new(Arc::clone(&config)), config, recent };
+        store.greet().await?;
+        Ok(store)
+    }
+
+    async fn greet(&self) -> Result<(), RedisError> {
+        self.ask(0, Lane::Read, cmd("PING")).await?;
+        if !self.config.cluster
+            && let Some(node) = self.cluster.owner(0)
+            && let Ok(Value::Array(rows)) =
+                node.ask(Lane::Read, cmd("CLUSTER").arg("SLOTS").take(), false).await
+            && !rows.is_empty()
+        {
+            let (code, answer) = ("CLUSTER".to_owned(), "it is one server of a cluster".to_owned());
+            return Err(RedisError::Refused { server: node.server.clone(), code, answer });
+        }
+        let masters = self.cluster.masters();
+        let greetings = masters.iter().map(|master| master.ask(Lane::Write, cmd("PING"), false));
+        for greeting in join_all(greetings).await {
+            match greeting {
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(trouble) => tracing::warn!(?trouble, "the store cannot take announces now"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to a command about the keys of one hash tag.
+    async fn ask(&self, bucket: u8, lane: Lane, command: Cmd) -> Result<Value, RedisError> {
+        let patience = if lane == Lane::Read { STORE_READ } else { STORE_WRITE };
+        let begun = system::time();
+        let mut last = Trouble::Again("no server is known".to_owned());
+        let trying =
+            self.try_often(slot(tag(bucket).as_bytes()), lane, &command, &mut last, begun + patience);
+        match tokio::time::timeout(patience.into(), trying).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) | Err(_) => Err(match last {
+                Trouble::NotReplicated(error) => error,
+                Trouble::Again(last) => RedisError::NoAnswer { waited: patience, last },
+                _ => RedisError::NoAnswer { waited: patience, last: "its keys move about".to_owned() },
+            }),
+        }
+    }
+
+    /// Tries until the deadline; `None` where the time is over.
+    async fn try_often(
+        &self,
+        slot: u16,
+        lane: Lane,
+        command: &Cmd,
+        last: &mut Trouble,
+        deadline: Time,
+    ) -> Option<Result<Value, RedisError>> {
+        let mut pause = STORE_PAUSE_FIRST;
+        let mut told: Option<Arc<Node>> = None;
+        loop {
+            let asking = told.is_some();
+            let outcome = match told.take().or_else(|| self.cluster.owner(slot)) {
+                Some(node) => node.ask(lane, command.clone(), asking).await,
+                None => Err(Trouble::Moved),
+            };
+            match outcome {
+                Ok(value) => return Some(Ok(value)),
+                Err(Trouble::Final(error)) => return Some(Err(error)),
+                Err(Trouble::Ask(server)) if !asking => {
+                    told = Some(self.cluster.node(&server));
+                    continue;
+                }
+                Err(trouble) => *last = trouble,
+            }
+            if let Err(trouble) = self.cluster.refresh().await {
+                match trouble {
+                    Trouble::Final(error) => return Some(Err(error)),
+                    trouble => *last = trouble,
+                }
+            }
+            if system::time() + pause >= deadline {
+                return None;
+            }
+            tokio::time::sleep(pause.into()).await;
+            pause = Span((pause.0 * 2).min(STORE_PAUSE_LAST.0));
+        }
+    }
+
+    fn key(&self, bucket: u8, what: &str) -> String {
+        format!("{}:{{{}}}:{what}", self.config.prefix, tag(bucket))
+    }
+
+    fn key_of(&self, fingerprint: &Fingerprint, what: &str) -> String {
+        format!("{}:{fingerprint}", self.key(bucket(fingerprint), what))
+    }
+
+    fn announcing(&self, now: Timestamp, set: &VerifiedRecordSet) -> Cmd {
+        let (fingerprint, seen) = (set.fingerprint(), Seen::of(set));
+        let bucket = bucket(&fingerprint);
+        let mut command = cmd("EVALSHA");
+        command.arg(ANNOUNCE.get_hash()).arg(5);
+        command.arg(self.key_of(&fingerprint, "set")).arg(self.key_of(&fingerprint, "seen"));
+        command.arg(self.key(bucket, "index")).arg(self.key(bucket, "due")).arg(self.key(bucket, "revision"));
+        command.arg(now.0).arg(seen.timestamp.0).arg(set.expires().0);
+        command.arg(data_encoding::HEXLOWER.encode(&seen.digest)).arg(set.to_bytes());
+        command.arg(fingerprint.as_bytes().as_slice());
+        command.arg(set.expires().secs_since(now).max(1)).arg(seen.forget_at().secs_since(now).max(1));
+        command.arg(REPLAY_SECS).arg(now.0 / BATCH_SECS);
+        command
+    }
+
+    fn removing(&self, now: Timestamp, fingerprint: &Fingerprint) -> Cmd {
+        let bucket = bucket(fingerprint);
+        let mut command = cmd("EVALSHA");
+        command.arg(REMOVE.get_hash()).arg(4).arg(self.key_of(fingerprint, "set"));
+        command.arg(self.key(bucket, "index")).arg(self.key(bucket, "due")).arg(self.key(bucket, "revision"));
+        command.arg(now.0).arg(fingerprint.as_bytes().as_slice()).arg(now.0 / BATCH_SECS);
+        command
+    }
+
+    /// Up to `limit` fingerprints whose sets' time is over.
+    async fn over(&self, now: Timestamp, limit: usize) -> Result<Vec<Fingerprint>, RedisError> {
+        let buckets = (0..=u8::MAX).map(|bucket| {
+            let mut command = cmd("ZRANGEBYSCORE");
+            command.arg(self.key(bucket, "due")).arg("-inf").arg(now.0);
+            command.arg("LIMIT").arg(0).arg(limit);
+            self.ask(bucket, Lane::Read, command)
+        });
+        let found = try_join_all(buckets).await?;
+        let members = found.into_iter().flat_map(members);
+        Ok(members.take(limit).collect())
+    }
+
+    async fn fetch(&self, fingerprint: &Fingerprint) -> Result<Vec<u8>, StoreError> {
+        let mut command = cmd("GETRANGE");
+        command.arg(self.key_of(fingerprint, "set")).arg(0).arg(MAX_SET_BYTES);
+        match self.ask(bucket(fingerprint), Lane::Read, command).await? {
+            Value::BulkString(bytes) => Ok(bytes),
+            _ => Err(self.strange("GETRANGE")),
+        }
+    }
+
+    /// Up to `limit` fingerprints behind `after`, in the order of their bytes.
+    async fn behind(&self, after: Option<Fingerprint>, limit: usize) -> Result<Vec<Fingerprint>, RedisError> {
+        let mut found = Vec::new();
+        let (mut next, mut at_once) = (after.as_ref().map_or(0, |after| usize::from(bucket(after))), 1);
+        while next < BUCKETS && found.len() < limit {
+            let buckets = (next..BUCKETS.min(next + at_once)).filter_map(|bucket| u8::try_from(bucket).ok());
+            let missing = limit - found.len();
+            let parts = try_join_all(buckets.map(|bucket| self.part_behind(bucket, after, missing))).await?;
+            found.extend(parts.into_iter().flat_map(members));
+            next += at_once;
+            // Where a bucket has little, many are asked at once.
+            at_once = (at_once * 2).min(64);
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn part_behind(
+        &self,
+        part: u8,
+        after: Option<Fingerprint>,
+        limit: usize,
+    ) -> Result<Value, RedisError> {
+        let from = match after.filter(|after| bucket(after) == part) {
+            Some(after) => [b"(", after.as_bytes().as_slice()].concat(),
+            None => b"-".to_vec(),
+        };
+        let mut command = cmd("ZRANGEBYLEX");
+        command.arg(self.key(part, "index")).arg(from).arg("+").arg("LIMIT").arg(0).arg(limit);
+        self.ask(part, Lane::Read, command).await
+    }
+
+    async fn read_page(
+        &self,
+        now: Timestamp,
+        after: Option<Fingerprint>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let limit = limit.max(1);
+        let mut fingerprints = self.behind(after, limit.saturating_add(1)).await?;
+        let more = fingerprints.len() > limit;
+        fingerprints.truncate(limit);
+        let next = fingerprints.last().copied().filter(|_| more);
+        let mut rows = Vec::with_capacity(fingerprints.len());
+        for part in fingerprints.chunks(STORE_BATCH) {
+            let values = try_join_all(part.iter().map(|fingerprint| self.fetch(fingerprint))).await?;
+            rows.extend(part.iter().copied().zip(values));
+        }
+        let recent = self.recent.clone();
+        // Signatures are looked at: milliseconds for a page, too long for a task that others wait for.
+        let reading = tokio::task::spawn_blocking(move || verified(&recent, now, rows));
+        Ok(Page { sets: reading.await.map_err(|_| StoreError::Stopped)?, next })
+    }
+
+    async fn read_revision(&self) -> Result<Revision, StoreError> {
+        let parts = (0..=u8::MAX).map(|bucket| {
+            let mut command = cmd("GETRANGE");
+            command.arg(self.key(bucket, "revision")).arg(0).arg(63);
+            self.ask(bucket, Lane::Read, command)
+        });
+        let parts = try_join_all(parts).await?;
+        Ok(parts.iter().map(revision_of).fold(Revision::default(), Revision::join))
+    }
+
+    fn strange(&self, question: &'static str) -> StoreError {
+        RedisError::Strange { server: self.config.to_string(), question }.into()
+    }
+}
+
+impl Store for RedisStore {
+    fn announce(&self, now: Timestamp, set: VerifiedRecordSet) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        let command = self.announcing(now, &set);
+        Box::pin(async move {
+            match self.ask(bucket(&set.fingerprint()), Lane::Write, command).await? {
+                Value::Int(0) => Ok(Stored::NotNewer),
+                Value::Int(1) => Ok(Stored::Created),
+                Value::Int(2) => Ok(Stored::Replaced),
+                Value::Int(3) => Ok(Stored::Repeated),
+                _ => Err(self.strange("an announce")),
+            }
+        })
+    }
+
+    fn lookup<'a>(
+        &'a self,
+        now: Timestamp,
+        fingerprint: &'a Fingerprint,
+    ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>> {
+        Box::pin(async move {
+            let bytes = self.fetch(fingerprint).await?;
+            read(&self.recent, now, fingerprint, &bytes)
+        })
+    }
+
+    fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(async move {
+            let over = self.over(now, limit).await?;
+            let removing = over.iter().map(|fingerprint| {
+                let command = self.removing(now, fingerprint);
+                self.ask(bucket(fingerprint), Lane::Write, command)
+            });
+            let removed = try_join_all(removing).await?;
+            Ok(removed.iter().filter(|removed| **removed == Value::Int(1)).count())
+        })
+    }
+
+    fn page(
+        &self,
+        now: Timestamp,
+        after: Option<Fingerprint>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.read_page(now, after, limit))
+    }
+
+    fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        Box::pin(self.read_revision())
+    }
+}
+
+/// The set in `bytes`, which came from the store and is not trusted; nothing is there where they are empty.
+fn read(
+    recent: &Recent,
+    now: Timestamp,
+    fingerprint: &Fingerprint,
+    bytes: &[u8],
+) -> Result<Option<VerifiedRecordSet>, StoreError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let set = match recent.get(fingerprint).filter(|set| is_written(set, bytes)) {
+        // These very bytes were verified before.
+        Some(set) => set,
+        None => {
+            let set = stored(now, fingerprint, bytes)?;
+            recent.put(&set);
+            set
+        }
+    };
+    Ok(Some(set).filter(|set| set.is_valid_at(now)))
+}
+
+/// Those of a page's sets that are valid. A walk through all sets puts none of them into memory.
+fn verified(recent: &Recent, now: Timestamp, rows: Vec<(Fingerprint, Vec<u8>)>) -> Vec<VerifiedRecordSet> {
+    let set = |(fingerprint, bytes): (Fingerprint, Vec<u8>)| {
+        if bytes.is_empty() {
+            return None;
+        }
+        let known = recent.get(&fingerprint).filter(|set| is_written(set, &bytes));
+        match known.map_or_else(|| stored(now, &fingerprint, &bytes), Ok) {
+            Ok(set) => Some(set).filter(|set| set.is_valid_at(now)),
+            Err(error) => {
+                tracing::error!(%error, "a set is left out");
+                None
+            }
+        }
+    };
+    rows.into_iter().filter_map(set).collect()
+}
+
+/// What cannot be read can only be damage; the next change puts a number there.
+fn revision_of(value: &Value) -> Revision {
+    let Value::BulkString(bytes) = value else { return Revision::default() };
+    let numbers = std::str::from_utf8(bytes).ok().and_then(|text| text.split_once(' '));
+    let read = |(newest, before): (&str, &str)| {
+        Some(Revision { newest: newest.parse().ok()?, before: before.parse().ok()? })
+    };
+    numbers.and_then(read).unwrap_or_default()
+}
+
+fn bucket(fingerprint: &Fingerprint) -> u8 {
+    fingerprint.as_bytes()[0]
+}
+
+fn tag(bucket: u8) -> String {
+    format!("{bucket:02x}")
+}
+
+/// The fingerprints in an answer; what is none is left out.
+fn members(answer: Value) -> Vec<Fingerprint> {
+    let Value::Array(members) = answer else { return Vec::new() };
+    let bytes = members.into_iter().filter_map(|member| match member {
+        Value::BulkString(bytes) => <[u8; 32]>::try_from(bytes).ok(),
+        _ => None,
+    });
+    bytes.map(Fingerprint::from_bytes).collect()
+}
+
+/// Whether `bytes` are the binary form of `set`.
+fn is_written(set: &VerifiedRecordSet, bytes: &[u8]) -> bool {
+    let rest = bytes.strip_prefix(set.signed_bytes());
+    rest.is_some_and(|rest| rest == set.signature().as_slice())
+}
