@@ -10,7 +10,8 @@ use kith_sansio::{SeededRng, Timestamp};
 use crate::announce::{Announce, Complaint, Limits, admit};
 use crate::defaults::MAX_UDP_BYTES;
 use crate::dns::ask::Ask;
-use crate::dns::{Transport, Zone, answer, truncated};
+use crate::dns::{Step, Transport, Zone, answer, read_whole, truncated};
+use crate::store::Held;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -29,9 +30,15 @@ pub fn fuzz_dns_query(data: &[u8]) {
     let zone = Zone::new(&"example.org".parse().expect("an authority")).expect("a zone");
     for transport in [Transport::Udp, Transport::Tcp] {
         let blob_bytes = data.len() * 37 % 5000;
-        let Some(reply) = answer(data, transport, &zone, NOW, |_| Some(some_set(blob_bytes))) else {
-            continue;
+        let reply = answer(data, transport, &zone, NOW, |_| Some(some_set(blob_bytes)));
+        let held = Held::of(&some_set(blob_bytes));
+        let whole = match read_whole(data, transport, &zone, NOW) {
+            Step::Silence => None,
+            Step::Reply(bytes) => Some(bytes),
+            Step::Lookup(question) => Some(question.answer(Some(&held), &zone, NOW)),
         };
+        assert_eq!(reply, whole, "the short way and the long way");
+        let Some(reply) = reply else { continue };
         let limit =
             if transport == Transport::Udp { usize::from(MAX_UDP_BYTES) } else { usize::from(u16::MAX) };
         assert!(reply.len() <= limit, "{} bytes", reply.len());

@@ -37,12 +37,16 @@ pub enum Verdict {
 impl Seen {
     /// What is remembered of `set`.
     pub fn of(set: &VerifiedRecordSet) -> Seen {
-        let signed = set.signed_bytes();
+        let digest = Seen::digest_of(set.signed_bytes(), set.signature());
+        Seen { timestamp: set.timestamp(), digest }
+    }
+
+    pub(crate) fn digest_of(signed: &[u8], signature: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(signed.len() as u64).to_be_bytes());
         hasher.update(signed);
-        hasher.update(set.signature());
-        Seen { timestamp: set.timestamp(), digest: *hasher.finalize().as_bytes() }
+        hasher.update(signature);
+        *hasher.finalize().as_bytes()
     }
 
     /// The first second in which this may be forgotten: no set of this time can be valid any more.

@@ -1,6 +1,7 @@
 //! Where a directory keeps its sets: a trait, and behind it the embedded store, and Redis or Valkey.
 
 mod embedded;
+mod held;
 mod recent;
 mod redis;
 mod revision;
@@ -12,6 +13,7 @@ use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 
 pub use self::embedded::RedbStore;
+pub use self::held::Held;
 pub use self::redis::{RedisConfig, RedisError, RedisServer, RedisStore, RedisUrlError};
 pub use self::revision::{BATCH_SECS, Revision};
 
@@ -71,6 +73,15 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
         fingerprint: &'a Fingerprint,
     ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>>;
+
+    /// The same set for somebody who verifies it, without a look at its signature.
+    fn held(
+        &self,
+        now: Timestamp,
+        fingerprint: Fingerprint,
+    ) -> BoxFuture<'_, Result<Option<Held>, StoreError>> {
+        Box::pin(async move { Ok(self.lookup(now, &fingerprint).await?.as_ref().map(Held::of)) })
+    }
 
     /// Removes up to `limit` sets and memories whose time is over at `now`; says how many it removed. A set that
     /// goes is a change of the zone. Where memories go by themselves only sets count.

@@ -11,6 +11,7 @@
 //! | outside | REFUSED |
 
 pub(crate) mod ask;
+mod plain;
 mod reply;
 mod zone;
 
@@ -20,6 +21,9 @@ use kith_identity::Fingerprint;
 use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 
+use crate::store::Held;
+
+use self::plain::Plain;
 pub use self::reply::Question;
 use self::reply::Reply;
 use self::zone::Place;
@@ -63,7 +67,7 @@ pub fn answer(
         Step::Silence => None,
         Step::Reply(bytes) => Some(bytes),
         Step::Lookup(question) => {
-            let found = lookup(question.fingerprint());
+            let found = lookup(question.fingerprint()).as_ref().map(Held::of);
             Some(question.answer(found.as_ref(), zone, now))
         }
     }
@@ -71,6 +75,14 @@ pub fn answer(
 
 /// Reads one query as far as it can be answered without the store.
 pub fn read(query: &[u8], transport: Transport, zone: &Zone, now: Timestamp) -> Step {
+    match Plain::read(query, transport, zone) {
+        Some((plain, fingerprint)) => Step::Lookup(Question::plain(plain, fingerprint)),
+        None => read_whole(query, transport, zone, now),
+    }
+}
+
+/// The same through the codec, for every query.
+pub(crate) fn read_whole(query: &[u8], transport: Transport, zone: &Zone, now: Timestamp) -> Step {
     let Some(header) = query.first_chunk::<12>() else { return Step::Silence };
     if header[2] & 0x80 != 0 {
         return Step::Silence;
@@ -121,7 +133,7 @@ fn decide(reply: Reply, zone: &Zone, now: Timestamp) -> Step {
     match place {
         Place::Apex => Step::Reply(reply.apex(zone, now)),
         Place::Half => Step::Reply(reply.no_data(zone, now)),
-        Place::Node(fingerprint) => Step::Lookup(Question::new(reply, fingerprint)),
+        Place::Node(fingerprint) => Step::Lookup(Question::whole(reply, fingerprint)),
         Place::Nowhere | Place::Outside => Step::Reply(reply.no_such_name(zone, now)),
     }
 }

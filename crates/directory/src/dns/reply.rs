@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use hickory_proto::op::{Edns, Message, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, HINFO, NS, SOA, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use kith_identity::record::VerifiedRecordSet;
-use kith_identity::{Fingerprint, Reach};
+use kith_identity::record::{Kind, RecordSet};
+use kith_identity::{Address, Fingerprint, Reach};
 use kith_sansio::Timestamp;
 
+use super::plain::Plain;
 use super::{REDIRECT, Transport, Zone};
 use crate::defaults::{MAX_AGE_SECS, MAX_DNS_FORM_BYTES, MAX_UDP_BYTES};
+use crate::store::Held;
 
 /// Seconds that a whole zone may change in at most once, as its serial number tells.
 const SERIAL_SECS: u64 = 10;
@@ -17,13 +19,23 @@ const SERIAL_SECS: u64 = 10;
 /// A question about a node, to be answered once the store has been asked.
 #[derive(Debug)]
 pub struct Question {
-    reply: Reply,
+    asked: Asked,
     fingerprint: Fingerprint,
 }
 
+#[derive(Debug)]
+enum Asked {
+    Plain(Box<Plain>),
+    Whole(Box<Reply>),
+}
+
 impl Question {
-    pub(super) fn new(reply: Reply, fingerprint: Fingerprint) -> Self {
-        Question { reply, fingerprint }
+    pub(super) fn plain(plain: Plain, fingerprint: Fingerprint) -> Self {
+        Question { asked: Asked::Plain(Box::new(plain)), fingerprint }
+    }
+
+    pub(super) fn whole(reply: Reply, fingerprint: Fingerprint) -> Self {
+        Question { asked: Asked::Whole(Box::new(reply)), fingerprint }
     }
 
     /// Whose set is asked for.
@@ -33,17 +45,43 @@ impl Question {
 
     /// The answer from the store's set, which counts only while it is valid at `now`.
     #[must_use]
-    pub fn answer(self, found: Option<&VerifiedRecordSet>, zone: &Zone, now: Timestamp) -> Vec<u8> {
-        match found.filter(|set| set.is_valid_at(now)) {
-            Some(set) => self.reply.node(set, zone, now),
-            None => self.reply.no_such_name(zone, now),
+    pub fn answer(self, found: Option<&Held>, zone: &Zone, now: Timestamp) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.answer_into(found, zone, now, &mut out);
+        out
+    }
+
+    /// Adds the answer to `out`.
+    pub fn answer_into(self, found: Option<&Held>, zone: &Zone, now: Timestamp, out: &mut Vec<u8>) {
+        let found = found.filter(|set| set.is_valid_at(now));
+        if let (Asked::Plain(plain), Some(set)) = (&self.asked, found) {
+            let ttl = ttl_of(set.expires().secs_since(now));
+            if plain.answer(set, ttl, out) {
+                return;
+            }
         }
+        let answer = self.into_reply().map(|reply| match found {
+            Some(set) => match set.to_record_set() {
+                Some(records) => reply.node(&records, set.expires(), zone, now),
+                None => reply.fail(ResponseCode::ServFail),
+            },
+            None => reply.no_such_name(zone, now),
+        });
+        out.extend(answer.unwrap_or_default());
     }
 
     /// The answer where the store failed.
     #[must_use]
     pub fn fail(self) -> Vec<u8> {
-        self.reply.fail(ResponseCode::ServFail)
+        self.into_reply().map(|reply| reply.fail(ResponseCode::ServFail)).unwrap_or_default()
+    }
+
+    /// What is plain can be read in any case.
+    fn into_reply(self) -> Option<Reply> {
+        match self.asked {
+            Asked::Plain(plain) => Reply::to(Message::from_vec(plain.query()).ok()?, plain.transport()),
+            Asked::Whole(reply) => Some(*reply),
+        }
     }
 }
 
@@ -132,8 +170,8 @@ impl Reply {
     }
 
     /// A node with a set that is valid now.
-    fn node(mut self, set: &VerifiedRecordSet, zone: &Zone, now: Timestamp) -> Vec<u8> {
-        let remaining = set.expires().secs_since(now);
+    fn node(mut self, set: &RecordSet, expires: Timestamp, zone: &Zone, now: Timestamp) -> Vec<u8> {
+        let remaining = expires.secs_since(now);
         let ttl = ttl_of(remaining);
         match self.kind() {
             RecordType::TXT => self.texts(set, ttl),
@@ -147,7 +185,7 @@ impl Reply {
         self.authoritative()
     }
 
-    fn texts(&mut self, set: &VerifiedRecordSet, ttl: u32) {
+    fn texts(&mut self, set: &RecordSet, ttl: u32) {
         let texts = set.to_txt();
         // Owner (a pointer), type, class, ttl, length: 12 bytes of each record; 1 of each character string.
         let form: usize = texts.iter().map(|text| 12 + text.len() + text.len().div_ceil(255)).sum();
@@ -159,9 +197,10 @@ impl Reply {
         }
     }
 
-    fn addresses(&mut self, set: &VerifiedRecordSet, ttl: u32) {
-        let addresses = set.addresses();
-        let global = addresses.iter().filter(|address| address.reach() == Reach::Global);
+    fn addresses(&mut self, set: &RecordSet, ttl: u32) {
+        let texts = set.records(&Kind::ADDRESS).filter_map(|text| std::str::from_utf8(text).ok());
+        let addresses = texts.filter_map(|text| text.parse::<Address>().ok());
+        let global = addresses.filter(|address| address.reach() == Reach::Global);
         let hosts: BTreeSet<IpAddr> = global.map(|address| address.socket.ip()).collect();
         for host in hosts {
             match (self.kind(), host) {
@@ -202,7 +241,7 @@ pub(super) fn bare(query: &[u8; 12], code: ResponseCode) -> Vec<u8> {
     vec![query[0], query[1], 0x80 | query[2] & 0x79, code.low(), 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-fn ttl_of(remaining: u64) -> u32 {
+pub(super) fn ttl_of(remaining: u64) -> u32 {
     u32::try_from(remaining.min(MAX_AGE_SECS)).unwrap_or(0)
 }
 

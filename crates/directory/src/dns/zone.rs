@@ -17,6 +17,8 @@ pub enum ZoneError {
 #[derive(Debug, Clone)]
 pub struct Zone {
     pub(super) apex: Name,
+    /// The apex as it is on the wire, in lower case.
+    pub(super) wire: Vec<u8>,
     pub(super) name_server: Name,
     pub(super) hostmaster: Name,
     pub(super) addresses: bool,
@@ -47,7 +49,8 @@ impl Zone {
         let label = "0".repeat(32);
         apex.prepend_label(&*label).and_then(|half| half.prepend_label(&*label)).map_err(|_| wrong())?;
         let hostmaster = host.prepend_label("hostmaster").map_err(|_| wrong())?;
-        Ok(Zone { apex, name_server: host, hostmaster, addresses: false })
+        let wire = wire(&apex);
+        Ok(Zone { apex, wire, name_server: host, hostmaster, addresses: false })
     }
 
     /// The same zone, served by `host`, which the operator delegates it to.
@@ -92,8 +95,19 @@ fn name(host: &str) -> Result<Name, ZoneError> {
     Ok(name)
 }
 
+/// Labels after their lengths, then the root's (RFC 1035 §3.1).
+fn wire(name: &Name) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for label in name.iter() {
+        wire.push(label.len() as u8);
+        wire.extend(label.to_ascii_lowercase());
+    }
+    wire.push(0);
+    wire
+}
+
 /// Half a fingerprint out of 32 hexadecimal digits in either case.
-fn half_of(label: &[u8]) -> Option<[u8; 16]> {
+pub(super) fn half_of(label: &[u8]) -> Option<[u8; 16]> {
     let mut half = [0; 16];
     if label.len() != 32 {
         return None;
@@ -101,7 +115,7 @@ fn half_of(label: &[u8]) -> Option<[u8; 16]> {
     data_encoding::HEXLOWER_PERMISSIVE.decode_mut(label, &mut half).ok().map(|_| half)
 }
 
-fn join(first: [u8; 16], second: [u8; 16]) -> Fingerprint {
+pub(super) fn join(first: [u8; 16], second: [u8; 16]) -> Fingerprint {
     let mut whole = [0; 32];
     whole[..16].copy_from_slice(&first);
     whole[16..].copy_from_slice(&second);

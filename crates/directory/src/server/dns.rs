@@ -119,7 +119,7 @@ async fn answer(shared: &Shared, query: &[u8], transport: Transport) -> Option<V
 
 async fn look_up(shared: &Shared, question: dns::Question, zone: &Zone) -> Vec<u8> {
     let now = system::utc();
-    match shared.store.lookup(now, question.fingerprint()).await {
+    match shared.store.held(now, *question.fingerprint()).await {
         Ok(found) => question.answer(found.as_ref(), zone, now),
         Err(error) => {
             tracing::error!(%error, "the store failed");

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kith_identity::record::VerifiedRecordSet;
+use kith_identity::record::RecordSet;
 use kith_identity::tls::peer_key;
 use kith_identity::{Fingerprint, PublicKey};
 use kith_sansio::{Timestamp, system};
@@ -24,8 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::shared::{Shared, count};
 use crate::announce::{Announce, Complaint, Refusal, admit, admit_client};
 use crate::defaults::MAX_AGE_SECS;
-use crate::replay::Seen;
-use crate::store::{StoreError, Stored};
+use crate::store::{Held, StoreError, Stored};
 
 /// The resource of a node, up to its VALUE.
 const PREFIX: &str = "/.well-known/ni/sha3-256/";
@@ -136,8 +135,11 @@ async fn answer(shared: &Shared, client: Client, request: Request<Incoming>) -> 
 async fn discover(shared: &Shared, headers: &HeaderMap, fingerprint: Fingerprint) -> Answer {
     count(&shared.counters.https_lookups);
     let now = system::utc();
-    match shared.store.lookup(now, &fingerprint).await {
-        Ok(Some(set)) => found(headers, &set, now),
+    match shared.store.held(now, fingerprint).await {
+        Ok(Some(set)) => match set.to_record_set() {
+            Some(records) => found(headers, &set, &records, now),
+            None => broken(&StoreError::Damaged(fingerprint)),
+        },
         Ok(None) => complain(
             StatusCode::NOT_FOUND,
             "nothing valid is announced",
@@ -147,8 +149,8 @@ async fn discover(shared: &Shared, headers: &HeaderMap, fingerprint: Fingerprint
     }
 }
 
-fn found(headers: &HeaderMap, set: &VerifiedRecordSet, now: Timestamp) -> Answer {
-    let digest = Seen::of(set).digest;
+fn found(headers: &HeaderMap, set: &Held, records: &RecordSet, now: Timestamp) -> Answer {
+    let digest = set.digest();
     let tag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&digest[..16]));
     let age = set.expires().secs_since(now).min(MAX_AGE_SECS);
     let builder = Response::builder()
@@ -160,7 +162,7 @@ fn found(headers: &HeaderMap, set: &VerifiedRecordSet, now: Timestamp) -> Answer
         builder
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-            .body(Full::from(set.to_json()))
+            .body(Full::from(records.to_json()))
     };
     answer.unwrap_or_else(|_| Response::new(Full::default()))
 }

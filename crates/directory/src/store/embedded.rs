@@ -7,9 +7,8 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 use kith_store::{Committer, Database, StoreError as DatabaseError, Table, WriteRows};
 use tokio::sync::oneshot;
 
-use super::recent::{Recent, stored};
-use super::{BoxFuture, Page, Revision, Store, StoreError, Stored};
-use crate::defaults::STORE_CACHE_SETS;
+use super::recent::stored;
+use super::{BoxFuture, Held, Page, Revision, Store, StoreError, Stored};
 use crate::replay::{Seen, Verdict};
 
 /// Fingerprint → binary form of the set.
@@ -23,12 +22,10 @@ const REVISION: Table = Table("directory-revision");
 
 /// The embedded store. Announces of many connections share one durable transaction.
 ///
-/// Looking up reads the database on the calling task: microseconds, and sets that were asked for before come
-/// out of memory without a second look at their signature.
+/// Looking up reads the database on the calling task: microseconds, out of its cache or the system's.
 pub struct RedbStore {
     database: Database,
     committer: Committer,
-    recent: Recent,
 }
 
 /// What is remembered of the newest set.
@@ -48,8 +45,18 @@ impl RedbStore {
     #[must_use]
     pub fn new(database: Database) -> Self {
         let committer = Committer::start(database.clone());
-        let recent = Recent::new(STORE_CACHE_SETS);
-        RedbStore { database, committer, recent }
+        RedbStore { database, committer }
+    }
+
+    /// The set's binary form, valid or not.
+    fn row(&self, fingerprint: &Fingerprint) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.database.read(|rows| rows.row(SETS, fingerprint.as_bytes()))?)
+    }
+
+    fn read_held(&self, now: Timestamp, fingerprint: &Fingerprint) -> Result<Option<Held>, StoreError> {
+        let Some(bytes) = self.row(fingerprint)? else { return Ok(None) };
+        let set = Held::from_bytes(fingerprint, bytes).ok_or(StoreError::Damaged(*fingerprint))?;
+        Ok(Some(set).filter(|set| set.is_valid_at(now)))
     }
 
     fn read(
@@ -57,13 +64,8 @@ impl RedbStore {
         now: Timestamp,
         fingerprint: &Fingerprint,
     ) -> Result<Option<VerifiedRecordSet>, StoreError> {
-        if let Some(set) = self.recent.get(fingerprint) {
-            return Ok(Some(set).filter(|set| set.is_valid_at(now)));
-        }
-        let row = self.database.read(|rows| rows.row(SETS, fingerprint.as_bytes()))?;
-        let Some(bytes) = row else { return Ok(None) };
+        let Some(bytes) = self.row(fingerprint)? else { return Ok(None) };
         let set = stored(now, fingerprint, &bytes)?;
-        self.recent.put(&set);
         Ok(Some(set).filter(|set| set.is_valid_at(now)))
     }
 }
@@ -71,13 +73,9 @@ impl RedbStore {
 impl Store for RedbStore {
     fn announce(&self, now: Timestamp, set: VerifiedRecordSet) -> BoxFuture<'_, Result<Stored, StoreError>> {
         let (sender, receiver) = oneshot::channel();
-        let (recent, fresh) = (self.recent.clone(), set.clone());
         self.committer.submit(
             move |rows| put(rows, now, &set),
             move |result| {
-                if matches!(result, Ok(Stored::Created | Stored::Replaced)) {
-                    recent.put(&fresh);
-                }
                 // Whoever asked may be gone; the set is stored all the same.
                 let _ = sender.send(result);
             },
@@ -91,6 +89,14 @@ impl Store for RedbStore {
         fingerprint: &'a Fingerprint,
     ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>> {
         Box::pin(std::future::ready(self.read(now, fingerprint)))
+    }
+
+    fn held(
+        &self,
+        now: Timestamp,
+        fingerprint: Fingerprint,
+    ) -> BoxFuture<'_, Result<Option<Held>, StoreError>> {
+        Box::pin(std::future::ready(self.read_held(now, &fingerprint)))
     }
 
     fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
@@ -110,9 +116,9 @@ impl Store for RedbStore {
         after: Option<Fingerprint>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        let (database, recent) = (self.database.clone(), self.recent.clone());
+        let database = self.database.clone();
         // Signatures are looked at: milliseconds for a page, too long for a task that others wait for.
-        let reading = tokio::task::spawn_blocking(move || page(&database, &recent, now, after, limit));
+        let reading = tokio::task::spawn_blocking(move || page(&database, now, after, limit));
         Box::pin(async move { reading.await.map_err(|_| StoreError::Stopped)? })
     }
 
@@ -124,7 +130,6 @@ impl Store for RedbStore {
 
 fn page(
     database: &Database,
-    recent: &Recent,
     now: Timestamp,
     after: Option<Fingerprint>,
     limit: usize,
@@ -149,7 +154,7 @@ fn page(
     })?;
     let mut sets = Vec::with_capacity(rows_read.len());
     for (fingerprint, bytes) in rows_read {
-        match recent.get(&fingerprint).map_or_else(|| stored(now, &fingerprint, &bytes), Ok) {
+        match stored(now, &fingerprint, &bytes) {
             Ok(set) if set.is_valid_at(now) => sets.push(set),
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "a set is left out"),

@@ -39,7 +39,7 @@ pub use self::error::RedisError;
 use self::error::Trouble;
 use self::node::{Lane, Node};
 use super::recent::{Recent, stored};
-use super::{BATCH_SECS, BoxFuture, Page, Revision, Store, StoreError, Stored};
+use super::{BATCH_SECS, BoxFuture, Held, Page, Revision, Store, StoreError, Stored};
 use crate::defaults::{
     STORE_BATCH, STORE_CACHE_SETS, STORE_PAUSE_FIRST, STORE_PAUSE_LAST, STORE_READ, STORE_WRITE,
 };
@@ -305,6 +305,21 @@ impl Store for RedisStore {
         Box::pin(async move {
             let bytes = self.fetch(fingerprint).await?;
             read(&self.recent, now, fingerprint, &bytes)
+        })
+    }
+
+    fn held(
+        &self,
+        now: Timestamp,
+        fingerprint: Fingerprint,
+    ) -> BoxFuture<'_, Result<Option<Held>, StoreError>> {
+        Box::pin(async move {
+            let bytes = self.fetch(&fingerprint).await?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let set = Held::from_bytes(&fingerprint, bytes).ok_or(StoreError::Damaged(fingerprint))?;
+            Ok(Some(set).filter(|set| set.is_valid_at(now)))
         })
     }
 
