@@ -4,7 +4,7 @@
 use crate::contacts::{Contact, Hint, Petname};
 use crate::record::{Kind, MAX_RECORDS, MAX_SIGNED_BYTES, RecordSet};
 use crate::tls::peer_key;
-use crate::{Address, Authority, Identity, Ni, PublicKey, Relay, fqdn, url};
+use crate::{Address, Authority, Identity, Ni, PublicKey, Relay, Succession, fqdn, url};
 
 /// Any bytes as JSON of a record set.
 pub fn fuzz_json(data: &[u8]) {
@@ -25,6 +25,21 @@ pub fn fuzz_binary(data: &[u8]) {
 pub fn fuzz_txt(data: &[u8]) {
     if let Ok(set) = RecordSet::from_txt(data.split(|byte| *byte == b'\n')) {
         check_set(&set);
+    }
+}
+
+/// Any bytes as a statement of succession, in its binary form and as text.
+pub fn fuzz_succession(data: &[u8]) {
+    if let Ok(statement) = Succession::from_bytes(data) {
+        assert_eq!(statement.to_bytes(), data);
+        assert_eq!(statement.to_string().parse(), Ok(statement.clone()));
+        if let Ok(verified) = statement.clone().verify(&statement.claimed_old()) {
+            assert_ne!(verified.old(), verified.successor());
+            assert_eq!(verified.to_record().map(|record| record.value().to_vec()), Ok(data.to_vec()));
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        same::<Succession>(text, true);
     }
 }
 

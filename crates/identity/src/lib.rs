@@ -31,6 +31,7 @@ mod key;
 mod ni;
 pub mod record;
 mod relay;
+mod succession;
 mod text;
 pub mod tls;
 
@@ -41,3 +42,4 @@ pub use identity::{Identity, KeyFileError, SecretPem};
 pub use key::{KeyError, PublicKey, fingerprint_of_spki};
 pub use ni::{Ni, NiError, fqdn, url};
 pub use relay::{Relay, RelayError};
+pub use succession::{SUCCESSION_BYTES, Succession, SuccessionError, VerifiedSuccession};

@@ -133,6 +133,19 @@ impl Contacts {
         self.replace(Contact { name, ..contact }).map(drop)
     }
 
+    /// Moves the contact `who` (a name or an `ni:` name) to the key `new`, which is trusted from now on instead of the
+    /// one so far; name, authority, hints and groups stay.
+    pub fn succeed(&mut self, who: &str, new: Fingerprint) -> Result<Contact, ContactError> {
+        let contact = self.known(who)?.clone();
+        if let Some(known) = self.by_fingerprint(&new) {
+            return Err(ContactError::Known { fingerprint: new, name: known.name.clone() });
+        }
+        self.names.remove(&contact.ni.fingerprint);
+        let moved = Contact { ni: Ni::new(new, contact.ni.authority.clone()), ..contact };
+        self.insert(moved.clone());
+        Ok(moved)
+    }
+
     /// Takes the contact `who` (a name or an `ni:` name) out of the book.
     pub fn remove(&mut self, who: &str) -> Result<Contact, ContactError> {
         let contact = self.known(who)?.clone();

@@ -38,7 +38,7 @@ impl Kind {
     pub const ONION: Kind = Kind(Cow::Borrowed("onion"));
     /// Carried for a higher floor.
     pub const MEMBER: Kind = Kind(Cow::Borrowed("member"));
-    /// Carried; a statement of succession.
+    /// A statement of succession, [`Succession`](crate::Succession), of the owner.
     pub const SUCCESSOR: Kind = Kind(Cow::Borrowed("successor"));
 
     /// The type of this name.

@@ -6,6 +6,7 @@ mod contacts;
 mod keys;
 mod names;
 mod sets;
+mod succession;
 mod support;
 mod tls;
 mod verification;
