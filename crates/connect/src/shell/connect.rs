@@ -24,6 +24,17 @@ enum Way {
     Quic(noq::Connection),
 }
 
+/// What becomes of a new QUIC connection beside the stream that it was made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It carries what comes later.
+    Kept,
+    /// It serves the peer's streams too, and ends [`LINGER`] after its own.
+    Lingers,
+    /// It carries nothing else.
+    EndsWithStream,
+}
+
 /// How long a connection that bulk had for itself stays for the last bytes to arrive.
 const LINGER: Span = Span::secs(1);
 
@@ -76,15 +87,22 @@ impl Shared {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        match Box::pin(self.race(target, via)).await? {
-            Way::Tcp(tls, rtt) => self.open_tcp(tls, rtt, target, protocol).await,
-            Way::Quic(connection) => {
-                let link = Link::new(connection, Peer::Known(target), None);
-                let mut stream = self.open_on(&link, target, protocol).await?;
-                stream.own(link);
-                Ok(stream)
-            }
-        }
+        let way = Box::pin(self.race(target, via)).await?;
+        self.open(way, target, protocol, Fate::EndsWithStream).await
+    }
+
+    /// A stream to `target` at one address, without this node's certificate.
+    pub(super) async fn connect_anonymous(
+        self: &Arc<Self>,
+        address: Address,
+        target: Fingerprint,
+        protocol: &Protocol,
+    ) -> Result<Stream, ConnectError> {
+        let dialling = dial(self, target, address, &self.anonymous_tls);
+        let dialled = within(self.config.handshake_timeout, dialling).await;
+        let failed = |failure| ConnectError::Unreachable { target, tried: vec![Tried { address, failure }] };
+        let way = dialled.unwrap_or(Err(Failure::Silent(self.config.handshake_timeout))).map_err(failed)?;
+        self.open(way, target, protocol, Fate::EndsWithStream).await
     }
 
     /// A stream over a new connection, which is kept for more.
@@ -94,23 +112,38 @@ impl Shared {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        match Box::pin(self.race(target, via)).await? {
-            Way::Tcp(tls, rtt) => self.open_tcp(tls, rtt, target, protocol).await,
-            Way::Quic(connection) => {
-                let link = Link::new(connection, Peer::Known(target), None);
-                // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
-                let is_kept = via != Via::Bulk || self.links.newest(&target).is_none();
-                if is_kept {
-                    self.links.keep(&link);
-                }
-                accept::serve(self, Arc::clone(&link), false);
-                let mut stream = self.open_on(&link, target, protocol).await?;
-                if !is_kept {
-                    stream.own_and_linger(link, LINGER);
-                }
-                Ok(stream)
-            }
+        let way = Box::pin(self.race(target, via)).await?;
+        // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
+        let is_kept = via != Via::Bulk || self.links.newest(&target).is_none();
+        self.open(way, target, protocol, if is_kept { Fate::Kept } else { Fate::Lingers }).await
+    }
+
+    /// The stream that a new way was made for.
+    async fn open(
+        self: &Arc<Self>,
+        way: Way,
+        target: Fingerprint,
+        protocol: &Protocol,
+        fate: Fate,
+    ) -> Result<Stream, ConnectError> {
+        let connection = match way {
+            Way::Tcp(tls, rtt) => return self.open_tcp(tls, rtt, target, protocol).await,
+            Way::Quic(connection) => connection,
+        };
+        let link = Link::new(connection, Peer::Known(target), None);
+        if fate == Fate::Kept {
+            self.links.keep(&link);
         }
+        if fate != Fate::EndsWithStream {
+            accept::serve(self, Arc::clone(&link), false);
+        }
+        let mut stream = self.open_on(&link, target, protocol).await?;
+        match fate {
+            Fate::Kept => {}
+            Fate::Lingers => stream.own_and_linger(link, LINGER),
+            Fate::EndsWithStream => stream.own(link),
+        }
+        Ok(stream)
     }
 
     /// Runs the race of the target's addresses to its end.
@@ -228,19 +261,9 @@ impl Shared {
 impl Attempts {
     fn start(&mut self, shared: &Arc<Shared>, target: Fingerprint, attempt: Attempt, address: Address) {
         let shared = Arc::clone(shared);
-        let handle = self.tasks.spawn(async move {
-            let started = time();
-            let result = match address.transport {
-                Transport::Tcp => tcp::dial(address.socket, target, &shared.client_tls)
-                    .await
-                    .map(|tls| Way::Tcp(Box::new(tls), time() - started)),
-                Transport::Quic => {
-                    shared.quic.dial(address.socket, target, &shared.client_tls).await.map(Way::Quic)
-                }
-                Transport::Dtls => Err(Failure::NotDialled),
-            };
-            (attempt, result)
-        });
+        let handle = self
+            .tasks
+            .spawn(async move { (attempt, dial(&shared, target, address, &shared.client_tls).await) });
         self.handles.insert(attempt, handle);
     }
 
@@ -260,6 +283,24 @@ impl Attempts {
             }
             Err(failure) => Input::Failed(attempt, failure),
         })
+    }
+}
+
+/// One attempt at one address.
+async fn dial(
+    shared: &Shared,
+    target: Fingerprint,
+    address: Address,
+    tls: &rustls::ClientConfig,
+) -> Result<Way, Failure> {
+    let started = time();
+    match address.transport {
+        Transport::Tcp => {
+            let tls = tcp::dial(address.socket, target, tls).await?;
+            Ok(Way::Tcp(Box::new(tls), time() - started))
+        }
+        Transport::Quic => shared.quic.dial(address.socket, target, tls).await.map(Way::Quic),
+        Transport::Dtls => Err(Failure::NotDialled),
     }
 }
 

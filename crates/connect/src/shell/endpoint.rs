@@ -135,6 +135,7 @@ pub(super) struct Shared {
     pub(super) discovery: Arc<dyn Discovery>,
     pub(super) config: Config,
     pub(super) client_tls: rustls::ClientConfig,
+    pub(super) anonymous_tls: rustls::ClientConfig,
     pub(super) server_tls: Arc<rustls::ServerConfig>,
     pub(super) quic: Quic,
     pub(super) links: Links,
@@ -183,6 +184,7 @@ impl Endpoint {
         let certificate = tls::Certificate::self_signed(&identity).map_err(|error| tls_error(&error))?;
         let server_tls = Arc::new(tls::node_server(&certificate).map_err(|error| tls_error(&error))?);
         let client_tls = tls::node_client(&certificate).map_err(|error| tls_error(&error))?;
+        let anonymous_tls = tls::node_client_anonymous().map_err(|error| tls_error(&error))?;
         let Listeners { tcp, udp, local, default_port_taken } = bind(&config.listen)?;
         let quic = Quic::new(&server_tls, udp)?;
         let changes = trust.changed();
@@ -191,6 +193,7 @@ impl Endpoint {
             trust,
             discovery,
             client_tls,
+            anonymous_tls,
             server_tls,
             quic,
             links: Links::default(),
@@ -257,6 +260,18 @@ impl Endpoint {
         via: Via,
     ) -> Result<Stream, ConnectError> {
         self.unless_closed(self.shared().connect_alone(*target, protocol, via)).await
+    }
+
+    /// Opens a stream for `protocol` to whoever holds the key `found` and answers at `address`, without showing who
+    /// this node is; over a new connection, which ends with the stream. For asking a peer that is nobody's target,
+    /// such as the one that [`ConnectError::WrongPeer`] names; the protocol must admit anyone.
+    pub async fn connect_anonymous(
+        &self,
+        address: &Address,
+        found: &Fingerprint,
+        protocol: &Protocol,
+    ) -> Result<Stream, ConnectError> {
+        self.unless_closed(self.shared().connect_anonymous(*address, *found, protocol)).await
     }
 
     /// The outcome of `connecting`, or the end of this endpoint where that comes first.

@@ -60,6 +60,28 @@ async fn a_peer_that_is_someone_else_is_named_and_learns_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_answers_can_be_asked_anonymously_where_anyone_is_admitted() {
+    let (one, two) = (Node::new().await, Node::new().await);
+    let open = Protocol::new("open/1");
+    let mut incoming = two.endpoint.listen(open.clone(), Admission::Anyone).unwrap();
+    two.echo(Admission::Contacts);
+    let (here, there, contacts_only) = (one.fingerprint(), two.fingerprint(), ECHO);
+    for address in two.endpoint.local_addresses() {
+        let asking = one.endpoint.connect_anonymous(&address, &there, &open);
+        let _stream = soon(asking).await.unwrap();
+        assert_eq!(soon(incoming.next()).await.unwrap().0, Peer::Anonymous);
+        let asking = one.endpoint.connect_anonymous(&address, &there, &contacts_only);
+        let refused = soon(asking).await;
+        assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
+        // The pin holds here as well.
+        let asking = one.endpoint.connect_anonymous(&address, &here, &open);
+        let refused = soon(asking).await;
+        assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
+    }
+    assert!(two.book.knocks().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_right_peer_is_found_beside_a_wrong_one() {
     let (one, two) = friends().await;
     let impostor = Node::new().await;
