@@ -86,7 +86,10 @@ pub(crate) struct Init {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Id {
+    #[command(subcommand)]
+    pub(crate) command: Option<IdCommand>,
     /// Show the fingerprint as a QR code
     #[arg(long, conflicts_with = "words")]
     pub(crate) qr: bool,
@@ -96,6 +99,22 @@ pub(crate) struct Id {
     /// Another fingerprint (ni:…), or a PEM file with a public key, certificate or unprotected private key
     #[arg(long, value_name = "NI|FILE")]
     pub(crate) of: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdCommand {
+    /// Give this home a new key that follows the one it has; contacts are told and confirm it
+    ///
+    /// Contacts, configuration and passphrase stay. The old key is kept: for 180 days the node announces, under the
+    /// old fingerprint, which key follows it. There can be only one successor to a key.
+    Succeed(Succeed),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Succeed {
+    /// PEM file with the new private key (PKCS#8, Ed25519) [default: a fresh one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -155,6 +174,29 @@ pub(crate) enum Contact {
     /// Put contacts into groups
     #[command(subcommand)]
     Group(Group),
+    /// Decide whether to follow a contact to a new key
+    #[command(subcommand)]
+    Succession(Succession),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Succession {
+    /// List which keys claim to follow those of contacts, and what you decided
+    List,
+    /// Trust the new key from now on instead of the old one; open connections are cut at once
+    Confirm {
+        /// Name or fingerprint of the contact
+        name: String,
+        /// The new fingerprint (ni:…); needed where different keys claim to follow
+        ni: Option<String>,
+    },
+    /// Stay with the key that the contact has
+    Reject {
+        /// Name or fingerprint of the contact
+        name: String,
+        /// Reject only this new fingerprint (ni:…) [default: every one that is undecided]
+        ni: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

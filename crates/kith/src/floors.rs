@@ -27,8 +27,13 @@ pub(crate) struct Floor {
 }
 
 /// All floors of this program.
-pub(crate) const FLOORS: &[Floor] =
-    &[node::contacts::FLOOR, node::directory::FLOOR, node::connect::FLOOR, node::transfers::FLOOR];
+pub(crate) const FLOORS: &[Floor] = &[
+    node::contacts::FLOOR,
+    node::directory::FLOOR,
+    node::connect::FLOOR,
+    node::successions::FLOOR,
+    node::transfers::FLOOR,
+];
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::node::claims::Stand;
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,11 +47,40 @@ pub(crate) struct Contact {
     pub(crate) at: Vec<String>,
     pub(crate) groups: Vec<String>,
     pub(crate) added: String,
+    /// Claims to follow its key that wait for a decision.
+    pub(crate) successions: Vec<Succession>,
     /// `direct`, `relayed` or `none`.
     pub(crate) path: String,
     pub(crate) transport: Option<String>,
     pub(crate) remote: Option<String>,
     pub(crate) rtt_ms: Option<f64>,
+}
+
+/// A claim that a key follows a contact's: an element of `GET /v1/successions`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Succession {
+    /// Petname.
+    pub(crate) contact: String,
+    pub(crate) old: String,
+    pub(crate) new: String,
+    /// Six words of the new fingerprint, for comparing by voice.
+    pub(crate) words: String,
+    /// When it was made, as its signer says.
+    pub(crate) made: String,
+    /// When it was first seen here.
+    pub(crate) seen: String,
+    pub(crate) state: Stand,
+}
+
+/// `POST /v1/contacts/{name}/succession`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Decision {
+    /// Whether to trust the new key from now on instead of the old one, or not.
+    pub(crate) confirm: bool,
+    /// Which key is meant; needed where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ni: Option<String>,
 }
 
 /// `POST /v1/contacts`.

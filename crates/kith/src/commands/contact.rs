@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Access, Context};
 use crate::api::client::Control;
-use crate::api::shapes::{self, ContactChange, Knock, NewContact};
-use crate::cli::{Contact, Group};
+use crate::api::shapes::{self, ContactChange, Decision, Knock, NewContact};
+use crate::cli::{Contact, Group, Succession};
 use crate::failure::Result;
+use crate::node::claims::Stand;
 use crate::node::contacts::{Book, apply, shape};
 use crate::node::open_database;
 use crate::output::printable;
@@ -52,6 +53,7 @@ pub(super) async fn contact(context: &Context, command: Contact) -> Result<()> {
         }
         Contact::Requests { clear } => requests(context, &mut reach, clear).await?,
         Contact::Group(command) => group(context, &mut reach, command).await?,
+        Contact::Succession(command) => succession(context, &mut reach, command).await?,
     }
     Ok(())
 }
@@ -60,35 +62,51 @@ impl Reach {
     async fn add(&mut self, new: NewContact) -> Result<shapes::Contact> {
         match self {
             Reach::Node(node) => node.call(Method::POST, "/v1/contacts", Some(&new)).await,
-            Reach::Home { book, .. } => book.add(&new).map(|contact| shape(&contact)),
+            Reach::Home { book, .. } => book.add(&new).map(|contact| shape(book, &contact)),
         }
     }
 
     async fn list(&mut self) -> Result<Vec<shapes::Contact>> {
         match self {
             Reach::Node(node) => node.read("/v1/contacts").await,
-            Reach::Home { book, .. } => Ok(book.list().iter().map(shape).collect()),
+            Reach::Home { book, .. } => Ok(book.list().iter().map(|contact| shape(book, contact)).collect()),
         }
     }
 
     async fn show(&mut self, name: &str) -> Result<shapes::Contact> {
         match self {
             Reach::Node(node) => node.read(&place(name)).await,
-            Reach::Home { book, .. } => book.find(name).map(|contact| shape(&contact)),
+            Reach::Home { book, .. } => book.find(name).map(|contact| shape(book, &contact)),
         }
     }
 
     async fn change(&mut self, name: &str, change: ContactChange) -> Result<shapes::Contact> {
         match self {
             Reach::Node(node) => node.call(Method::PATCH, &place(name), Some(&change)).await,
-            Reach::Home { book, .. } => apply(book, name, &change).map(|contact| shape(&contact)),
+            Reach::Home { book, .. } => apply(book, name, &change).map(|contact| shape(book, &contact)),
+        }
+    }
+
+    async fn successions(&mut self) -> Result<Vec<shapes::Succession>> {
+        match self {
+            Reach::Node(node) => node.read("/v1/successions").await,
+            Reach::Home { book, .. } => Ok(book.successions()),
+        }
+    }
+
+    async fn decide(&mut self, name: &str, decision: &Decision) -> Result<shapes::Contact> {
+        match self {
+            Reach::Node(node) => {
+                node.call(Method::POST, &format!("{}/succession", place(name)), Some(decision)).await
+            }
+            Reach::Home { book, .. } => book.decide(name, decision).map(|contact| shape(book, &contact)),
         }
     }
 
     async fn remove(&mut self, name: &str) -> Result<shapes::Contact> {
         match self {
             Reach::Node(node) => node.call(Method::DELETE, &place(name), None::<&()>).await,
-            Reach::Home { book, .. } => book.remove(name).map(|contact| shape(&contact)),
+            Reach::Home { book, .. } => book.remove(name).map(|contact| shape(book, &contact)),
         }
     }
 }
@@ -100,7 +118,26 @@ fn place(name: &str) -> String {
 }
 
 fn line(contact: &shapes::Contact) -> String {
-    format!("{}\t{}", printable(&contact.name), contact.ni)
+    let news = news_of(contact).map_or(String::new(), |news| format!("\t{news}"));
+    format!("{}\t{}{news}", printable(&contact.name), contact.ni)
+}
+
+/// What a person has to know and decide about a contact's key.
+pub(super) fn news_of(contact: &shapes::Contact) -> Option<String> {
+    match contact.successions.as_slice() {
+        [] => None,
+        [one] if one.state == Stand::Pending => Some(format!(
+            "says that its new key is {} ({}); see 'kith contact succession list'",
+            one.new, one.words
+        )),
+        all => {
+            let keys: Vec<_> = all.iter().map(|one| one.new.as_str()).collect();
+            Some(format!(
+                "WARNING: different keys claim to follow this one, one of them may be a thief's; undecided: {}",
+                keys.join(" ")
+            ))
+        }
+    }
 }
 
 fn details(contact: &shapes::Contact) -> String {
@@ -110,6 +147,7 @@ fn details(contact: &shapes::Contact) -> String {
         format!("added   {}", contact.added),
         format!("path    {}", contact.path),
     ];
+    lines.extend(news_of(contact).map(|news| format!("key     {news}")));
     lines.extend(contact.at.iter().map(|at| format!("at      {at}")));
     lines.extend(contact.groups.iter().map(|group| format!("group   {}", printable(group))));
     lines.join("\n")
@@ -140,6 +178,43 @@ async fn requests(context: &Context, reach: &mut Reach, clear: bool) -> Result<(
         if lines.is_empty() { "nobody".to_owned() } else { lines.join("\n") }
     })?;
     Ok(())
+}
+
+async fn succession(context: &Context, reach: &mut Reach, command: Succession) -> Result<()> {
+    let (name, decision) = match command {
+        Succession::List => {
+            let all = reach.successions().await?;
+            return context.out.result(&all, || {
+                let lines: Vec<_> = all.iter().map(claim).collect();
+                if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
+            });
+        }
+        Succession::Confirm { name, ni } => (name, Decision { confirm: true, ni }),
+        Succession::Reject { name, ni } => (name, Decision { confirm: false, ni }),
+    };
+    let contact = reach.decide(&name, &decision).await?;
+    context.out.result(&contact, || {
+        let verb = if decision.confirm { "is now" } else { "stays" };
+        format!("{} {verb} {}", printable(&contact.name), contact.ni)
+    })
+}
+
+fn claim(claim: &shapes::Succession) -> String {
+    let state = match claim.state {
+        Stand::Pending => "waits for you to confirm or reject it",
+        Stand::Refused => "REFUSED: another key claims the same; name the right one to confirm it",
+        Stand::Confirmed => "confirmed",
+        Stand::Rejected => "rejected",
+    };
+    format!(
+        "{}: {state}\n  old    {}\n  new    {}\n  words  {}\n  made   {}, seen {}",
+        printable(&claim.contact),
+        claim.old,
+        claim.new,
+        claim.words,
+        claim.made,
+        claim.seen
+    )
 }
 
 async fn group(context: &Context, reach: &mut Reach, command: Group) -> Result<()> {

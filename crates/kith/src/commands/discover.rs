@@ -1,5 +1,7 @@
 //! `kith discover`.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Access, Context};
@@ -29,7 +31,7 @@ pub(super) async fn look_up(context: &Context, wish: Lookup) -> Result<Value> {
         }
         Access::Home(_lock) => {
             let database = open_database(&context.home)?;
-            let book = Book::open(database.clone())?;
+            let book = Arc::new(Book::open(database.clone())?);
             let config = crate::config::Config::load(&context.home)?;
             let client = open_client(&config, database)?;
             found(&lookup(&client, &book, &wish).await?)

@@ -9,6 +9,7 @@ mod init;
 mod node;
 mod pages;
 mod ping;
+mod succeed;
 mod transfer;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use kith_store::{Home, HomeError, HomeLock};
 
 use crate::api::client::Control;
 use crate::api::socket;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, IdCommand};
 use crate::failure::{Failure, Result, chain};
 use crate::output::Output;
 
@@ -95,7 +96,10 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
     let context = Context { home: Home::at(home), out: Output::new(cli.json, cli.quiet) };
     match cli.command {
         Command::Init(options) => init::init(&context, &options),
-        Command::Id(options) => id::id(&context, &options),
+        Command::Id(options) => match &options.command {
+            None => id::id(&context, &options),
+            Some(IdCommand::Succeed(options)) => succeed::succeed(&context, options),
+        },
         Command::Up(options) => node::up(&context, &options).await,
         Command::Down => node::down(&context).await,
         Command::Status(options) => node::status(&context, &options).await,

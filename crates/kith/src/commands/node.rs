@@ -8,6 +8,7 @@ use kith_identity::Address;
 use kith_sansio::{Span, system};
 use serde_json::{Value, json};
 
+use super::contact::news_of;
 use super::{Context, init};
 use crate::api::client::{Control, no_node};
 use crate::api::shapes::{Announced, Status};
@@ -160,6 +161,7 @@ fn status_text(status: &Status) -> String {
         let transport = contact.transport.as_ref().map_or(String::new(), |t| format!(" over {t}"));
         let rtt = contact.rtt_ms.map_or(String::new(), |ms| format!(", {ms:.2} ms"));
         lines.push(format!("contact      {}: {}{transport}{rtt}", printable(&contact.name), contact.path));
+        lines.extend(news_of(contact).map(|news| format!("             {news}")));
     }
     lines.join("\n")
 }

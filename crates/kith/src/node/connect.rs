@@ -70,6 +70,7 @@ impl Finder {
             // What is cached is tried at once; the peer may have moved since, so its directory is asked as well.
             let cached = self.directory.cached(&target);
             if let Some(set) = &cached {
+                self.book.hear_set(set).await;
                 found.discovered(set.addresses()).await;
             }
             if contact.ni.authority.is_none() {
@@ -79,7 +80,10 @@ impl Finder {
                 return;
             }
             match self.directory.discover(&contact.ni, Freshness::Refetch).await {
-                Ok(fresh) => found.discovered(fresh.set.addresses()).await,
+                Ok(fresh) => {
+                    self.book.hear_set(&fresh.set).await;
+                    found.discovered(fresh.set.addresses()).await;
+                }
                 Err(error) => found.failed(chain(&error)),
             }
         };
@@ -243,7 +247,7 @@ impl Session {
             match connected {
                 Ok(stream) => return Ok(stream),
                 Err(error) if system::time() >= self.give_up || !may_pass(&error) => {
-                    return Err(explain(&self.name, &error));
+                    return Err(self.node.explain(&self.peer, &error).await);
                 }
                 Err(_) => tokio::time::sleep(pause).await,
             }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Node;
+use super::claims::Claims;
+use super::successions;
 use crate::api::server::{Answer, Route};
 use crate::api::shapes::{self, ContactChange, Knock, NewContact};
 use crate::api::wish::Body;
@@ -39,6 +41,8 @@ pub(crate) const FLOOR: Floor = Floor {
 /// The contacts of a home, in memory and in its database.
 pub(crate) struct Book {
     contacts: RwLock<Contacts>,
+    /// Who claims to follow their keys. Locked after `contacts` where both are.
+    claims: RwLock<Claims>,
     database: Database,
     committer: Committer,
     changed: ChangeSignal,
@@ -75,6 +79,7 @@ impl Book {
             Some(error) => Err(Failure::failed(format!("the database cannot be used: {error}"))),
             None => Ok(Book {
                 contacts: RwLock::new(contacts),
+                claims: RwLock::new(successions::stored(&database)?),
                 committer: Committer::start(database.clone()),
                 database,
                 changed: ChangeSignal::new(),
@@ -82,17 +87,23 @@ impl Book {
         }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Contacts> {
+    /// The contacts as they are.
+    pub(super) fn contacts(&self) -> RwLockReadGuard<'_, Contacts> {
         self.contacts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The claims to follow contacts' keys.
+    pub(super) fn claims(&self) -> RwLockReadGuard<'_, Claims> {
+        self.claims.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn list(&self) -> Vec<Contact> {
-        self.read().iter().cloned().collect()
+        self.contacts().iter().cloned().collect()
     }
 
     /// The contact of this petname or fingerprint.
     pub(crate) fn find(&self, name: &str) -> Result<Contact> {
-        let contacts = self.read();
+        let contacts = self.contacts();
         let found = match name.parse::<Ni>() {
             Ok(ni) => contacts.by_fingerprint(&ni.fingerprint),
             Err(_) => contacts.find(name),
@@ -116,7 +127,7 @@ impl Book {
 
     /// The contact of a fingerprint.
     pub(crate) fn contact_of(&self, peer: &Fingerprint) -> Option<Contact> {
-        self.read().by_fingerprint(peer).cloned()
+        self.contacts().by_fingerprint(peer).cloned()
     }
 
     /// The petname of a fingerprint, or the fingerprint itself.
@@ -149,7 +160,8 @@ impl Book {
 
     pub(crate) fn remove(&self, name: &str) -> Result<Contact> {
         let contact = self.find(name)?;
-        self.change(|contacts| {
+        self.change_all(|contacts, claims| {
+            claims.forget(&contact.ni.fingerprint);
             contacts.remove(contact.name.as_str()).map(|_| ()).map_err(|e| Failure::not_found(chain(&e)))
         })?;
         Ok(contact)
@@ -179,26 +191,32 @@ impl Book {
         Ok(replaced)
     }
 
-    /// Changes the book: first durably in the database, then in memory, then for open connections.
     fn change(&self, change: impl FnOnce(&mut Contacts) -> Result<()>) -> Result<()> {
+        self.change_all(|contacts, _| change(contacts))
+    }
+
+    /// Changes the book: first durably in the database, then in memory, then for open connections.
+    pub(super) fn change_all<T>(
+        &self,
+        change: impl FnOnce(&mut Contacts, &mut Claims) -> Result<T>,
+    ) -> Result<T> {
         let mut contacts = self.contacts.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = contacts.clone();
-        change(&mut changed)?;
+        let mut claims: RwLockWriteGuard<'_, Claims> =
+            self.claims.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut new_contacts, mut new_claims) = (contacts.clone(), claims.clone());
+        let result = change(&mut new_contacts, &mut new_claims)?;
         let stored = self.database.write(|tables| {
-            for old in contacts.iter().filter(|old| changed.find(old.name.as_str()).is_none()) {
-                tables.remove(CONTACTS, old.name.as_str().as_bytes())?;
-            }
-            for new in changed.iter() {
-                let row = serde_json::to_vec(new).unwrap_or_default();
-                tables.put(CONTACTS, new.name.as_str().as_bytes(), &row)?;
-            }
-            Ok::<(), kith_store::StoreError>(())
+            store_contacts(tables, &contacts, &new_contacts)?;
+            successions::store(tables, &claims, &new_claims)
         });
         stored.map_err(|error| Failure::failed(chain(&error)))?;
-        *contacts = changed;
-        drop(contacts);
-        self.changed.raise();
-        Ok(())
+        let trust_changed = *contacts != new_contacts;
+        (*contacts, *claims) = (new_contacts, new_claims);
+        drop((contacts, claims));
+        if trust_changed {
+            self.changed.raise();
+        }
+        Ok(result)
     }
 
     /// Strangers who knocked, the latest first.
@@ -232,7 +250,7 @@ impl Book {
         all.iter().try_for_each(|ni| self.forget_request(&ni.fingerprint))
     }
 
-    fn forget_request(&self, fingerprint: &Fingerprint) -> Result<()> {
+    pub(super) fn forget_request(&self, fingerprint: &Fingerprint) -> Result<()> {
         self.database
             .write(|tables| tables.remove(REQUESTS, fingerprint.as_bytes()).map(|_| ()))
             .map_err(|error: kith_store::StoreError| Failure::failed(chain(&error)))
@@ -241,7 +259,7 @@ impl Book {
 
 impl Trust for Book {
     fn trusts(&self, peer: &Fingerprint, _: &Protocol) -> bool {
-        self.read().trusts(peer)
+        self.contacts().trusts(peer)
     }
 
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr) {
@@ -273,6 +291,23 @@ impl Trust for Book {
     }
 }
 
+/// Writes what differs. A row has the name as it is written, so that one that changes its case alone moves too.
+fn store_contacts(
+    tables: &mut kith_store::WriteRows,
+    before: &Contacts,
+    after: &Contacts,
+) -> std::result::Result<(), kith_store::StoreError> {
+    let same_name = |one: &Contact| after.find(one.name.as_str()).is_some_and(|other| other.name == one.name);
+    for gone in before.iter().filter(|one| !same_name(one)) {
+        tables.remove(CONTACTS, gone.name.as_str().as_bytes())?;
+    }
+    for new in after.iter().filter(|one| before.find(one.name.as_str()) != Some(*one)) {
+        let row = serde_json::to_vec(new).unwrap_or_default();
+        tables.put(CONTACTS, new.name.as_str().as_bytes(), &row)?;
+    }
+    Ok(())
+}
+
 fn forget_the_quietest(
     tables: &mut kith_store::WriteRows,
 ) -> std::result::Result<(), kith_store::StoreError> {
@@ -299,13 +334,14 @@ fn routes() -> Vec<Route> {
 }
 
 /// A contact as the control API shows it; `reached` is filled in where a node runs.
-pub(crate) fn shape(contact: &Contact) -> shapes::Contact {
+pub(crate) fn shape(book: &Book, contact: &Contact) -> shapes::Contact {
     shapes::Contact {
         name: contact.name.to_string(),
         ni: contact.ni.to_string(),
         at: contact.hints.iter().map(ToString::to_string).collect(),
         groups: contact.groups.iter().map(|group| group.as_str().to_owned()).collect(),
         added: contact.added.to_string(),
+        successions: book.open_successions(contact),
         path: "none".to_owned(),
         transport: None,
         remote: None,
@@ -323,7 +359,7 @@ async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer
 }
 
 /// Database writes take milliseconds, so they leave the runtime's threads.
-async fn on_book<T: Send + 'static>(
+pub(super) async fn on_book<T: Send + 'static>(
     node: Arc<Node>,
     work: impl FnOnce(&Book) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -332,7 +368,7 @@ async fn on_book<T: Send + 'static>(
 }
 
 async fn add(State(node): State<Arc<Node>>, Body(new): Body<NewContact>) -> Answer<shapes::Contact> {
-    on_book(node, move |book| book.add(&new)).await.map(|contact| Json(shape(&contact)))
+    on_book(node, move |book| book.add(&new).map(|contact| shape(book, &contact))).await.map(Json)
 }
 
 async fn change(
@@ -340,7 +376,9 @@ async fn change(
     Path(name): Path<String>,
     Body(change): Body<ContactChange>,
 ) -> Answer<shapes::Contact> {
-    on_book(node, move |book| apply(book, &name, &change)).await.map(|contact| Json(shape(&contact)))
+    on_book(node, move |book| apply(book, &name, &change).map(|contact| shape(book, &contact)))
+        .await
+        .map(Json)
 }
 
 /// Applies a change to one contact.
@@ -359,7 +397,7 @@ pub(crate) fn apply(book: &Book, name: &str, change: &ContactChange) -> Result<C
 }
 
 async fn remove(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer<shapes::Contact> {
-    on_book(node, move |book| book.remove(&name)).await.map(|contact| Json(shape(&contact)))
+    on_book(node, move |book| book.remove(&name).map(|contact| shape(book, &contact))).await.map(Json)
 }
 
 async fn requests(State(node): State<Arc<Node>>) -> Json<Vec<Knock>> {

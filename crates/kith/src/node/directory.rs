@@ -234,7 +234,7 @@ async fn discover(State(node): State<Arc<Node>>, Asked(wish): Asked<Lookup>) -> 
 }
 
 /// Looks up and verifies a record set.
-pub(crate) async fn lookup(directory: &Directory, book: &Book, wish: &Lookup) -> Result<Discovered> {
+pub(crate) async fn lookup(directory: &Directory, book: &Arc<Book>, wish: &Lookup) -> Result<Discovered> {
     let ni = book.resolve(&wish.ni)?;
     let outcome = match wish.via.as_deref() {
         None => directory.discover(&ni, Freshness::Valid).await,
@@ -244,7 +244,9 @@ pub(crate) async fn lookup(directory: &Directory, book: &Book, wish: &Lookup) ->
             return Err(Failure::usage(format!("there is no source '{other}'")).hint("dns or https"));
         }
     };
-    outcome.map_err(|error| explain(&error))
+    let found = outcome.map_err(|error| explain(&error))?;
+    book.hear_set(&found.set).await;
+    Ok(found)
 }
 
 fn explain(error: &DiscoverError) -> Failure {

@@ -1,13 +1,16 @@
 //! The node: one identity, its floors, and the control socket that commands talk to.
 
+pub(crate) mod claims;
 pub(crate) mod connect;
 pub(crate) mod contacts;
 pub(crate) mod directory;
+pub(crate) mod old_keys;
 mod own;
 mod push;
 mod replay;
 pub(crate) mod running;
 mod serving;
+pub(crate) mod successions;
 pub(crate) mod transfers;
 pub(crate) mod zone;
 
@@ -28,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use self::connect::Finder;
 use self::contacts::Book;
 use self::directory::Announcements;
+use self::old_keys::OldKeys;
 use self::own::Own;
 use self::replay::Replay;
 use self::transfers::Transfers;
@@ -61,6 +65,7 @@ pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) announcements: Announcements,
     pub(crate) transfers: Transfers,
+    pub(crate) old_keys: OldKeys,
     told: push::Told,
     /// Somebody wants the node to stop.
     pub(crate) stopping: CancellationToken,
@@ -113,8 +118,11 @@ impl Node {
     /// Starts the node of a home: lock, identity, database, sockets, floors, control socket.
     pub(crate) async fn start(home: &Home, config: Config) -> Result<Arc<Node>> {
         let lock = take_lock(home).await?;
-        let identity = Arc::new(identity_file::load(home, &config)?);
+        let unlocked = identity_file::open(home, &config)?;
         let database = open_database(home)?;
+        let current = unlocked.identity.fingerprint();
+        let old_keys = OldKeys::open(home, &database, &current, unlocked.passphrase.as_ref())?;
+        let identity = Arc::new(unlocked.identity);
         let book = Arc::new(Book::open(database.clone())?);
         let ttl_secs = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
         let own = Arc::new(Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?);
@@ -137,6 +145,7 @@ impl Node {
             endpoint,
             announcements: Announcements::default(),
             transfers: Transfers::new(database),
+            old_keys,
             told: push::Told::default(),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -229,6 +238,7 @@ impl Node {
                 self.socket.display()
             ));
         }
+        notes.extend(self.old_keys.notes());
         notes
     }
 
@@ -244,7 +254,7 @@ impl Node {
 
     /// A contact with how it is reached.
     pub(crate) fn reached(&self, contact: &Contact) -> shapes::Contact {
-        let mut shape = contacts::shape(contact);
+        let mut shape = contacts::shape(&self.book, contact);
         if let Some(path) = self.endpoint.paths(&contact.ni.fingerprint).first() {
             shape.path = "direct".to_owned();
             shape.transport = Some(path.transport.to_string());

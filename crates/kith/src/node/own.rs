@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_directory::client::Clock;
 use kith_identity::record::{Draft, VerifiedRecordSet};
-use kith_identity::{Address, Identity};
+use kith_identity::{Address, Fingerprint, Identity};
 use kith_sansio::{Timestamp, system};
 use kith_store::{Database, StoreError, Table};
 
@@ -34,17 +34,9 @@ struct State {
 impl Own {
     /// Reads what an earlier run left: the last timestamp, and the blob that goes on being published.
     pub(crate) fn open(identity: Arc<Identity>, database: Database, ttl_secs: u32) -> Result<Own> {
-        let (last, blob) = database
-            .read(|tables| {
-                let last = tables.row(TABLE, TIMESTAMP)?.and_then(|bytes| bytes.try_into().ok());
-                Ok((Timestamp(last.map_or(0, u64::from_be_bytes)), tables.row(TABLE, BLOB)?))
-            })
-            .map_err(|error: StoreError| Failure::failed(chain(&error)))?;
-        let rows = database.clone();
-        let clock = Clock::new(last, move |next| {
-            rows.write(|tables| tables.put(TABLE, TIMESTAMP, &next.0.to_be_bytes()))
-                .map_err(|error: StoreError| io::Error::other(error))
-        });
+        let blob = database.read(|tables| tables.row(TABLE, BLOB));
+        let blob = blob.map_err(|error: StoreError| Failure::failed(chain(&error)))?;
+        let clock = clock(&database, TIMESTAMP.to_vec())?;
         let state = Mutex::new(State { addresses: Vec::new(), blob, signed: None });
         Ok(Own { identity, database, clock, ttl_secs, state })
     }
@@ -106,6 +98,26 @@ impl Own {
         let timestamp = self.clock.next(system::utc()).map_err(|error| Failure::failed(chain(&error)))?;
         draft.sign(&self.identity, timestamp).map_err(|error| Failure::failed(chain(&error)))
     }
+}
+
+/// The clock of a key that this home had before: after everything that it has signed.
+pub(super) fn clock_of(database: &Database, old: &Fingerprint) -> Result<Clock> {
+    clock(database, [TIMESTAMP, old.as_bytes()].concat())
+}
+
+/// The clock whose last timestamp is in `row`, after what the home has signed under whatever key.
+fn clock(database: &Database, row: Vec<u8>) -> Result<Clock> {
+    let last = |tables: &kith_store::ReadRows, row: &[u8]| {
+        let bytes = tables.row(TABLE, row)?.and_then(|bytes| bytes.try_into().ok());
+        Ok::<_, StoreError>(Timestamp(bytes.map_or(0, u64::from_be_bytes)))
+    };
+    let last = database.read(|tables| Ok(last(tables, &row)?.max(last(tables, TIMESTAMP)?)));
+    let last = last.map_err(|error: StoreError| Failure::failed(chain(&error)))?;
+    let rows = database.clone();
+    Ok(Clock::new(last, move |next| {
+        rows.write(|tables| tables.put(TABLE, &row, &next.0.to_be_bytes()))
+            .map_err(|error: StoreError| io::Error::other(error))
+    }))
 }
 
 #[cfg(test)]

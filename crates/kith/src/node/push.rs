@@ -121,7 +121,8 @@ async fn take(node: &Arc<Node>, peer: Fingerprint, json: Vec<u8>) {
         Ok(set) => node.directory.offer(set, &peer).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
-    if let Err(error) = taken {
-        tracing::debug!(%error, "a contact's record set was not taken");
+    match taken {
+        Ok(set) => node.book.hear_set(&set).await,
+        Err(error) => tracing::debug!(%error, "a contact's record set was not taken"),
     }
 }

@@ -19,7 +19,35 @@ impl Node {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let mut incoming = self.endpoint.listen(protocol, Admission::Contacts).map_err(Failure::failed)?;
+        self.take(protocol, Admission::Contacts, move |node, peer, stream| match peer {
+            Peer::Known(peer) => Some(handle(node, peer, stream)),
+            // Nobody anonymous is admitted where contacts are.
+            Peer::Anonymous => None,
+        })
+    }
+
+    /// Lets anybody at all open streams for `protocol`, whoever it is.
+    pub(crate) fn serve_anyone<F>(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        handle: impl Fn(Arc<Node>, Stream) -> F + Send + 'static,
+    ) -> Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.take(protocol, Admission::Anyone, move |node, _, stream| Some(handle(node, stream)))
+    }
+
+    fn take<F>(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        admission: Admission,
+        handle: impl Fn(Arc<Node>, Peer, Stream) -> Option<F> + Send + 'static,
+    ) -> Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut incoming = self.endpoint.listen(protocol, admission).map_err(Failure::failed)?;
         let node = Arc::clone(self);
         self.tasks.spawn(async move {
             loop {
@@ -28,9 +56,7 @@ impl Node {
                     () = node.stopped.cancelled() => None,
                 };
                 let Some((peer, stream)) = next else { return };
-                // Nobody anonymous is admitted where contacts are.
-                let Peer::Known(peer) = peer else { continue };
-                let handling = handle(Arc::clone(&node), peer, stream);
+                let Some(handling) = handle(Arc::clone(&node), peer, stream) else { continue };
                 let stopped = node.stopped.clone();
                 node.tasks.spawn(async move {
                     tokio::select! {

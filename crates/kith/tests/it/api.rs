@@ -102,6 +102,11 @@ fn every_call_is_described_and_answers_as_described() {
         "/v1/contacts/south",
         Some(json!({ "join": "friends" })),
     );
+    let decision = json!({ "confirm": true, "ni": null });
+    let succession = "/v1/contacts/{name}/succession";
+    let none = api.call(&north, "post", succession, "/v1/contacts/south/succession", Some(decision));
+    assert_eq!(none["code"], "not-found");
+    api.call(&north, "get", "/v1/successions", "/v1/successions", None);
     let refused = json!({ "contact": "south", "count": 1, "interval_ms": 0, "fresh": false, "via": null, "wait_ms": 0 });
     let line = api_line(&mut api, &north, refused.clone());
     assert_eq!(line["failure"]["code"], "not-trusted");

@@ -160,3 +160,15 @@ fn up_on_a_fresh_home_says_who_it_is_and_detached_it_stays() {
     Running::spawn(kith(&home, &["down"])).finish().ok();
     up.finish().ok();
 }
+
+#[test]
+fn a_contact_whose_name_changes_its_case_alone_is_still_one_contact() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    let ni = "ni:///sha3-256;OboJhW6BME7EP_SM7zIH6jPCJEs7Y4jkrcK2APDGkM0";
+    north.run(&["contact", "add", "south", ni]).ok();
+    north.run(&["contact", "rename", "south", "South"]).ok();
+    let listed = north.run(&["contact", "list", "--json"]).ok().json();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["name"], "South");
+}

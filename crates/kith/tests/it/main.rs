@@ -7,6 +7,7 @@ mod directory;
 mod harness;
 mod homes;
 mod session;
+mod succession;
 mod surface;
 mod transfers;
 mod tree;

@@ -202,7 +202,7 @@ async fn reach(node: &Arc<Node>, live: &Live, via: Via, give_up: Time) -> Result
         };
         let hopeless = !connect::may_pass(&error);
         if hopeless || system::time() >= give_up {
-            return Err(connect::explain(&node.book.name_of(&live.peer), &error));
+            return Err(node.explain(&live.peer, &error).await);
         }
         rest(live, pause).await?;
         pause = (pause * 2).min(Duration::from_secs(2));
