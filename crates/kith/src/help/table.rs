@@ -6,9 +6,12 @@ use super::Page;
 const NO_HOME: (u8, &str) = (1, "there is no identity in the home folder, or it cannot be read");
 const NO_NODE: (u8, &str) = (1, "failed; no node is running, for example");
 const NO_CONTACT: (u8, &str) = (3, "there is no such contact");
+const NO_SUCCESSION: (u8, &str) = (3, "there is no such contact, or nothing to decide about its key");
+const DISPUTED: (u8, &str) = (4, "different keys claim to follow, and none was named");
 const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
-const DATABASE: (&str, &str) = ("HOME/node.redb", "contacts, journal of transfers, timestamps seen");
+const DATABASE: (&str, &str) =
+    ("HOME/node.redb", "contacts, successions, journal of transfers, timestamps seen");
 const SOCKET: (&str, &str) = ("HOME/control.sock", "where the running node listens for commands");
 
 /// A page for each command and each group of commands.
@@ -29,6 +32,10 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[("kith id", "print the own fingerprint"),
             ("kith id --words", "print six words to compare on the telephone"),
             ("kith id --of friend.pem --json", "print everything about somebody else's public key")] },
+    Page { path: "id succeed", exits: &[(1, "failed; a node is running, or the key has a successor already, for example"), (3, "there is no such file")],
+        files: &[KEY, ("HOME/key.old-VALUE.pem", "a key that the identity had before"), DATABASE],
+        examples: &[("kith id succeed", "give this home a fresh key"),
+            ("kith id succeed --new-key next.pem", "give it a key that is there already")] },
     Page { path: "up", exits: &[(1, "failed; a node is running on this home already, for example")],
         files: &[KEY, CONFIG, DATABASE, SOCKET, ("HOME/node.log", "what a detached node logs")],
         examples: &[("kith up", "start the node and stay in the foreground"),
@@ -58,6 +65,13 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[("kith contact group add family marie paul", "put two contacts into a group")] },
     Page { path: "contact group remove", exits: &[NO_HOME, NO_CONTACT], files: &[DATABASE], examples: &[] },
     Page { path: "contact group list", exits: &[NO_HOME], files: &[DATABASE], examples: &[] },
+    Page { path: "contact succession", exits: &[NO_HOME, NO_SUCCESSION, DISPUTED], files: &[DATABASE], examples: &[] },
+    Page { path: "contact succession list", exits: &[NO_HOME], files: &[DATABASE], examples: &[] },
+    Page { path: "contact succession confirm", exits: &[NO_HOME, NO_SUCCESSION, DISPUTED], files: &[DATABASE],
+        examples: &[("kith contact succession confirm south", "follow a contact to the new key"),
+            ("kith contact succession confirm south ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY", "say which of several keys is the contact's")] },
+    Page { path: "contact succession reject", exits: &[NO_HOME, NO_SUCCESSION], files: &[DATABASE],
+        examples: &[("kith contact succession reject south", "stay with the key that the contact has")] },
     Page { path: "discover", exits: &[NO_HOME, (3, "no record set is announced under this fingerprint"),
             (4, "what came is not signed by this fingerprint's key, or older than a set seen before"),
             (5, "no source answered")],

@@ -16,13 +16,13 @@ fn open(person: &Person, name: &str) -> Vec<Value> {
 
 /// Waits until so many keys claim to follow the contact's.
 #[track_caller]
-fn claims(person: &Person, name: &str, count: usize) -> Vec<Value> {
+pub fn claims(person: &Person, name: &str, count: usize) -> Vec<Value> {
     eventually("the claim", || Some(open(person, name)).filter(|open| open.len() == count))
 }
 
 /// Stops the node, gives the home a new key, and says which.
 #[track_caller]
-fn succeed(person: &mut Person) -> String {
+pub fn succeed(person: &mut Person) -> String {
     if let Some(node) = person.node.take() {
         person.run(&["down"]).ok();
         node.finish().ok();
@@ -39,7 +39,7 @@ fn up_at(person: &mut Person, addresses: &[String]) {
 }
 
 /// A home with the same key, as a thief would have it.
-fn copied(place: &Place, person: &Person, name: &str) -> Person {
+pub fn copied(place: &Place, person: &Person, name: &str) -> Person {
     let home = place.path(name);
     fs::create_dir(&home).unwrap();
     for file in ["key.pem", "kith.toml"] {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Done, Person, Place, Running, Zone, free_port, kith};
 use crate::needs;
+use crate::succession::{claims, copied, succeed};
 
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
@@ -31,7 +32,8 @@ fn leaves(place: &Place) -> Vec<String> {
     let all: Vec<_> = commands(place).into_iter().map(|(command, _)| command).collect();
     let is_group =
         |one: &str| all.iter().any(|other| other.starts_with(&format!("{one} ")) || one.is_empty());
-    all.iter().filter(|one| !is_group(one)).cloned().collect()
+    // `id` shows the identity where no command of its group follows.
+    all.iter().filter(|one| !is_group(one) || *one == "id").cloned().collect()
 }
 
 fn help(command: &str) -> String {
@@ -231,6 +233,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     let waiting = lost.command(&["status", "--wait", "--json"]);
     of_the_home(&place, &mut ledger);
     of_contacts(&place, &mut ledger);
+    of_successions(&place, &mut ledger);
     of_pages(&place, &mut ledger);
     let mut zone = Zone::start(&place);
     let (mut north, mut south) = (zone.person(&place, "north"), zone.person(&place, "south"));
@@ -300,6 +303,32 @@ fn of_contacts(place: &Place, ledger: &mut Ledger) {
     for command in ["contact list", "contact requests", "contact group list"] {
         ledger.run(&nowhere, command, &[], 1);
     }
+}
+
+fn of_successions(place: &Place, ledger: &mut Ledger) {
+    let (nowhere, own) = (place.path("nowhere"), Place::new());
+    let (mut north, south) = own.friends();
+    let mut copy = copied(&own, &north, "copy");
+    copy.knows("south", &south);
+    ledger.run(&north.home, "id succeed", &[], 1);
+    north.run(&["down"]).ok();
+    ledger.run(&north.home, "id succeed", &["--new-key", "nowhere.pem"], 3);
+    ledger.run(&north.home, "id succeed", &[], 0);
+    north.up(&[]);
+    claims(&south, "north", 1);
+    ledger.run(&south.home, "contact list", &[], 0);
+    succeed(&mut copy);
+    copy.up(&[]);
+    claims(&south, "north", 2);
+    ledger.run(&south.home, "contact succession list", &[], 0);
+    ledger.run(&south.home, "contact succession confirm", &["north"], 4);
+    ledger.run(&south.home, "contact succession reject", &["north", &copy.ni()], 0);
+    ledger.run(&south.home, "contact succession confirm", &["north"], 0);
+    for command in ["contact succession confirm", "contact succession reject"] {
+        ledger.run(&south.home, command, &["north"], 3);
+        ledger.run(&nowhere, command, &["north"], 1);
+    }
+    ledger.run(&nowhere, "contact succession list", &[], 1);
 }
 
 fn of_pages(place: &Place, ledger: &mut Ledger) {
