@@ -4,13 +4,20 @@
 
 use std::collections::VecDeque;
 
+use kith_identity::record::REPLAY_SECS;
 use kith_sansio::{Machine, Now, Rng, Span, Time, Timestamp};
 
 use crate::defaults::{ANNOUNCE, ANNOUNCE_GAP, BACKOFF_FIRST, BACKOFF_LAST, CLOCK_CHECK};
 
-/// The timestamp of the next set: strictly after the `last` one, whatever the clock says.
+/// The timestamp of the next set: strictly after the `last` one, also where the clock was set back.
+///
+/// A last one that lies more than a day ahead was given by a clock that was wrong. No clock that is right has taken
+/// such a set, and none would take one after it for as long; so counting starts anew.
 #[must_use]
 pub fn next_timestamp(now: Timestamp, last: Timestamp) -> Timestamp {
+    if last > now.plus_secs(REPLAY_SECS) {
+        return now;
+    }
     now.max(last.plus_secs(1))
 }
 

@@ -66,7 +66,8 @@ impl Cache {
         }
         let fingerprint = set.fingerprint();
         let own = self.sets.get(&fingerprint).map(Seen::of);
-        let newest = own.into_iter().chain(seen).max_by_key(|seen| seen.timestamp);
+        let known = own.into_iter().chain(seen).filter(|seen| seen.counts(now));
+        let newest = known.max_by_key(|seen| seen.timestamp);
         match Seen::of(set).judge(now, newest) {
             Verdict::Older => Err(CacheRefusal::Older),
             Verdict::Different => Err(CacheRefusal::Different),

@@ -55,10 +55,17 @@ impl Seen {
         self.timestamp.plus_secs(REPLAY_SECS)
     }
 
-    /// Judges `self` against what was `seen` before, which counts only while it is not to be forgotten.
+    /// Whether this counts at `now`: it is not to be forgotten, and not so far ahead that only a clock which was
+    /// wrong can have let it in. Without the second, a node whose clock once ran ahead would be shut out until then.
+    #[must_use]
+    pub fn counts(&self, now: Timestamp) -> bool {
+        now < self.forget_at() && self.timestamp <= now.plus_secs(REPLAY_SECS)
+    }
+
+    /// Judges `self` against what was `seen` before, as far as that [`counts`](Seen::counts).
     #[must_use]
     pub fn judge(&self, now: Timestamp, seen: Option<Seen>) -> Verdict {
-        match seen.filter(|seen| now < seen.forget_at()) {
+        match seen.filter(|seen| seen.counts(now)) {
             None => Verdict::Newer,
             Some(seen) if self.timestamp > seen.timestamp => Verdict::Newer,
             Some(seen) if self.timestamp < seen.timestamp => Verdict::Older,
@@ -156,6 +163,15 @@ mod tests {
         let last = Some(seen(10, 1));
         assert_eq!(seen(9, 1).judge(Timestamp(86_469), last), Verdict::Older);
         assert_eq!(seen(9, 1).judge(Timestamp(86_470), last), Verdict::Newer);
+    }
+
+    #[test]
+    fn what_only_a_wrong_clock_can_have_let_in_does_not_count() {
+        let now = Timestamp(1_000_000);
+        let (day_ahead, years_ahead) = (now.0 + REPLAY_SECS, u64::MAX);
+        assert_eq!(seen(now.0, 1).judge(now, Some(seen(day_ahead, 1))), Verdict::Older);
+        assert_eq!(seen(now.0, 1).judge(now, Some(seen(day_ahead + 1, 1))), Verdict::Newer);
+        assert_eq!(seen(now.0, 1).judge(now, Some(seen(years_ahead, 1))), Verdict::Newer);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl RedbStore {
         fingerprint: &Fingerprint,
     ) -> Result<Option<VerifiedRecordSet>, StoreError> {
         let Some(bytes) = self.row(fingerprint)? else { return Ok(None) };
-        let set = stored(now, fingerprint, &bytes)?;
+        let set = stored(fingerprint, &bytes)?;
         Ok(Some(set).filter(|set| set.is_valid_at(now)))
     }
 }
@@ -154,7 +154,7 @@ fn page(
     })?;
     let mut sets = Vec::with_capacity(rows_read.len());
     for (fingerprint, bytes) in rows_read {
-        match stored(now, &fingerprint, &bytes) {
+        match stored(&fingerprint, &bytes) {
             Ok(set) if set.is_valid_at(now) => sets.push(set),
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "a set is left out"),
@@ -204,7 +204,7 @@ fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<
     rows.put(SEEN, key, &newest.to_row())?;
     rows.put(SETS, key, &set.to_bytes())?;
     changed(rows, now)?;
-    let was_valid = before.is_some_and(|before| now < before.expires);
+    let was_valid = before.is_some_and(|before| before.seen.counts(now) && now < before.expires);
     Ok(if was_valid { Stored::Replaced } else { Stored::Created })
 }
 

@@ -87,7 +87,7 @@ async fn nothing_found_and_nobody_there_are_told_apart() {
     assert!(matches!(refused, Err(AnnounceError::Exchange(ExchangeError::Connect { .. }))), "{refused:?}");
 }
 
-fn hurried() -> kith_directory::lookup::Pace {
+pub(crate) fn hurried() -> kith_directory::lookup::Pace {
     kith_directory::lookup::Pace { deadline: Span::secs(2), ..Default::default() }
 }
 
@@ -121,7 +121,7 @@ async fn a_refusal_reaches_whoever_announced() {
 }
 
 /// A source that says what the test tells it to.
-struct Fixed(SourceName, Option<VerifiedRecordSet>);
+pub(crate) struct Fixed(pub(crate) SourceName, pub(crate) Option<VerifiedRecordSet>);
 
 impl Source for Fixed {
     fn name(&self) -> SourceName {
@@ -193,7 +193,7 @@ async fn a_stale_set_is_served_only_when_asked_for_and_says_so() {
 }
 
 /// A resolver that answers each query with what `reply` makes of it.
-async fn resolver(reply: impl Fn(&Message) -> Vec<Vec<u8>> + Send + 'static) -> SocketAddr {
+pub(crate) async fn resolver(reply: impl Fn(&Message) -> Vec<Vec<u8>> + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
@@ -207,7 +207,7 @@ async fn resolver(reply: impl Fn(&Message) -> Vec<Vec<u8>> + Send + 'static) -> 
     address
 }
 
-fn texts_for(query: &Message, set: &VerifiedRecordSet) -> Message {
+pub(crate) fn texts_for(query: &Message, set: &VerifiedRecordSet) -> Message {
     let mut reply = query.clone();
     reply.metadata.message_type = MessageType::Response;
     for text in set.to_txt() {
@@ -217,7 +217,7 @@ fn texts_for(query: &Message, set: &VerifiedRecordSet) -> Message {
     reply
 }
 
-async fn ask(resolvers: Vec<SocketAddr>, ni: &Ni) -> Result<Option<RecordSet>, LookupError> {
+pub(crate) async fn ask(resolvers: Vec<SocketAddr>, ni: &Ni) -> Result<Option<RecordSet>, LookupError> {
     in_time(DnsSource::new(resolvers, Span::millis(500)).lookup(ni.clone())).await
 }
 

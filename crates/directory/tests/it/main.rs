@@ -3,8 +3,12 @@
 
 mod announcer;
 mod announcing;
+mod clocks;
+mod crash;
+mod directory_lies;
 mod discovering;
 mod dns_answers;
+mod dns_lies;
 mod dns_server;
 mod https_server;
 mod library;

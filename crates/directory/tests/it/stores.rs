@@ -66,6 +66,7 @@ async fn can_be_walked(empty: &impl AsyncFn(u8) -> RedisStore) {
 async fn every_store(store: Any) {
     follows_the_replay_rule(&*store).await;
     lets_sets_vanish_at_once_and_remembers_them(&*store).await;
+    takes_over_from_a_clock_that_was_wrong(&*store).await;
     removes_no_more_than_asked_for(&*store).await;
     gives_back_what_it_got(&*store).await;
     keeps_the_newest_of_many_at_once(&store).await;
@@ -103,6 +104,19 @@ async fn lets_sets_vanish_at_once_and_remembers_them(store: &dyn Store) {
     assert_eq!(put(store, NOW.plus_secs(86_469), &newer).await, Stored::NotNewer);
     let forgotten = NOW.plus_secs(86_469 + 86_460);
     assert_eq!(put(store, forgotten, &newer).await, Stored::Created, "nothing is remembered that long");
+}
+
+async fn takes_over_from_a_clock_that_was_wrong(store: &dyn Store) {
+    let carol = identity(115);
+    let ahead = NOW.plus_secs(10 * 365 * 86_400);
+    let wrong = set(&carol, ahead, 600);
+    assert_eq!(put(store, ahead, &wrong).await, Stored::Created);
+    assert_eq!(held(store, ahead, &carol).await, Some(wrong));
+    assert_eq!(held(store, NOW, &carol).await, None);
+    let right = set(&carol, NOW, 600);
+    assert_eq!(put(store, NOW, &right).await, Stored::Created);
+    assert_eq!(held(store, NOW, &carol).await, Some(right));
+    assert_eq!(put(store, NOW, &set(&carol, NOW.minus_secs(1), 600)).await, Stored::NotNewer);
 }
 
 async fn removes_no_more_than_asked_for(store: &dyn Store) {

@@ -84,6 +84,7 @@ impl Own {
         let now = system::utc();
         if let Some((said, set)) = &self.state().signed
             && *said == draft
+            && set.is_valid_at(now)
             && now.secs_since(set.timestamp()) < u64::from(self.ttl_secs / 2)
         {
             return Ok(set.clone());
@@ -141,6 +142,22 @@ mod tests {
         assert!(after.timestamp() > before.timestamp());
         assert_eq!(after.blobs().len(), 1);
         assert_eq!(again.signed().unwrap(), after, "nothing new, nothing signed");
+    }
+
+    #[test]
+    fn a_clock_that_was_years_ahead_leaves_no_set_that_nobody_takes() {
+        let database = Database::in_memory().unwrap();
+        let ahead = system::utc().plus_secs(10 * 365 * 86_400);
+        let left: std::result::Result<(), StoreError> =
+            database.write(|tables| tables.put(TABLE, TIMESTAMP, &ahead.0.to_be_bytes()));
+        left.unwrap();
+        let own = own(&database);
+        assert!(own.signed().unwrap().is_valid_at(system::utc()));
+        // The same while the node runs: what was signed under the wrong clock is not said again.
+        let draft = own.draft();
+        let wrong = draft.sign(&own.identity, ahead).unwrap();
+        own.state().signed = Some((draft, wrong));
+        assert!(own.signed().unwrap().is_valid_at(system::utc()));
     }
 
     #[test]

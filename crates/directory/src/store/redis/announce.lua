@@ -7,7 +7,8 @@ local now, timestamp = tonumber(ARGV[1]), tonumber(ARGV[2])
 local verdict = 1
 -- What is no row of ours is damage; the set that comes now takes its place.
 local seen, ends, digest = string.match(redis.call('GETRANGE', KEYS[2], 0, 127), '^(%d+) (%d+) (%x+)$')
-if seen and now < tonumber(seen) + tonumber(ARGV[9]) then
+-- As Seen::counts does it.
+if seen and now < tonumber(seen) + tonumber(ARGV[9]) and tonumber(seen) <= now + tonumber(ARGV[9]) then
   seen = tonumber(seen)
   if timestamp < seen or (timestamp == seen and digest ~= ARGV[4]) then
     return 0

@@ -363,7 +363,7 @@ fn read(
         // These very bytes were verified before.
         Some(set) => set,
         None => {
-            let set = stored(now, fingerprint, bytes)?;
+            let set = stored(fingerprint, bytes)?;
             recent.put(&set);
             set
         }
@@ -378,7 +378,7 @@ fn verified(recent: &Recent, now: Timestamp, rows: Vec<(Fingerprint, Vec<u8>)>) 
             return None;
         }
         let known = recent.get(&fingerprint).filter(|set| is_written(set, &bytes));
-        match known.map_or_else(|| stored(now, &fingerprint, &bytes), Ok) {
+        match known.map_or_else(|| stored(&fingerprint, &bytes), Ok) {
             Ok(set) => Some(set).filter(|set| set.is_valid_at(now)),
             Err(error) => {
                 tracing::error!(%error, "a set is left out");
