@@ -6,6 +6,8 @@ use kith_sansio::Span;
 pub const PORT: u16 = 7117;
 /// How many ports after [`PORT`] are tried when it is taken.
 pub const PORTS_TRIED: u16 = 64;
+/// Send and receive buffer of a UDP socket in bytes: some milliseconds at full speed. The system may give less.
+pub const UDP_BUFFER_BYTES: usize = 8 << 20;
 /// Most addresses that one endpoint listens on.
 pub const MAX_LISTENERS: usize = 16;
 /// How long the next address of a race waits for the one before it (RFC 8305 §5 allows 100 ms to 2 s).

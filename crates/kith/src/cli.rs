@@ -57,6 +57,10 @@ pub(crate) enum Command {
     /// Run a directory for a zone
     #[command(subcommand)]
     Directory(Directory),
+    /// Check everything that a node needs, and say what to do; changes nothing
+    Doctor,
+    /// Let your own systemd run the node, from now on and after each login
+    InstallService(InstallService),
     /// Print a script that completes commands and options in a shell
     Completions(Completions),
     /// Print the man page of a command, or write all of them
@@ -341,6 +345,19 @@ pub(crate) struct Serve {
     /// Private key (PEM) to --cert
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallService {
+    /// Print the unit and change nothing
+    #[arg(long, conflicts_with_all = ["remove", "no_start"])]
+    pub(crate) print: bool,
+    /// Stop the service and remove its unit
+    #[arg(long, conflicts_with = "no_start")]
+    pub(crate) remove: bool,
+    /// Write the unit alone
+    #[arg(long)]
+    pub(crate) no_start: bool,
 }
 
 #[derive(Debug, Args)]

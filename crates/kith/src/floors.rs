@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn every_command_belongs_to_one_floor_or_to_the_node() {
-        let of_the_node = ["init", "id", "up", "down", "status", "completions", "man"];
+        let of_the_node =
+            ["init", "id", "up", "down", "status", "doctor", "install-service", "completions", "man"];
         let mut named: Vec<_> = FLOORS.iter().flat_map(|floor| floor.commands).copied().collect();
         named.extend(of_the_node);
         named.sort_unstable();

@@ -13,6 +13,7 @@ mod help;
 mod identity_file;
 mod node;
 mod output;
+mod supervisor;
 
 use std::process::ExitCode;
 

@@ -160,6 +160,14 @@ impl Timestamp {
     pub const fn secs_since(self, earlier: Timestamp) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// The time in the `Date` of an HTTP answer (RFC 9110 §5.6.7): `Sat, 31 Jan 2026 12:00:00 GMT`.
+    #[must_use]
+    pub fn from_http_date(text: &str) -> Option<Timestamp> {
+        // A date has 29 letters; nothing longer is looked at.
+        let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.get(..29)?).ok()?;
+        if text.len() == 29 { u64::try_from(time.as_second()).ok().map(Timestamp) } else { None }
+    }
 }
 
 /// RFC 3339 in UTC, to the second: `2026-01-31T12:00:00Z`.
@@ -214,6 +222,17 @@ mod tests {
         ] {
             assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn dates_of_http_answers_are_read() {
+        let date = "Sat, 31 Jan 2026 12:00:00 GMT";
+        assert_eq!(Timestamp::from_http_date(date), Some(Timestamp(1_769_860_800)));
+        for wrong in ["", "Sat", "Sat, 31 Feb 2026 12:00:00 GMT", "Thu, 01 Jan 1969 00:00:00 GMT", "é"] {
+            assert_eq!(Timestamp::from_http_date(wrong), None, "{wrong}");
+        }
+        assert_eq!(Timestamp::from_http_date(&format!("{date} ")), None);
+        assert_eq!(Timestamp::from_http_date(&"é".repeat(29)), None);
     }
 
     #[test]

@@ -48,7 +48,36 @@ struct State {
     opening: u64,
 }
 
+/// How a database file was found, by looking alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It was closed in order.
+    Closed,
+    /// The process that had it open was killed; the next [`open`](Database::open) mends it.
+    Unclosed,
+}
+
 impl Database {
+    /// Looks at the database file at `path` and changes nothing: whether it can be opened, and how it was left.
+    /// Its rows are not looked at.
+    ///
+    /// # Errors
+    /// As [`open`](Database::open); a missing file is an error too.
+    pub fn inspect(path: &Path) -> Result<Condition, StoreError> {
+        let opened = guarded(path, || match redb::ReadOnlyDatabase::open(path) {
+            Ok(engine) => Ok(Some(engine)),
+            Err(redb::DatabaseError::RepairAborted) => Ok(None),
+            Err(error) => Err(failure("open", path, error)),
+        })?;
+        match opened {
+            Some(engine) => {
+                discard(path, engine);
+                Ok(Condition::Closed)
+            }
+            None => Ok(Condition::Unclosed),
+        }
+    }
+
     /// Opens the database at `path`, and creates it where there is no such file, with mode 0600.
     ///
     /// At most `cache_bytes` bytes of it are kept in memory. The checksums of all that is in it are compared

@@ -18,7 +18,7 @@ mod temporary;
 mod unix;
 
 pub use committer::Committer;
-pub use database::Database;
+pub use database::{Condition, Database};
 pub use error::{Holder, HomeError, StoreError};
 pub use home::{Home, HomeLock};
 pub use rows::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadRows, Table, WriteRows};

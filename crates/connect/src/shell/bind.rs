@@ -8,8 +8,6 @@ use crate::{BindError, Interface, defaults};
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 1024;
-/// Send and receive buffer of a UDP socket in bytes: some milliseconds at full speed. The system may give less.
-const UDP_BUFFER_BYTES: usize = 8 << 20;
 
 /// Bound sockets, and where they are.
 pub(super) struct Listeners {
@@ -115,8 +113,8 @@ pub(super) fn udp_socket(at: SocketAddr) -> io::Result<std::net::UdpSocket> {
     }
     socket.set_nonblocking(true)?;
     // The system's own limit may be lower; then it is that.
-    let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
+    let _ = socket.set_recv_buffer_size(defaults::UDP_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(defaults::UDP_BUFFER_BYTES);
     socket.bind(&at.into())?;
     Ok(socket.into())
 }

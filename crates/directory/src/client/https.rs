@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use kith_identity::record::{MAX_JSON_BYTES, RecordSet, VerifiedRecordSet};
 use kith_identity::tls::{Certificate, Trust, directory_client};
 use kith_identity::{Authority, Fingerprint, Ni};
-use kith_sansio::Span;
+use kith_sansio::{Span, Timestamp};
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::connect::connect;
-use super::{AnnounceError, Announced, ExchangeError, LookupError, Source, SourceName};
+use super::{AnnounceError, Announced, ExchangeError, LookupError, Probe, Source, SourceName};
 use crate::announce::Complaint;
 use crate::store::BoxFuture;
 
@@ -66,6 +66,16 @@ impl Exchanger {
             StatusCode::NO_CONTENT => Ok(Announced::Replaced),
             _ => Err(reply.refusal(authority)),
         }
+    }
+
+    pub(super) async fn probe(
+        &self,
+        authority: &Authority,
+        who: Fingerprint,
+    ) -> Result<Probe, ExchangeError> {
+        let reply = self.exchange(authority, None, (Method::GET, who, Bytes::new()), self.timeout).await?;
+        let date = reply.headers.get(header::DATE).and_then(|value| value.to_str().ok());
+        Ok(Probe { status: reply.status.as_u16(), date: date.and_then(Timestamp::from_http_date) })
     }
 
     async fn discover(

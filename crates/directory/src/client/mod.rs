@@ -19,7 +19,7 @@ use kith_identity::record::{RecordSet, VerifiedRecordSet};
 use kith_identity::tls::Certificate;
 use kith_identity::{Authority, Fingerprint, Identity, Ni};
 use kith_sansio::system::{self, OsRng};
-use kith_sansio::{Machine, Span};
+use kith_sansio::{Machine, Span, Timestamp};
 use rustls::RootCertStore;
 use tokio::sync::Semaphore;
 
@@ -115,6 +115,15 @@ pub enum Announced {
     Created,
     /// 204: it took the place of another, or was there already.
     Replaced,
+}
+
+/// How a directory answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// The status of its answer; 200 and 404 are those of a directory.
+    pub status: u16,
+    /// Its clock, where it says what it shows.
+    pub date: Option<Timestamp>,
 }
 
 /// The client of all directories. A clone is the same client.
@@ -220,6 +229,11 @@ impl Directory {
     ) -> Result<Announced, AnnounceError> {
         let inner = &self.inner;
         inner.exchanger.announce(authority, certificate, set, inner.announce_timeout).await
+    }
+
+    /// Asks the directory of `authority` for `who` and looks at nothing but how it answers.
+    pub async fn probe(&self, authority: &Authority, who: Fingerprint) -> Result<Probe, ExchangeError> {
+        self.inner.exchanger.probe(authority, who).await
     }
 
     /// The valid set of `fingerprint` in the cache.

@@ -43,6 +43,20 @@ async fn what_one_announces_the_other_discovers_over_dns_and_https() {
 }
 
 #[tokio::test]
+async fn a_probe_tells_status_and_clock_of_a_directory() {
+    let zone = Zone::start(|_| {}).await;
+    let alice = identity(1);
+    let client = zone.client();
+    let before = client.probe(&zone.authority(), alice.fingerprint()).await.unwrap();
+    client.announce(&zone.authority(), &alice, &set(&alice, utc(), 600)).await.unwrap();
+    let after = client.probe(&zone.authority(), alice.fingerprint()).await.unwrap();
+    assert_eq!((before.status, after.status), (404, 200));
+    let apart = after.date.unwrap().secs_since(utc()).max(utc().secs_since(after.date.unwrap()));
+    assert!(apart < 30, "{after:?}");
+    zone.stop().await;
+}
+
+#[tokio::test]
 async fn sets_of_every_size_are_discovered() {
     let zone = Zone::start(|_| {}).await;
     let client = zone.client();

@@ -10,6 +10,7 @@ use crate::config::{Config, Zone};
 use crate::failure::{Failure, Result, chain};
 use crate::identity_file;
 use crate::node::zone;
+use crate::supervisor;
 
 pub(super) async fn directory(context: &Context, command: Directory) -> Result<()> {
     match command {
@@ -31,6 +32,14 @@ async fn serve(context: &Context, options: Serve) -> Result<()> {
             format!("directory of {authority}\nhttps  {}\ndns    {}\nready", https.join(" "), dns.join(" "))
         });
     let stop = crate::node::running::stop_signal()?;
+    supervisor::ready(&format!("serving {authority}"));
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = supervisor::watchdog() => {}
+        }
+        supervisor::stopping();
+    };
     zone::run(server, stop).await;
     Ok(())
 }

@@ -4,11 +4,13 @@ mod blob;
 mod contact;
 mod directory;
 mod discover;
+mod doctor;
 mod id;
 mod init;
 mod node;
 mod pages;
 mod ping;
+mod service;
 mod succeed;
 mod transfer;
 
@@ -111,6 +113,8 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Receive(options) => transfer::receive(&context, options).await,
         Command::Blob(command) => blob::blob(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
+        Command::Doctor => doctor::doctor(&context).await,
+        Command::InstallService(options) => service::install(&context, &options),
         Command::Completions(options) => pages::completions(&context, &options),
         Command::Man(options) => pages::man(&context, &options),
     }

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::node::{Node, running};
 use crate::output::printable;
+use crate::supervisor;
 
 pub(super) async fn up(context: &Context, options: &Up) -> Result<()> {
     if options.detach {
@@ -33,6 +34,7 @@ pub(super) async fn up(context: &Context, options: &Up) -> Result<()> {
     let stop = running::stop_signal()?;
     let node = Node::start(&context.home, config).await?;
     introduce(context, &node.status());
+    supervisor::ready(&format!("listening on {}", node.status().listen.join(" ")));
     running::until_stopped(node, stop).await;
     context.out.note("stopped");
     Ok(())
@@ -88,6 +90,8 @@ async fn detach(context: &Context, options: &Up) -> Result<()> {
     let log = std::fs::File::create(&log_path)
         .map_err(|e| Failure::failed(format!("cannot write {}: {e}", log_path.display())))?;
     let mut command = tokio::process::Command::new(program);
+    // The node belongs to nobody's service then.
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
     command.process_group(0).arg("--home").arg(context.home.dir()).arg("up");
     for listen in &options.listen {
         command.arg("--listen").arg(listen);

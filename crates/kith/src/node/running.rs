@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Node;
 use crate::failure::{Failure, Result};
+use crate::supervisor;
 
 /// Completes at the first Ctrl-C or termination signal.
 pub(crate) fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
@@ -26,6 +27,8 @@ pub(crate) async fn until_stopped(node: Arc<Node>, stop: impl Future<Output = ()
     tokio::select! {
         () = stop => node.stop(),
         () = node.stopping.cancelled() => {}
+        () = supervisor::watchdog() => {}
     }
+    supervisor::stopping();
     drop(node.end().await);
 }

@@ -72,7 +72,8 @@ pub(crate) async fn run(zone: ZoneServer, stop: impl Future<Output = ()> + Send)
     }
 }
 
-fn certificate(zone: &Zone) -> Result<HttpsCertificate> {
+/// The certificate of the HTTPS endpoint, read from its files.
+pub(crate) fn certificate(zone: &Zone) -> Result<HttpsCertificate> {
     match (&zone.certificate, &zone.key) {
         (Some(chain), Some(key)) => Ok(HttpsCertificate::Pem { chain: read(chain)?, key: read(key)? }),
         (None, None) => Ok(HttpsCertificate::Own),

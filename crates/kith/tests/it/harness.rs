@@ -132,7 +132,9 @@ impl Drop for Running {
 pub fn kith(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kith"));
     command.arg("--home").arg(home).args(arguments);
-    command.env_remove("KITH_HOME").env_remove("KITH_LOG");
+    for variable in ["KITH_HOME", "KITH_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(variable);
+    }
     command
 }
 

@@ -4,8 +4,10 @@
 mod api;
 mod commands;
 mod directory;
+mod doctor;
 mod harness;
 mod homes;
+mod service;
 mod session;
 mod succession;
 mod surface;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Done, Person, Place, Running, Zone, free_port, kith};
 use crate::needs;
+use crate::service::Desk;
 use crate::succession::{claims, copied, succeed};
 
 /// A fingerprint that nobody has a key to.
@@ -27,13 +28,14 @@ fn commands(place: &Place) -> Vec<(String, std::path::PathBuf)> {
         .collect()
 }
 
-/// The commands that do something themselves.
+/// The commands that do something themselves: all but those that only hold others.
 fn leaves(place: &Place) -> Vec<String> {
-    let all: Vec<_> = commands(place).into_iter().map(|(command, _)| command).collect();
-    let is_group =
-        |one: &str| all.iter().any(|other| other.starts_with(&format!("{one} ")) || one.is_empty());
-    // `id` shows the identity where no command of its group follows.
-    all.iter().filter(|one| !is_group(one) || *one == "id").cloned().collect()
+    let is_group = |one: &str| {
+        let help = help(one);
+        let usage = help.lines().find(|line| line.starts_with("Usage:")).unwrap();
+        usage.ends_with("<COMMAND>")
+    };
+    commands(place).into_iter().map(|(command, _)| command).filter(|one| !is_group(one)).collect()
 }
 
 fn help(command: &str) -> String {
@@ -235,6 +237,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     of_contacts(&place, &mut ledger);
     of_successions(&place, &mut ledger);
     of_pages(&place, &mut ledger);
+    of_services(&place, &mut ledger);
     let mut zone = Zone::start(&place);
     let (mut north, mut south) = (zone.person(&place, "north"), zone.person(&place, "south"));
     north.up(&[]);
@@ -268,6 +271,8 @@ fn of_the_home(place: &Place, ledger: &mut Ledger) {
     ledger.run(&home, "up", &listen, 1);
     ledger.run(&home, "status", &["--wait"], 0);
     ledger.run(&home, "announce", &[], 1);
+    ledger.run(&home, "doctor", &[], 0);
+    ledger.run(&nowhere, "doctor", &[], 1);
     ledger.run(&home, "down", &[], 0);
     let node = Running::spawn(kith(&home, &[&["up", "--json"], &listen[..]].concat()));
     ledger.check_lines("up", 0, &node.line("fingerprint"));
@@ -342,6 +347,20 @@ fn of_pages(place: &Place, ledger: &mut Ledger) {
     let status = kith(&home, &["completions", "bash"]).stdout(full).stderr(Stdio::null()).status().unwrap();
     assert_eq!(status.code(), Some(1));
     ledger.seen.insert(("completions".to_owned(), 1));
+}
+
+fn of_services(place: &Place, ledger: &mut Ledger) {
+    let desk = Desk::new(place);
+    for (arguments, code) in [
+        (&["install-service", "--remove", "--json"][..], 3),
+        (&["install-service", "--print", "--json"], 0),
+        (&["install-service", "--json"], 0),
+        (&["install-service", "--remove", "--json"], 0),
+    ] {
+        ledger.check("install-service", code, &Running::spawn(desk.kith(arguments)).finish());
+    }
+    fs::write(desk.unit(), "[Service]\n").unwrap();
+    ledger.check("install-service", 1, &Running::spawn(desk.kith(&["install-service", "--json"])).finish());
 }
 
 fn of_connections(place: &Place, ledger: &mut Ledger, north: &Person, south: &Person) {

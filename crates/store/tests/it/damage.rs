@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kith_sansio::{Rng, SeededRng};
 use kith_store::crash::Backend;
-use kith_store::{Database, StoreError, WriteRows};
+use kith_store::{Condition, Database, StoreError, WriteRows};
 
 use crate::{CACHE, TABLE};
 
@@ -25,6 +25,26 @@ fn fill(database: &Database) {
         let fill = |n: u16, rows: &mut WriteRows| rows.put(TABLE, &n.to_be_bytes(), &[value; 300]);
         database.write(|rows| (0..500).try_for_each(|n| fill(n, rows))).unwrap();
     }
+}
+
+#[test]
+fn looking_at_a_database_tells_how_it_is_and_changes_nothing() {
+    let (_folder, path) = database();
+    let before = fs::read(&path).unwrap();
+    assert_eq!(Database::inspect(&path).unwrap(), Condition::Closed);
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let open = Database::open(&path, CACHE).unwrap();
+    assert!(matches!(Database::inspect(&path), Err(StoreError::InUse { .. })));
+    open.write(|rows| rows.put(TABLE, b"more", b"x")).unwrap();
+    // What the disk would hold if the process were killed now.
+    let killed = path.with_extension("killed");
+    fs::copy(&path, &killed).unwrap();
+    let before = fs::read(&killed).unwrap();
+    assert_eq!(Database::inspect(&killed).unwrap(), Condition::Unclosed);
+    assert_eq!(fs::read(&killed).unwrap(), before);
+    fs::write(&killed, b"text").unwrap();
+    assert!(Database::inspect(&killed).is_err());
+    assert!(matches!(Database::inspect(&path.with_extension("none")), Err(StoreError::NoFolder { .. })));
 }
 
 /// Uses a database, whatever is in it: it tells of damage, or has all rows of one of its states.
