@@ -114,14 +114,14 @@ fn a_key_with_a_passphrase_needs_a_passphrase_file_first() {
 }
 
 /// A service manager's socket, and what comes over it.
-struct Manager(UnixDatagram, PathBuf);
+struct ServiceSocket(UnixDatagram, PathBuf);
 
-impl Manager {
-    fn new(place: &Place) -> Manager {
+impl ServiceSocket {
+    fn new(place: &Place) -> ServiceSocket {
         let path = place.path("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Manager(socket, path)
+        ServiceSocket(socket, path)
     }
 
     fn start(&self, mut command: Command) -> Running {
@@ -145,7 +145,7 @@ impl Manager {
 #[test]
 fn the_service_manager_hears_that_the_node_is_ready_lives_and_stops() {
     let place = Place::new();
-    let manager = Manager::new(&place);
+    let manager = ServiceSocket::new(&place);
     let home = place.path("north");
     let node = manager.start(kith(&home, &["up", "--listen", "tcp://127.0.0.1:0"]));
     manager.hears("READY=1\nSTATUS=listening on tcp://127.0.0.1:");
@@ -159,7 +159,7 @@ fn the_service_manager_hears_that_the_node_is_ready_lives_and_stops() {
 #[test]
 fn the_service_manager_hears_the_same_of_a_directory() {
     let place = Place::new();
-    let manager = Manager::new(&place);
+    let manager = ServiceSocket::new(&place);
     let zone = place.person("zone", &["--authority", "localhost"]);
     let options = ["directory", "serve", "--listen-https", "127.0.0.1:0", "--listen-dns", "off"];
     let directory = manager.start(kith(&zone.home, &options));
