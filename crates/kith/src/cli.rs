@@ -345,6 +345,13 @@ pub(crate) struct Serve {
     /// Private key (PEM) to --cert
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+    /// Keep the zone on Redis or Valkey instead of in the home: redis://HOST:PORT, or several times for a cluster;
+    /// an address with a password belongs into kith.toml, where no other user can read it
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Vec<String>,
+    /// Acknowledge an announce when this many replicas of the store have it [default: 0, for a cluster 1]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) store_replicas: Option<u32>,
 }
 
 #[derive(Debug, Args)]

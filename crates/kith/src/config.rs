@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use kith_directory::store::RedisConfig;
 use kith_identity::{Address, Authority, Ni};
 use kith_sansio::Span;
 use kith_store::{Home, HomeError};
@@ -33,6 +34,8 @@ const KNOWN: &[&str] = &[
     "directory.key",
     "directory.max-blob-bytes",
     "directory.address-records",
+    "directory.store",
+    "directory.store-replicas",
 ];
 
 /// The whole configuration.
@@ -87,6 +90,12 @@ pub(crate) struct Zone {
     pub(crate) max_blob_bytes: Option<usize>,
     /// Whether to answer A and AAAA for announced global addresses.
     pub(crate) address_records: bool,
+    /// Address of a Redis or Valkey store, several for a cluster; a database in the home where there is none.
+    #[serde(deserialize_with = "one_or_several", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) store: Vec<String>,
+    /// How many replicas must have an announce before it is acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_replicas: Option<u32>,
 }
 
 impl Default for Config {
@@ -133,6 +142,7 @@ impl Config {
             return Err(Failure::failed(format!("ttl is {}, it must be 1s to 1d", config.ttl)));
         }
         config.pinned()?;
+        config.directory.as_ref().map_or(Ok(None), Zone::redis)?;
         Ok(config)
     }
 
@@ -156,6 +166,37 @@ impl Config {
             })
             .collect()
     }
+}
+
+impl Zone {
+    /// The Redis or Valkey store, where the zone is on one.
+    pub(crate) fn redis(&self) -> Result<Option<RedisConfig>> {
+        if self.store.is_empty() {
+            return match self.store_replicas {
+                None => Ok(None),
+                Some(_) => Err(Failure::failed("directory.store-replicas is for a store on Redis or Valkey")
+                    .hint("name it: store = \"redis://HOST:PORT\"")),
+            };
+        }
+        let mut redis = RedisConfig::parse(&self.store)
+            .map_err(|error| Failure::failed(format!("directory.store: {error}")))?;
+        redis.replicas = self.store_replicas;
+        Ok(Some(redis))
+    }
+}
+
+/// A list, or a text alone.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        One(String),
+        Several(Vec<String>),
+    }
+    Either::deserialize(from).map(|either| match either {
+        Either::One(text) => vec![text],
+        Either::Several(texts) => texts,
+    })
 }
 
 fn one_line(error: &toml::de::Error) -> String {
@@ -263,6 +304,19 @@ mod tests {
     }
 
     #[test]
+    fn a_store_is_one_address_or_several_and_is_written_back() {
+        for (text, cluster) in [
+            ("store = 'redis://:secret@a:1/2'", false),
+            ("store = ['redis://a:1', 'redis://b:2']\nstore-replicas = 2", true),
+        ] {
+            let config = Config::parse(&format!("[directory]\n{text}")).unwrap();
+            let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap().directory.unwrap();
+            let redis = again.redis().unwrap().unwrap();
+            assert_eq!((redis.cluster, redis.replicas), (cluster, cluster.then_some(2)));
+        }
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_their_reason() {
         for (text, part) in [
             ("ttl = '2d'", "1s to 1d"),
@@ -271,6 +325,10 @@ mod tests {
             ("authorities = ['a b']", "a b"),
             ("pins = { 'x' = 'ni:nonsense' }", "pins"),
             ("ttl = ", "TOML"),
+            ("[directory]\nstore = 'localhost:6379'", "redis://"),
+            ("[directory]\nstore = ['redis://a', 'rediss://b']", "differ"),
+            ("[directory]\nstore = 3", "store"),
+            ("[directory]\nstore-replicas = 1", "store-replicas"),
         ] {
             let failure = Config::parse(text).unwrap_err();
             assert!(failure.error.contains(part), "{text}: {}", failure.error);

@@ -117,6 +117,10 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -145,14 +149,21 @@ const SLOTS: u16 = 16_384;
 
 impl Cluster {
     pub(crate) fn start() -> Cluster {
-        let options = [
-            ["--cluster-enabled", "yes"],
-            ["--cluster-config-file", "nodes.conf"],
-            ["--cluster-node-timeout", "1000"],
-            ["--repl-diskless-sync-delay", "0"],
-        ];
-        let starting: Vec<_> =
-            (0..6).map(|_| std::thread::spawn(move || Server::start(options.as_flattened()))).collect();
+        Cluster::patient(1000)
+    }
+
+    /// A cluster that takes a server for dead after so many milliseconds.
+    pub(crate) fn patient(timeout: u32) -> Cluster {
+        let start = move || {
+            let options = [
+                ["--cluster-enabled", "yes"],
+                ["--cluster-config-file", "nodes.conf"],
+                ["--cluster-node-timeout", &timeout.to_string()],
+                ["--repl-diskless-sync-delay", "0"],
+            ];
+            Server::start(options.as_flattened())
+        };
+        let starting: Vec<_> = (0..6).map(|_| std::thread::spawn(start)).collect();
         let servers: Vec<_> = starting.into_iter().map(|server| server.join().unwrap()).collect();
         let cluster = Cluster { servers };
         for (n, master) in (0..3).zip(&cluster.servers) {

@@ -61,6 +61,10 @@ fn merged(config: &Config, options: Serve) -> Result<Zone> {
     zone.listen_dns = listeners(&options.listen_dns, &zone.listen_dns, 53)?;
     zone.certificate = options.cert.or(zone.certificate);
     zone.key = options.key.or(zone.key);
+    if !options.store.is_empty() {
+        zone.store = options.store;
+    }
+    zone.store_replicas = options.store_replicas.or(zone.store_replicas);
     Ok(zone)
 }
 

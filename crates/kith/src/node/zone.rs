@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kith_directory::announce::Limits;
 use kith_directory::server::{HttpsCertificate, Server, ServerConfig, ServerError};
-use kith_directory::store::RedbStore;
+use kith_directory::store::{RedbStore, RedisStore, Store};
 use kith_identity::{Authority, Identity};
 use kith_store::Home;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,10 +42,23 @@ pub(crate) async fn bind(home: &Home, zone: &Zone, identity: &Identity) -> Resul
     if let Some(bytes) = zone.max_blob_bytes {
         config.limits = Limits { max_blob_bytes: bytes, ..Limits::default() };
     }
-    let database = super::open_store(home, DATABASE, DATABASE_CACHE)?;
-    let store = Arc::new(RedbStore::new(database));
+    let store = open(home, zone, &config.authority).await?;
     let server = Server::bind(config, store, identity).await.map_err(|error| cannot_serve(&error))?;
     Ok(ZoneServer { server, zone: zone.clone() })
+}
+
+/// The zone's store: on Redis or Valkey, or in the home.
+async fn open(home: &Home, zone: &Zone, authority: &Authority) -> Result<Arc<dyn Store>> {
+    let Some(redis) = zone.redis()? else {
+        let database = super::open_store(home, DATABASE, DATABASE_CACHE)?;
+        return Ok(Arc::new(RedbStore::new(database)));
+    };
+    let redis = redis.for_zone(&authority.to_string());
+    let store = RedisStore::connect(redis).await.map_err(|error| {
+        let failure = if error.may_pass() { Failure::unreachable(&error) } else { Failure::failed(&error) };
+        failure.hint(error.hint())
+    })?;
+    Ok(Arc::new(store))
 }
 
 /// Serves until `stop`; on SIGHUP the certificate is read again.

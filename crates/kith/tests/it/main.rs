@@ -7,6 +7,9 @@ mod directory;
 mod doctor;
 mod harness;
 mod homes;
+#[allow(dead_code, reason = "the tests of the directory use all of it")]
+#[path = "../../../directory/tests/it/servers.rs"]
+mod servers;
 mod service;
 mod session;
 mod succession;
@@ -14,3 +17,4 @@ mod surface;
 mod transfers;
 mod tree;
 mod trust;
+mod zone_store;
