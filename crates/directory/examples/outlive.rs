@@ -148,8 +148,23 @@ async fn redb(options: &Options) {
     let begun = system::time();
     let store: Arc<dyn Store> = Arc::new(RedbStore::new(open(&path)));
     println!("opened after kill -9: {}", seconds(begun));
+    pace(&store, options.sets).await;
     let gone = verify(&store, options.sets).await;
     verdict(missing + gone);
+}
+
+/// How long lookups take that come one by one, without signatures.
+async fn pace(store: &Arc<dyn Store>, sets: u64) {
+    let mut times = Vec::new();
+    for step in 0..sets.min(100_000) {
+        let who = node(step * 7919 % sets).fingerprint();
+        let begun = system::time();
+        assert!(matches!(store.held(system::utc(), who).await, Ok(Some(_))), "it is there");
+        times.push((system::time() - begun).0);
+    }
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!("lookups: median {} µs, 99.9 % within {} µs, all within {} µs", at(0.5), at(0.999), at(1.0));
 }
 
 fn verdict(missing: u64) {

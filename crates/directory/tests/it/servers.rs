@@ -104,10 +104,8 @@ impl Server {
 
     /// Stops it without ending it (`STOP`), or lets it go on (`CONT`).
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().unwrap().id();
-        assert!(
-            Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap().success()
-        );
+        let (signal, pid) = (format!("-{name}"), self.pid().to_string());
+        assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
     }
 
     /// What the server answers to a command.

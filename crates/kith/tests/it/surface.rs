@@ -423,6 +423,9 @@ fn of_directories(place: &Place, ledger: &mut Ledger, north: &Person, lost: &Per
     ledger.run(&other, "init", &[], 0);
     let again = ["--authority", "localhost", "--listen-https", taken, "--listen-dns", "off"];
     ledger.run(&other, "directory serve", &again, 1);
+    let nowhere = format!("redis://127.0.0.1:{}", crate::harness::free_port());
+    let stored = ["--authority", "localhost", "--listen-dns", "off", "--store", &nowhere];
+    ledger.run(&other, "directory serve", &stored, 5);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(serving.finish().code(), 0);
 }
