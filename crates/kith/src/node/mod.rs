@@ -6,6 +6,8 @@ pub(crate) mod contacts;
 pub(crate) mod directory;
 pub(crate) mod old_keys;
 mod own;
+#[cfg(test)]
+mod power;
 mod push;
 mod replay;
 pub(crate) mod running;
