@@ -40,6 +40,8 @@ targets! {
     directory_dns_answer => kith_directory::fuzz::fuzz_dns_answer,
     directory_dns_query => kith_directory::fuzz::fuzz_dns_query,
     directory_http_error => kith_directory::fuzz::fuzz_http_error,
+    directory_members => kith_directory::fuzz::fuzz_members,
+    directory_held => kith_directory::fuzz::fuzz_held,
     connect_hello => kith_connect::fuzz::fuzz_hello,
     transfer_frame => kith_transfer::fuzz::fuzz_frame,
     transfer_offer => kith_transfer::fuzz::fuzz_offer,

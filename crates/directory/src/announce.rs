@@ -106,7 +106,9 @@ impl Refusal {
         match self {
             Refusal::NoCertificate => "connect with a TLS certificate of the node's own Ed25519 key",
             Refusal::SomebodyElse(_) => "announce under the fingerprint of the certificate's key",
-            Refusal::NotAllowed(_) => "ask the operator of the zone to let this fingerprint in",
+            Refusal::NotAllowed(_) => {
+                "the zone is closed; ask its operator to add this fingerprint to its members"
+            }
             Refusal::NotNewer => "sign the set again with a later timestamp, and check the clock",
             Refusal::BodyTooLarge { .. } | Refusal::BlobTooLarge { .. } => {
                 "announce fewer or smaller records"

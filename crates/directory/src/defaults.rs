@@ -52,6 +52,13 @@ pub const STORE_PAUSE_FIRST: Span = Span::millis(20);
 /// Longest pause before something is tried again.
 pub const STORE_PAUSE_LAST: Span = Span::millis(400);
 
+/// Members of a closed zone.
+pub const MAX_MEMBERS: usize = 1_000_000;
+/// Longest list of members in bytes.
+pub const MAX_MEMBERS_BYTES: usize = 128 << 20;
+/// Shortest time between two complaints about the store in the log.
+pub const COMPLAINTS: Span = Span::secs(5);
+
 /// Largest DNS answer over UDP in bytes, which passes every path unfragmented (DNS flag day 2020).
 pub const MAX_UDP_BYTES: u16 = 1232;
 /// Largest DNS form of a set in bytes; a larger one is answered with `kithnet=https`.

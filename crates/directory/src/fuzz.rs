@@ -11,6 +11,7 @@ use crate::announce::{Announce, Complaint, Limits, admit};
 use crate::defaults::MAX_UDP_BYTES;
 use crate::dns::ask::Ask;
 use crate::dns::{Step, Transport, Zone, answer, read_whole, truncated};
+use crate::members::{Members, MembersError};
 use crate::store::Held;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
@@ -79,6 +80,42 @@ pub fn fuzz_announce_body(data: &[u8]) {
             assert!(matches!(refusal.status(), 413 | 422));
             let complaint = Complaint::from_json(&refusal.to_json()).expect("our refusals can be read");
             assert!(!complaint.error.is_empty() && !complaint.hint.is_empty());
+        }
+    }
+}
+
+/// A list of members of any bytes is refused with a line, or holds no more than it has lines.
+pub fn fuzz_members(data: &[u8]) {
+    let lines = data.split(|byte| *byte == b'\n').count();
+    match Members::parse(data) {
+        Ok(members) => assert!(members.len() <= lines),
+        Err(MembersError::Line { line, .. } | MembersError::NoText { line }) => {
+            assert!((1..=lines).contains(&line));
+        }
+        Err(_) => {}
+    }
+}
+
+/// What stands in a store is damage, or is rendered as the set of that node; nothing of it is believed.
+pub fn fuzz_held(data: &[u8]) {
+    let somebody = somebody();
+    let mut damaged = some_set(data.len() % 64).to_bytes();
+    if let [place, byte, ..] = *data {
+        let at = usize::from(place) % damaged.len();
+        damaged[at] ^= byte;
+    }
+    for bytes in [data.to_vec(), damaged] {
+        let Some(held) = Held::from_bytes(&somebody.fingerprint(), bytes) else { continue };
+        let mut texts = Vec::new();
+        let whole = held.each_text(|text| {
+            let mut bytes = Vec::new();
+            text.write(&mut bytes);
+            assert_eq!(bytes.len(), text.len());
+            texts.push(bytes);
+        });
+        if let Some(set) = held.to_record_set() {
+            assert!(whole);
+            assert_eq!(set.to_txt(), texts);
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod fuzz;
 mod generations;
 pub mod limiter;
 pub mod lookup;
+pub mod members;
 pub mod replay;
 pub mod server;
 pub mod store;

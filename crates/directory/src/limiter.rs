@@ -16,6 +16,21 @@ pub struct Rate {
     pub refill: Span,
 }
 
+impl Rate {
+    /// No limit at all.
+    pub const UNLIMITED: Rate = Rate { burst: 1, refill: Span::ZERO };
+
+    /// `count` in each `period`, of which the tokens of `burst` may be taken at once; none is no limit.
+    #[must_use]
+    pub fn per(period: Span, count: u32, burst: u32) -> Rate {
+        match count {
+            0 => Rate::UNLIMITED,
+            // Faster than the clock counts is no limit either, but must not read as one.
+            count => Rate { burst, refill: Span((period.0 / u64::from(count)).max(1)) },
+        }
+    }
+}
+
 /// A source network: the first 24 bits of an IPv4 address, 48 of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Network(IpAddr);
@@ -108,6 +123,13 @@ mod tests {
         assert_eq!(limiter.take(at(10), 'a'), Ok(()));
         assert_eq!(limiter.take(at(10), 'a'), Err(Span::secs(10)));
         assert_eq!(limiter.take(at(1000), 'a'), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_of_none_is_no_limit() {
+        assert_eq!(Rate::per(Span::secs(1), 200, 500), Rate { burst: 500, refill: Span::millis(5) });
+        let mut limiter = Limiter::new(Rate::per(Span::secs(1), 0, 1), 10);
+        assert!((0..1000).all(|_| limiter.take(Time(0), 'a').is_ok()));
     }
 
     #[test]

@@ -55,6 +55,18 @@ pub enum StoreError {
     /// A set came out of the store that is not what was put into it.
     #[error("the stored set of {0} is damaged")]
     Damaged(Fingerprint),
+    /// A set that was taken at its time is in the future now: the clock was set back.
+    #[error(
+        "the set of {fingerprint} was made at {timestamp} and it is {now} here: the clock of this machine is behind"
+    )]
+    ClockBehind {
+        /// Whose set it is.
+        fingerprint: Fingerprint,
+        /// When it was made.
+        timestamp: Timestamp,
+        /// The time of this machine.
+        now: Timestamp,
+    },
     /// The store was stopped.
     #[error("the directory's store was stopped")]
     Stopped,
@@ -73,6 +85,11 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
         fingerprint: &'a Fingerprint,
     ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>>;
+
+    /// How many sets there are, those included that are over and not removed yet; `None` where that is not cheap.
+    fn count(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// The same set for somebody who verifies it, without a look at its signature.
     fn held(

@@ -352,6 +352,12 @@ pub(crate) struct Serve {
     /// Acknowledge an announce when this many replicas of the store have it [default: 0, for a cluster 1]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) store_replicas: Option<u32>,
+    /// Take announces only of the fingerprints in this file, one ni: name a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) members: Option<PathBuf>,
+    /// Give out metrics for Prometheus here, on a loopback address
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Args)]

@@ -36,6 +36,15 @@ const KNOWN: &[&str] = &[
     "directory.address-records",
     "directory.store",
     "directory.store-replicas",
+    "directory.members",
+    "directory.allow",
+    "directory.metrics",
+    "directory.dns-sockets",
+    "directory.max-connections",
+    "directory.max-connections-per-network",
+    "directory.announces-per-minute",
+    "directory.network-announces-per-second",
+    "directory.dns-answers-per-second",
 ];
 
 /// The whole configuration.
@@ -96,6 +105,33 @@ pub(crate) struct Zone {
     /// How many replicas must have an announce before it is acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) store_replicas: Option<u32>,
+    /// File with the fingerprints that may announce; with it, or with `allow`, the zone is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) members: Option<PathBuf>,
+    /// Fingerprints that may announce.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allow: Option<Vec<String>>,
+    /// Where metrics are given out: a loopback address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Sockets that receive DNS over UDP on each address; as many as there are processors where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dns_sockets: Option<usize>,
+    /// Connections at once, for HTTPS and for DNS over TCP each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_connections: Option<usize>,
+    /// Connections at once from one source network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_connections_per_network: Option<usize>,
+    /// Announces of one fingerprint; 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) announces_per_minute: Option<u32>,
+    /// Announces from one source network; 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network_announces_per_second: Option<u32>,
+    /// Answers over UDP to one source network; 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dns_answers_per_second: Option<u32>,
 }
 
 impl Default for Config {

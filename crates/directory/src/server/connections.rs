@@ -31,6 +31,11 @@ impl Connections {
         Arc::new(Connections { all, most_per_network, networks: Mutex::default() })
     }
 
+    /// How many are open.
+    pub(super) fn open(&self) -> usize {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
     /// The next connection that there is a place for. Where all are taken, new ones wait in the system's queue;
     /// one from a network that has its share is closed.
     pub(super) async fn accept(self: &Arc<Self>, listener: &TcpListener) -> (TcpStream, SocketAddr, Place) {

@@ -1,72 +1,44 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kith_sansio::system;
+use bytes::{Buf, BytesMut};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use kith_sansio::{Timestamp, system};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::shared::{Shared, count};
-use crate::dns::{self, Step, Transport, Zone};
+use super::metrics::StoreCall;
+use super::shared::Shared;
+use super::udp::{self, Port};
+use crate::dns::{self, Question, Step, Transport, Zone};
+use crate::store::{BoxFuture, Held, StoreError};
 
-/// Tasks that answer from one socket, so that one slow read of the store holds up nobody else.
-const UDP_TASKS: usize = 4;
-/// Largest packet that is received whole; queries are far smaller, and a longer one is refused in any case.
-const MAX_PACKET_BYTES: usize = 2048;
-/// Pause after an error, so that one which stays does not keep a processor busy.
-const RECEIVE_PAUSE: Duration = Duration::from_millis(5);
+/// Bytes of queries that are read at once from a connection.
+const READ_BYTES: usize = 16 * 1024;
+/// Bytes of answers that are gathered before they are sent.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// Starts serving the zone from one address.
 pub(super) fn spawn(
     shared: &Arc<Shared>,
-    socket: &Arc<UdpSocket>,
+    ports: Vec<Port>,
     listener: TcpListener,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) {
-    for _ in 0..UDP_TASKS {
-        let (shared, socket, stop) = (Arc::clone(shared), Arc::clone(socket), stop.clone());
+    for port in ports {
+        let (shared, stop) = (Arc::clone(shared), stop.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = serve_udp(&shared, &socket) => {}
+                () = udp::serve(shared, port) => {}
             }
         });
     }
     tasks.spawn(serve_tcp(Arc::clone(shared), listener, stop.clone(), tasks.clone()));
-}
-
-async fn serve_udp(shared: &Shared, socket: &UdpSocket) {
-    let mut packet = [0; MAX_PACKET_BYTES];
-    let mut silent = false;
-    loop {
-        let (length, source) = match socket.recv_from(&mut packet).await {
-            Ok(received) => received,
-            Err(error) => {
-                // Errors here are news about packets sent before; the socket itself goes on.
-                tracing::trace!(%error, "cannot receive a packet");
-                tokio::time::sleep(RECEIVE_PAUSE).await;
-                continue;
-            }
-        };
-        let query = &packet[..length];
-        let answer = match shared.spend_answer(source.ip()) {
-            true => answer(shared, query, Transport::Udp).await,
-            false => put_off(query, &mut silent),
-        };
-        if let Some(answer) = answer {
-            // Whoever asked asks again.
-            let _ = socket.send_to(&answer, source).await;
-        }
-    }
-}
-
-/// What a source gets that asks too much: by turns the advice to come over TCP, where it has to prove itself, and
-/// nothing, so that a forger gains nothing and a resolver gets through.
-fn put_off(query: &[u8], silent: &mut bool) -> Option<Vec<u8>> {
-    *silent = !*silent;
-    if *silent { dns::truncated(query) } else { None }
 }
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, tasks: TaskTracker) {
@@ -87,43 +59,168 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener, stop: Cancellatio
     }
 }
 
-/// Answers the queries of one connection in turn, each after its length (RFC 1035 §4.2.2).
+/// Answers the queries of one connection, each after its length (RFC 1035 §4.2.2). Of several that came together
+/// the answers are sent together, in the order in which the store has them (RFC 7766 §6.2.1.1).
 async fn converse(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
+    // There is always a zone where DNS is listened for.
+    let Some(zone) = shared.zone.as_ref() else { return Ok(()) };
+    // Failing to say that answers must not wait harms nobody.
+    let _ = stream.set_nodelay(true);
     let idle = Duration::from(shared.config.connections.idle);
-    let mut query = Vec::new();
+    let (mut inbox, mut outbox) = (BytesMut::with_capacity(READ_BYTES), Outbox::default());
     loop {
-        let length = usize::from(tokio::time::timeout(idle, stream.read_u16()).await??);
-        if length > dns::MAX_QUERY_BYTES {
+        if tokio::time::timeout(idle, stream.read_buf(&mut inbox)).await?? == 0 {
             return Ok(());
         }
-        query.resize(length, 0);
-        tokio::time::timeout(idle, stream.read_exact(&mut query)).await??;
-        let Some(answer) = answer(shared, &query, Transport::Tcp).await else { return Ok(()) };
-        let length = u16::try_from(answer.len()).map_err(|_| std::io::ErrorKind::InvalidData)?;
-        let framed = [&length.to_be_bytes(), answer.as_slice()].concat();
-        tokio::time::timeout(idle, stream.write_all(&framed)).await??;
+        let now = system::utc();
+        let mut waiting = FuturesUnordered::new();
+        let mut over = false;
+        while let Some(length) = frame(&inbox) {
+            if length > dns::MAX_QUERY_BYTES {
+                over = true;
+                break;
+            }
+            let Some(query) = inbox.get(2..2 + length) else { break };
+            match outbox.add(|out| begin(shared, zone, query, Transport::Tcp, now, out)) {
+                Begun::Done => {}
+                Begun::Later(later) => waiting.push(answered(shared, zone, later)),
+                // Silence would leave the other side waiting.
+                Begun::Silence => over = true,
+            }
+            inbox.advance(2 + length);
+            if over {
+                break;
+            }
+            if outbox.bytes.len() > WRITE_BYTES {
+                outbox.send(&mut stream, idle).await?;
+            }
+        }
+        while let Some(answer) = waiting.next().await {
+            outbox.add(|out| out.extend(answer));
+        }
+        outbox.send(&mut stream, idle).await?;
+        if over {
+            return Ok(());
+        }
+        inbox.reserve(READ_BYTES);
     }
 }
 
-async fn answer(shared: &Shared, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    // There is always a zone where DNS is listened for.
-    let zone = shared.zone.as_ref()?;
-    count(&shared.counters.dns_queries);
-    let now = system::utc();
+/// The length that the next query says to have.
+fn frame(inbox: &[u8]) -> Option<usize> {
+    inbox.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)))
+}
+
+async fn answered(shared: &Shared, zone: &Zone, later: Later<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    later.finish(shared, zone, Transport::Tcp, &mut out).await;
+    out
+}
+
+/// Answers on their way into a connection.
+#[derive(Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+}
+
+impl Outbox {
+    /// Adds what `answer` adds, after its length; nothing where that is nothing.
+    fn add<T>(&mut self, answer: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(&[0, 0]);
+        let value = answer(&mut self.bytes);
+        match u16::try_from(self.bytes.len() - begin - 2) {
+            Ok(length) if length > 0 => {
+                self.bytes[begin..begin + 2].copy_from_slice(&length.to_be_bytes());
+            }
+            _ => self.bytes.truncate(begin),
+        }
+        value
+    }
+
+    async fn send(&mut self, stream: &mut TcpStream, idle: Duration) -> std::io::Result<()> {
+        if !self.bytes.is_empty() {
+            tokio::time::timeout(idle, stream.write_all(&self.bytes)).await??;
+            self.bytes.clear();
+            self.bytes.shrink_to(2 * WRITE_BYTES);
+        }
+        Ok(())
+    }
+}
+
+/// What became of a query so far.
+pub(super) enum Begun<'a> {
+    /// It deserves no answer.
+    Silence,
+    /// Its answer was added.
+    Done,
+    /// The store is being asked.
+    Later(Later<'a>),
+}
+
+/// A query that waits for the store.
+pub(super) struct Later<'a> {
+    question: Question,
+    looking: BoxFuture<'a, Result<Option<Held>, StoreError>>,
+}
+
+/// Answers a query into `out` as far as that goes without waiting.
+pub(super) fn begin<'a>(
+    shared: &'a Shared,
+    zone: &Zone,
+    query: &[u8],
+    transport: Transport,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> Begun<'a> {
+    let start = out.len();
     match dns::read(query, transport, zone, now) {
-        Step::Silence => None,
-        Step::Reply(bytes) => Some(bytes),
-        Step::Lookup(question) => Some(look_up(shared, question, zone).await),
+        Step::Silence => {
+            shared.metrics.dns_ignored(transport);
+            return Begun::Silence;
+        }
+        Step::Reply(bytes) => out.extend(bytes),
+        Step::Lookup(question) => {
+            let timed = shared.metrics.dns_sample();
+            let mut looking = shared.store.held(now, *question.fingerprint());
+            match looking.as_mut().now_or_never() {
+                Some(found) => {
+                    shared.metrics.store_took(StoreCall::Lookup, timed);
+                    question_answered(shared, zone, question, found, now, out);
+                }
+                None => return Begun::Later(Later { question, looking }),
+            }
+        }
+    }
+    shared.metrics.dns_answered(transport, &out[start..]);
+    Begun::Done
+}
+
+impl Later<'_> {
+    /// Waits for the store and adds the answer to `out`.
+    pub(super) async fn finish(self, shared: &Shared, zone: &Zone, transport: Transport, out: &mut Vec<u8>) {
+        let start = out.len();
+        let timed = Some(system::time());
+        let found = self.looking.await;
+        shared.metrics.store_took(StoreCall::Lookup, timed);
+        question_answered(shared, zone, self.question, found, system::utc(), out);
+        shared.metrics.dns_answered(transport, &out[start..]);
     }
 }
 
-async fn look_up(shared: &Shared, question: dns::Question, zone: &Zone) -> Vec<u8> {
-    let now = system::utc();
-    match shared.store.held(now, *question.fingerprint()).await {
-        Ok(found) => question.answer(found.as_ref(), zone, now),
+fn question_answered(
+    shared: &Shared,
+    zone: &Zone,
+    question: Question,
+    found: Result<Option<Held>, StoreError>,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) {
+    match found {
+        Ok(found) => question.answer_into(found.as_ref(), zone, now, out),
         Err(error) => {
-            tracing::error!(%error, "the store failed");
-            question.fail()
+            shared.store_failed(&error);
+            out.extend(question.fail());
         }
     }
 }

@@ -21,7 +21,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::shared::{Shared, count};
+use super::metrics::{StoreCall, outcome_of, outcome_of_refusal};
+use super::shared::Shared;
 use crate::announce::{Announce, Complaint, Refusal, admit, admit_client};
 use crate::defaults::MAX_AGE_SECS;
 use crate::store::{Held, StoreError, Stored};
@@ -133,30 +134,33 @@ async fn answer(shared: &Shared, client: Client, request: Request<Incoming>) -> 
 }
 
 async fn discover(shared: &Shared, headers: &HeaderMap, fingerprint: Fingerprint) -> Answer {
-    count(&shared.counters.https_lookups);
-    let now = system::utc();
-    match shared.store.held(now, fingerprint).await {
+    let (now, begun) = (system::utc(), system::time());
+    let held = shared.store.held(now, fingerprint).await;
+    shared.metrics.store_took(StoreCall::Lookup, Some(begun));
+    let (result, answer) = match held {
         Ok(Some(set)) => match set.to_record_set() {
             Some(records) => found(headers, &set, &records, now),
-            None => broken(&StoreError::Damaged(fingerprint)),
+            None => ("failed", broken(shared, &StoreError::Damaged(fingerprint))),
         },
-        Ok(None) => complain(
-            StatusCode::NOT_FOUND,
-            "nothing valid is announced",
-            "the node may be down, or elsewhere",
-        ),
-        Err(error) => broken(&error),
-    }
+        Ok(None) => {
+            let hint = "the node may be down, or elsewhere";
+            ("missing", complain(StatusCode::NOT_FOUND, "nothing valid is announced", hint))
+        }
+        Err(error) => ("failed", broken(shared, &error)),
+    };
+    shared.metrics.looked_up(result);
+    answer
 }
 
-fn found(headers: &HeaderMap, set: &Held, records: &RecordSet, now: Timestamp) -> Answer {
+fn found(headers: &HeaderMap, set: &Held, records: &RecordSet, now: Timestamp) -> (&'static str, Answer) {
     let digest = set.digest();
     let tag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&digest[..16]));
     let age = set.expires().secs_since(now).min(MAX_AGE_SECS);
     let builder = Response::builder()
         .header(header::ETAG, &tag)
         .header(header::CACHE_CONTROL, format!("max-age={age}"));
-    let answer = if is_known(headers, &tag) {
+    let known = is_known(headers, &tag);
+    let answer = if known {
         builder.status(StatusCode::NOT_MODIFIED).body(Full::default())
     } else {
         builder
@@ -164,7 +168,8 @@ fn found(headers: &HeaderMap, set: &Held, records: &RecordSet, now: Timestamp) -
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
             .body(Full::from(records.to_json()))
     };
-    answer.unwrap_or_else(|_| Response::new(Full::default()))
+    let answer = answer.unwrap_or_else(|_| Response::new(Full::default()));
+    (if known { "not_modified" } else { "found" }, answer)
 }
 
 /// Whether the client has what `tag` stands for (RFC 9110 §13.1.2); the comparison is weak.
@@ -175,16 +180,25 @@ fn is_known(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 async fn announce(shared: &Shared, client: Client, request: Request<Incoming>, named: Fingerprint) -> Answer {
-    match take(shared, client, request, named).await {
-        Ok(answer) => {
-            count(&shared.counters.taken);
-            answer
+    let (outcome, answer) = match take(shared, client, request, named).await {
+        Ok(stored @ Stored::Created) => (outcome_of(stored), empty(StatusCode::CREATED)),
+        Ok(stored @ (Stored::Replaced | Stored::Repeated)) => {
+            (outcome_of(stored), empty(StatusCode::NO_CONTENT))
         }
-        Err(answer) => {
-            count(&shared.counters.refused);
-            *answer
-        }
-    }
+        Ok(stored @ Stored::NotNewer) => (outcome_of(stored), refuse(&Refusal::NotNewer)),
+        Err(Failed::Refused(refusal)) => (outcome_of_refusal(&refusal), refuse(&refusal)),
+        Err(Failed::BrokenOff(answer)) => ("broken_off", *answer),
+        Err(Failed::Store(error)) => ("failed", broken(shared, &error)),
+    };
+    shared.metrics.announced(outcome);
+    answer
+}
+
+/// Why an announce was not taken.
+enum Failed {
+    Refused(Refusal),
+    BrokenOff(Box<Answer>),
+    Store(StoreError),
 }
 
 async fn take(
@@ -192,7 +206,7 @@ async fn take(
     client: Client,
     request: Request<Incoming>,
     named: Fingerprint,
-) -> Result<Answer, Box<Answer>> {
+) -> Result<Stored, Failed> {
     // Who waits to be told has sent nothing yet, and must not be asked for what nobody wants.
     let waits = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
@@ -200,18 +214,16 @@ async fn take(
         if !waits {
             drain(shared, body).await;
         }
-        return Err(Box::new(refuse(&refusal)));
+        return Err(Failed::Refused(refusal));
     }
     let body = read_body(shared, body).await?;
     let request = Announce { client_key: client.key, named: &named, body: &body };
     let (now, allow) = (system::utc(), shared.config.allow.as_deref());
-    let set = admit(now, &request, &shared.config.limits, allow).map_err(|refusal| refuse(&refusal))?;
-    match shared.store.announce(now, set).await {
-        Ok(Stored::Created) => Ok(empty(StatusCode::CREATED)),
-        Ok(Stored::Replaced | Stored::Repeated) => Ok(empty(StatusCode::NO_CONTENT)),
-        Ok(Stored::NotNewer) => Err(Box::new(refuse(&Refusal::NotNewer))),
-        Err(error) => Err(Box::new(broken(&error))),
-    }
+    let set = admit(now, &request, &shared.config.limits, allow).map_err(Failed::Refused)?;
+    let begun = system::time();
+    let stored = shared.store.announce(now, set).await;
+    shared.metrics.store_took(StoreCall::Announce, Some(begun));
+    stored.map_err(Failed::Store)
 }
 
 /// All that can be said before the body is there. A node's own allowance is spent only by the node itself.
@@ -226,19 +238,23 @@ fn before_body(shared: &Shared, client: Client, body: &Incoming, named: &Fingerp
     Ok(())
 }
 
-async fn read_body(shared: &Shared, mut body: Incoming) -> Result<Bytes, Box<Answer>> {
+async fn read_body(shared: &Shared, mut body: Incoming) -> Result<Bytes, Failed> {
     let limit = shared.config.limits.max_body_bytes;
     let reading = Limited::new(&mut body, limit).collect();
     match tokio::time::timeout(shared.config.connections.body.into(), reading).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             drain(shared, body).await;
-            Err(Box::new(refuse(&Refusal::BodyTooLarge { limit })))
+            Err(Failed::Refused(Refusal::BodyTooLarge { limit }))
         }
-        Ok(Err(_)) => Err(Box::new(complain(StatusCode::BAD_REQUEST, "the body broke off", "send it again"))),
+        Ok(Err(_)) => {
+            let answer = complain(StatusCode::BAD_REQUEST, "the body broke off", "send it again");
+            Err(Failed::BrokenOff(Box::new(answer)))
+        }
         Err(_) => {
             let hint = "send the body at once";
-            Err(Box::new(complain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time", hint)))
+            let answer = complain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time", hint);
+            Err(Failed::BrokenOff(Box::new(answer)))
         }
     }
 }
@@ -265,7 +281,7 @@ fn refuse(refusal: &Refusal) -> Answer {
     answer
 }
 
-fn broken(error: &StoreError) -> Answer {
+fn broken(shared: &Shared, error: &StoreError) -> Answer {
     match error {
         StoreError::Database(kith_store::StoreError::Busy { .. }) => {
             complain(StatusCode::SERVICE_UNAVAILABLE, "too much is being written", "try again in a moment")
@@ -278,8 +294,13 @@ fn broken(error: &StoreError) -> Answer {
                 "try again in a moment",
             )
         }
+        StoreError::ClockBehind { .. } => {
+            shared.store_failed(error);
+            let text = "the set that is held here is from the future: the directory's clock was set back";
+            complain(StatusCode::SERVICE_UNAVAILABLE, text, "it passes when the node announces again")
+        }
         error => {
-            tracing::error!(%error, "the store failed");
+            shared.store_failed(error);
             complain(StatusCode::INTERNAL_SERVER_ERROR, "the directory's store failed", "ask its operator")
         }
     }

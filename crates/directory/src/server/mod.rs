@@ -3,7 +3,9 @@
 mod connections;
 mod dns;
 mod https;
+mod metrics;
 mod shared;
+mod udp;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,12 +14,13 @@ use std::sync::Arc;
 use kith_identity::tls::{Certificate, ServerCertificate, TlsError, directory_server};
 use kith_identity::{Authority, Identity};
 use kith_sansio::{Span, system};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::shared::Shared;
 pub use self::shared::{Counts, ServerHandle};
+use self::udp::Port;
 use crate::announce::{AllowList, Limits};
 use crate::defaults;
 use crate::dns::{Zone, ZoneError};
@@ -52,6 +55,10 @@ pub struct ServerConfig {
     pub name_server: Option<String>,
     /// Times and numbers of connections.
     pub connections: ConnectionLimits,
+    /// Where metrics are given out over HTTP, in the text format of Prometheus; a loopback address.
+    pub metrics: Option<SocketAddr>,
+    /// Sockets that receive DNS over UDP on each address; one for each processor where this is empty.
+    pub dns_sockets: Option<usize>,
 }
 
 /// What connections may take.
@@ -104,6 +111,8 @@ impl ServerConfig {
             a_records: false,
             name_server: None,
             connections: ConnectionLimits::default(),
+            metrics: None,
+            dns_sockets: None,
         }
     }
 }
@@ -133,6 +142,9 @@ pub enum ServerError {
         /// What the system said.
         error: io::Error,
     },
+    /// Metrics are for this machine alone.
+    #[error("metrics cannot be given out on {0}, which is no loopback address")]
+    PublicMetrics(SocketAddr),
     /// The authority can have no DNS zone.
     #[error(transparent)]
     Zone(#[from] ZoneError),
@@ -145,7 +157,8 @@ pub enum ServerError {
 pub struct Server {
     shared: Arc<Shared>,
     https: Vec<TcpListener>,
-    dns: Vec<(Arc<UdpSocket>, TcpListener)>,
+    dns: Vec<(Vec<Port>, TcpListener)>,
+    metrics: Option<TcpListener>,
 }
 
 impl Server {
@@ -162,12 +175,18 @@ impl Server {
         for address in &config.listen_https {
             https.push(listen(*address).await?);
         }
+        let sockets = config.dns_sockets.unwrap_or_else(processors).clamp(1, MAX_SOCKETS);
         let mut dns = Vec::new();
         for address in &config.listen_dns {
-            dns.push(listen_twice(*address).await?);
+            dns.push(listen_twice(*address, sockets).await?);
         }
+        let metrics = match config.metrics {
+            None => None,
+            Some(address) if !address.ip().is_loopback() => return Err(ServerError::PublicMetrics(address)),
+            Some(address) => Some(listen(address).await?),
+        };
         let shared = Arc::new(Shared::new(config, store, own, tls, zone));
-        Ok(Server { shared, https, dns })
+        Ok(Server { shared, https, dns, metrics })
     }
 
     /// Where HTTPS is served, ports resolved.
@@ -177,7 +196,12 @@ impl Server {
 
     /// Where DNS is served, ports resolved.
     pub fn dns_addresses(&self) -> Vec<SocketAddr> {
-        self.dns.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect()
+        self.dns.iter().filter_map(|(ports, _)| ports.first()?.local_addr().ok()).collect()
+    }
+
+    /// Where metrics are given out, port resolved.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.local_addr().ok()
     }
 
     /// A handle for the time while the server runs.
@@ -193,8 +217,11 @@ impl Server {
         for listener in self.https {
             tasks.spawn(https::serve(Arc::clone(&self.shared), listener, stop.clone(), tasks.clone()));
         }
-        for (socket, listener) in self.dns {
-            dns::spawn(&self.shared, &socket, listener, &stop, &tasks);
+        for (ports, listener) in self.dns {
+            dns::spawn(&self.shared, ports, listener, &stop, &tasks);
+        }
+        if let Some(listener) = self.metrics {
+            tasks.spawn(metrics::serve(Arc::clone(&self.shared), listener, stop.clone(), tasks.clone()));
         }
         tasks.spawn(sweep(Arc::clone(&self.shared), stop.clone()));
         tasks.close();
@@ -232,15 +259,23 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
 /// How often a free port is looked for that is free for UDP and for TCP.
 const PORT_TRIES: usize = 16;
 
-async fn listen_twice(address: SocketAddr) -> Result<(Arc<UdpSocket>, TcpListener), ServerError> {
+/// Most sockets that receive DNS on one address.
+const MAX_SOCKETS: usize = 64;
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+async fn listen_twice(address: SocketAddr, sockets: usize) -> Result<(Vec<Port>, TcpListener), ServerError> {
     let wrong = |error| ServerError::Listen { address, error };
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
+        // TCP first: it tells whether another program has the port, which sockets that share one would not.
         let listener = listen(address).await?;
         let taken = listener.local_addr().map_err(wrong)?;
         tries -= 1;
-        match UdpSocket::bind(taken).await {
-            Ok(socket) => return Ok((Arc::new(socket), listener)),
+        match Port::bind(taken, sockets) {
+            Ok(ports) => return Ok((ports, listener)),
             Err(error) if tries == 0 => return Err(wrong(error)),
             Err(_) => {}
         }

@@ -1,18 +1,18 @@
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kith_identity::Fingerprint;
 use kith_identity::tls::Certificate;
-use kith_sansio::system;
+use kith_sansio::{Span, Time, system};
 
 use super::connections::Connections;
+use super::metrics::Metrics;
 use super::{HttpsCertificate, ServerConfig, ServerError, tls_config};
 use crate::announce::Refusal;
-use crate::defaults::LIMITER_ENTRIES;
+use crate::defaults::{self, LIMITER_ENTRIES};
 use crate::dns::Zone;
 use crate::limiter::{Limiter, Network};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What all tasks of a server share.
 pub(super) struct Shared {
@@ -21,21 +21,13 @@ pub(super) struct Shared {
     pub(super) zone: Option<Zone>,
     pub(super) https_connections: Arc<Connections>,
     pub(super) dns_connections: Arc<Connections>,
-    pub(super) counters: Counters,
+    pub(super) metrics: Metrics,
+    complained: Mutex<Option<Time>>,
     own: Certificate,
     tls: RwLock<Arc<rustls::ServerConfig>>,
     fingerprints: Mutex<Limiter<Fingerprint>>,
     networks: Mutex<Limiter<Network>>,
     askers: Mutex<Limiter<Network>>,
-}
-
-/// What a server did since it started.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) taken: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) https_lookups: AtomicU64,
-    pub(super) dns_queries: AtomicU64,
 }
 
 /// What a server did since it started.
@@ -67,7 +59,8 @@ impl Shared {
             askers: Mutex::new(Limiter::new(config.dns_rate, LIMITER_ENTRIES)),
             https_connections: Connections::new(limits.most, limits.most_per_network),
             dns_connections: Connections::new(limits.most, limits.most_per_network),
-            counters: Counters::default(),
+            metrics: Metrics::new(),
+            complained: Mutex::default(),
             tls: RwLock::new(tls),
             config,
             store,
@@ -87,8 +80,21 @@ impl Shared {
         networks.take(system::time(), Network::of(source)).map_err(|wait| Refusal::TooOften { wait })
     }
 
+    /// Says that the store failed: somebody must act. Anybody who asks can cause it, so it is said now and then.
+    pub(super) fn store_failed(&self, error: &StoreError) {
+        let now = system::time();
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|before| now >= before + defaults::COMPLAINTS) {
+            *complained = Some(now);
+            tracing::error!(%error, "the store failed");
+        }
+    }
+
     /// Takes one answer over UDP out of the allowance of a source; whether there was one.
     pub(super) fn spend_answer(&self, source: IpAddr) -> bool {
+        if self.config.dns_rate.refill == Span::ZERO {
+            return true;
+        }
         let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
         askers.take(system::time(), Network::of(source)).is_ok()
     }
@@ -98,10 +104,6 @@ impl Shared {
         let mut fingerprints = self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
         fingerprints.take(system::time(), fingerprint).map_err(|wait| Refusal::TooOften { wait })
     }
-}
-
-pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Holds on to a server that runs.
@@ -125,13 +127,13 @@ impl ServerHandle {
 
     /// What the server did since it started.
     pub fn counts(&self) -> Counts {
-        let counters = &self.shared.counters;
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let metrics = &self.shared.metrics;
+        let (announces_taken, announces_refused) = metrics.announces();
         Counts {
-            announces_taken: of(&counters.taken),
-            announces_refused: of(&counters.refused),
-            https_lookups: of(&counters.https_lookups),
-            dns_queries: of(&counters.dns_queries),
+            announces_taken,
+            announces_refused,
+            https_lookups: metrics.https_lookups(),
+            dns_queries: metrics.dns_queries(),
         }
     }
 }

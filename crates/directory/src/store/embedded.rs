@@ -54,9 +54,7 @@ impl RedbStore {
     }
 
     fn read_held(&self, now: Timestamp, fingerprint: &Fingerprint) -> Result<Option<Held>, StoreError> {
-        let Some(bytes) = self.row(fingerprint)? else { return Ok(None) };
-        let set = Held::from_bytes(fingerprint, bytes).ok_or(StoreError::Damaged(*fingerprint))?;
-        Ok(Some(set).filter(|set| set.is_valid_at(now)))
+        self.row(fingerprint)?.map_or(Ok(None), |bytes| Held::stored(now, fingerprint, bytes))
     }
 
     fn read(
@@ -89,6 +87,11 @@ impl Store for RedbStore {
         fingerprint: &'a Fingerprint,
     ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>> {
         Box::pin(std::future::ready(self.read(now, fingerprint)))
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        let count = self.database.read(|rows| rows.count(SETS));
+        Box::pin(std::future::ready(count.map(Some).map_err(StoreError::from)))
     }
 
     fn held(

@@ -5,6 +5,7 @@ use kith_identity::record::{CLOCK_SKEW_SECS, MAX_TTL_SECS, RecordSet, VerifiedRe
 use kith_sansio::Timestamp;
 use kith_sansio::wire::{Reader, WireError};
 
+use super::StoreError;
 use crate::replay::Seen;
 
 /// What the signed bytes of every set begin with.
@@ -44,6 +45,23 @@ impl Held {
         set.timestamp = timestamp?;
         set.expires = set.timestamp.plus_secs(ttl?.into());
         Some(set)
+    }
+
+    /// The set that a store kept in `bytes`, if it is valid at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] for what is no set of `fingerprint`, [`StoreError::ClockBehind`] for one from the
+    /// future, which was taken before the clock was set back.
+    pub fn stored(
+        now: Timestamp,
+        fingerprint: &Fingerprint,
+        bytes: impl Into<Bytes>,
+    ) -> Result<Option<Held>, StoreError> {
+        let set = Held::from_bytes(fingerprint, bytes).ok_or(StoreError::Damaged(*fingerprint))?;
+        if set.timestamp > now.plus_secs(CLOCK_SKEW_SECS) {
+            return Err(StoreError::ClockBehind { fingerprint: *fingerprint, timestamp: set.timestamp, now });
+        }
+        Ok(Some(set).filter(|set| set.is_valid_at(now)))
     }
 
     /// The form in which a store holds `set`.
@@ -173,6 +191,16 @@ mod tests {
                 assert_eq!(held.is_valid_at(now), set.is_valid_at(now), "{now}");
             }
         }
+    }
+
+    #[test]
+    fn a_set_from_the_future_says_that_the_clock_is_behind() {
+        let alice = identity(1);
+        let bytes = set(&alice, NOW, 60).to_bytes();
+        let at = |now| Held::stored(now, &alice.fingerprint(), bytes.clone());
+        assert!(at(NOW.minus_secs(60)).unwrap().is_some());
+        assert!(matches!(at(NOW.minus_secs(61)), Err(StoreError::ClockBehind { .. })));
+        assert!(at(NOW.plus_secs(60)).unwrap().is_none());
     }
 
     #[test]

@@ -124,3 +124,124 @@ async fn a_flood_in_somebodys_name_is_not_made_larger_and_tcp_stays_open() {
     assert_eq!(whole, 5);
     zone.stop().await;
 }
+
+#[tokio::test]
+async fn queries_that_come_together_over_tcp_are_all_answered() {
+    let zone = Zone::start(|_| {}).await;
+    let bytes = query("0a.localhost", RecordType::SOA).to_vec().unwrap();
+    let stream = TcpStream::connect(zone.dns).await.unwrap();
+    let mut sent = Vec::new();
+    for id in 0..500_u16 {
+        sent.extend((bytes.len() as u16).to_be_bytes());
+        sent.extend(id.to_be_bytes());
+        sent.extend(&bytes[2..]);
+    }
+    // The last one comes in two parts, when the others were answered.
+    let (most, rest) = sent.split_at(sent.len() - 5);
+    let (mut reader, mut writer) = stream.into_split();
+    let most = most.to_vec();
+    let writing = tokio::spawn(async move {
+        writer.write_all(&most).await.unwrap();
+        writer
+    });
+    let mut ids = Vec::new();
+    let mut writing = Some(writing);
+    while ids.len() < 500 {
+        if ids.len() == 499 {
+            let mut writer = in_time(writing.take().unwrap()).await.unwrap();
+            writer.write_all(rest).await.unwrap();
+            writer.forget();
+        }
+        let mut answer = vec![0; in_time(reader.read_u16()).await.unwrap().into()];
+        in_time(reader.read_exact(&mut answer)).await.unwrap();
+        ids.push(u16::from_be_bytes([answer[0], answer[1]]));
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (0..500).collect::<Vec<_>>());
+    zone.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_answer_comes_from_the_address_that_was_asked() {
+    let zone = Zone::start(|config| {
+        config.listen_dns = vec!["0.0.0.0:0".parse().unwrap()];
+        config.dns_sockets = Some(3);
+    })
+    .await;
+    let bytes = query("0a.localhost", RecordType::SOA).to_vec().unwrap();
+    for _ in 0..8 {
+        // A socket that is connected hears nobody else.
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(("127.0.0.2", zone.dns.port())).await.unwrap();
+        socket.send(&bytes).await.unwrap();
+        let mut packet = [0; 512];
+        let length = in_time(socket.recv(&mut packet)).await.unwrap();
+        assert!(length > 12);
+    }
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn the_rate_of_answers_can_be_switched_off() {
+    let zone = Zone::start(|config| config.dns_rate = Rate::UNLIMITED).await;
+    let bytes = query("0a.localhost", RecordType::SOA).to_vec().unwrap();
+    for _ in 0..1000 {
+        assert_eq!(zone.ask_udp(&bytes).await[2] & 2, 0, "not truncated");
+    }
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_asked_and_answered() {
+    let zone = Zone::start(|config| {
+        config.metrics = Some("127.0.0.1:0".parse().unwrap());
+        config.dns_rate = Rate { burst: 2, refill: Span::secs(2000) };
+    })
+    .await;
+    let alice = identity(1);
+    let now = utc();
+    assert_eq!(zone.put(&alice, &set(&alice, now, 60)).await.status, 201);
+    assert_eq!(zone.put(&alice, &set(&alice, now, 60)).await.status, 204);
+    assert_eq!(zone.put(&alice, &set(&alice, now.minus_secs(1), 60)).await.status, 409);
+    let name = zone.ni(&alice).fqdn().unwrap();
+    let bytes = query(&name, RecordType::TXT).to_vec().unwrap();
+    let nobody = query(&zone.ni(&identity(2)).fqdn().unwrap(), RecordType::TXT).to_vec().unwrap();
+    for query in [&bytes, &nobody, &bytes] {
+        zone.ask_udp(query).await;
+    }
+    zone.ask_tcp(&bytes).await;
+    let page = scrape(zone.metrics.unwrap(), "GET /metrics HTTP/1.1").await;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("application/openmetrics-text"), "{page}");
+    for line in [
+        "kith_directory_announces_total{outcome=\"created\"} 1",
+        "kith_directory_announces_total{outcome=\"repeated\"} 1",
+        "kith_directory_announces_total{outcome=\"not_newer\"} 1",
+        "kith_directory_dns_queries_total{transport=\"udp\",rcode=\"NOERROR\"} 1",
+        "kith_directory_dns_queries_total{transport=\"udp\",rcode=\"NXDOMAIN\"} 1",
+        "kith_directory_dns_queries_total{transport=\"tcp\",rcode=\"NOERROR\"} 1",
+        "kith_directory_dns_limited_total{action=\"truncated\"} 1",
+        "kith_directory_dns_limited_total{action=\"dropped\"} 0",
+        "kith_directory_dns_ignored_total{transport=\"udp\"} 0",
+        "kith_directory_connections{endpoint=\"https\"} ",
+        "kith_directory_store_seconds_count{operation=\"announce\"} 3",
+        "kith_directory_sets 1",
+        "# EOF",
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+    let counts = zone.handle.counts();
+    assert_eq!((counts.announces_taken, counts.announces_refused, counts.dns_queries), (2, 1, 3));
+    assert!(scrape(zone.metrics.unwrap(), "GET / HTTP/1.1").await.starts_with("HTTP/1.1 404"));
+    assert!(scrape(zone.metrics.unwrap(), "POST /metrics HTTP/1.1").await.starts_with("HTTP/1.1 405"));
+    zone.stop().await;
+}
+
+async fn scrape(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    in_time(stream.read_to_string(&mut page)).await.unwrap();
+    page
+}

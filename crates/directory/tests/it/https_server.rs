@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use kith_directory::announce::AllowList;
 use kith_directory::limiter::Rate;
-use kith_directory::server::HttpsCertificate;
-use kith_identity::Fingerprint;
+use kith_directory::members::{MemberList, Members};
+use kith_directory::server::{HttpsCertificate, Server, ServerConfig, ServerError};
+use kith_directory::store::RedbStore;
 use kith_identity::record::RecordSet;
+use kith_identity::{Fingerprint, Identity};
 use kith_sansio::Span;
+use kith_store::Database;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -328,4 +331,34 @@ async fn a_handshake_under_way_does_not_hold_up_the_end() {
     zone.get(&identity(1), "").await;
     zone.stop().await;
     in_time(async { while hello.read(&mut [0; 100]).await.is_ok_and(|length| length > 0) {} }).await;
+}
+
+#[tokio::test]
+async fn a_closed_zone_takes_its_members_and_sends_others_away() {
+    let (alice, bob) = (identity(1), identity(2));
+    let members = |who: &Identity| Members::parse(zone_line(who).as_bytes()).unwrap();
+    let list = MemberList::new(members(&alice));
+    let zone = Zone::start(|config| config.allow = Some(Arc::new(list.clone()))).await;
+    assert_eq!(zone.put(&alice, &set(&alice, utc(), 60)).await.status, 201);
+    let refused = zone.put(&bob, &set(&bob, utc(), 60)).await;
+    assert_eq!(refused.status, 403);
+    let body = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(body.contains("does not take announces") && body.contains("members"), "{body}");
+    list.replace(members(&bob));
+    assert_eq!(zone.put(&bob, &set(&bob, utc(), 60)).await.status, 201);
+    assert_eq!(zone.put(&alice, &set(&alice, utc().plus_secs(1), 60)).await.status, 403);
+    zone.stop().await;
+}
+
+fn zone_line(who: &Identity) -> String {
+    format!("ni:///sha3-256;{} # a member\n", who.fingerprint())
+}
+
+#[tokio::test]
+async fn metrics_are_for_this_machine_alone() {
+    let mut config = ServerConfig::new("localhost:443".parse().unwrap());
+    config.metrics = Some("0.0.0.0:0".parse().unwrap());
+    let store = Arc::new(RedbStore::new(Database::in_memory().unwrap()));
+    let refused = Server::bind(config, store, &identity(1)).await;
+    assert!(matches!(refused, Err(ServerError::PublicMetrics(_))));
 }

@@ -154,6 +154,8 @@ proptest! {
     fn announces_of_any_bytes_are_refused_in_order(data: Vec<u8>) {
         fuzz::fuzz_announce_body(&data);
         fuzz::fuzz_http_error(&data);
+        fuzz::fuzz_members(&data);
+        fuzz::fuzz_held(&data);
     }
 
     #[test]

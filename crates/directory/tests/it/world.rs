@@ -53,6 +53,7 @@ pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct Zone {
     pub(crate) https: SocketAddr,
     pub(crate) dns: SocketAddr,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) handle: ServerHandle,
     pub(crate) identity: Identity,
     stop: CancellationToken,
@@ -79,9 +80,10 @@ impl Zone {
         let store = Arc::new(RedbStore::new(database));
         let server = Server::bind(config, store, &identity).await.unwrap();
         let (https, dns) = (server.https_addresses()[0], server.dns_addresses()[0]);
+        let metrics = server.metrics_address();
         let (handle, stop) = (server.handle(), CancellationToken::new());
         let task = tokio::spawn(server.run(stop.clone().cancelled_owned()));
-        Zone { https, dns, handle, identity, stop, task }
+        Zone { https, dns, metrics, handle, identity, stop, task }
     }
 
     /// Stops the directory in order; when this returns, its store is closed.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::cli::{Directory, Serve};
@@ -25,11 +25,13 @@ async fn serve(context: &Context, options: Serve) -> Result<()> {
     let zone = merged(&config, options)?;
     let server = zone::bind(&context.home, &zone, &identity).await?;
     let (https, dns) = (texts(&server.server.https_addresses()), texts(&server.server.dns_addresses()));
+    let metrics = server.server.metrics_address().map(|address| address.to_string());
     let authority = zone.authority.unwrap_or_default();
-    let _it_serves_all_the_same = context
-        .out
-        .result(&json!({ "ready": true, "authority": authority, "https": https, "dns": dns }), || {
-            format!("directory of {authority}\nhttps  {}\ndns    {}\nready", https.join(" "), dns.join(" "))
+    let _it_serves_all_the_same =
+        context.out.result(&ready(&authority, &https, &dns, metrics.as_deref()), || {
+            let metrics = metrics.as_ref().map_or_else(String::new, |address| format!("metrics {address}\n"));
+            let (https, dns) = (https.join(" "), dns.join(" "));
+            format!("directory of {authority}\nhttps  {https}\ndns    {dns}\n{metrics}ready")
         });
     let stop = crate::node::running::stop_signal()?;
     supervisor::ready(&format!("serving {authority}"));
@@ -42,6 +44,14 @@ async fn serve(context: &Context, options: Serve) -> Result<()> {
     };
     zone::run(server, stop).await;
     Ok(())
+}
+
+fn ready(authority: &str, https: &[String], dns: &[String], metrics: Option<&str>) -> Value {
+    let mut ready = json!({ "ready": true, "authority": authority, "https": https, "dns": dns });
+    if let Some(metrics) = metrics {
+        ready["metrics"] = metrics.into();
+    }
+    ready
 }
 
 fn texts(addresses: &[SocketAddr]) -> Vec<String> {
@@ -65,6 +75,8 @@ fn merged(config: &Config, options: Serve) -> Result<Zone> {
         zone.store = options.store;
     }
     zone.store_replicas = options.store_replicas.or(zone.store_replicas);
+    zone.members = options.members.or(zone.members);
+    zone.metrics = options.metrics.or(zone.metrics);
     Ok(zone)
 }
 

@@ -318,8 +318,7 @@ impl Store for RedisStore {
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let set = Held::from_bytes(&fingerprint, bytes).ok_or(StoreError::Damaged(fingerprint))?;
-            Ok(Some(set).filter(|set| set.is_valid_at(now)))
+            Held::stored(now, &fingerprint, bytes)
         })
     }
 
