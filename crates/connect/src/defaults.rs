@@ -36,6 +36,8 @@ pub const MAX_STREAMS: usize = 4096;
 pub const INCOMING_QUEUE: usize = 64;
 /// How long an existing connection may take to answer before a new one is dialled beside it.
 pub const POOL_PATIENCE: Span = Span::millis(750);
+/// How long a new connection for much data may take before an existing one is used for it.
+pub const BULK_PATIENCE: Span = Span::secs(3);
 /// How long a QUIC connection may be silent before it counts as lost.
 pub const IDLE_TIMEOUT: Span = Span::secs(30);
 /// How often an idle QUIC or TCP connection shows that it is alive.

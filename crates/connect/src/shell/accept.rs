@@ -137,7 +137,8 @@ async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) 
         };
         let Ok((send, recv)) = accepted else { break };
         link.begin_greeting();
-        let task = greet_stream(Arc::clone(&shared), Arc::clone(&link), Carrier::Quic(send, recv));
+        let carrier = Carrier::Quic(send, recv, link.connection.clone());
+        let task = greet_stream(Arc::clone(&shared), Arc::clone(&link), carrier);
         shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
     }
     shared.links.forget(&link);

@@ -10,7 +10,7 @@ use super::tcp::Tls;
 /// Authenticated bytes over one of the transports: the one place that knows them apart.
 pub(super) enum Carrier {
     Tcp(Box<Tls>),
-    Quic(noq::SendStream, noq::RecvStream),
+    Quic(noq::SendStream, noq::RecvStream, noq::Connection),
 }
 
 impl Carrier {
@@ -28,10 +28,33 @@ impl Carrier {
 
     /// Ends both directions without waiting; TCP is ended by its socket.
     pub(super) fn abort(&mut self) {
-        if let Carrier::Quic(send, recv) = self {
+        if let Carrier::Quic(send, recv, _) = self {
             // Closed already is as good.
             let _ = send.reset(REFUSED_CODE);
             let _ = recv.stop(REFUSED_CODE);
+        }
+    }
+}
+
+/// The length in bytes of what [`Carrier::export`] gives.
+pub(super) const EXPORT_BYTES: usize = 32;
+
+impl Carrier {
+    /// Keying material of the TLS session under it (RFC 8446 §7.5), without a context.
+    pub(super) fn export(&self, label: &[u8]) -> io::Result<[u8; EXPORT_BYTES]> {
+        let material = [0; EXPORT_BYTES];
+        match self {
+            Carrier::Tcp(tls) => match &**tls {
+                Tls::Client(client) => client.get_ref().1.export_keying_material(material, label, None),
+                Tls::Server(server) => server.get_ref().1.export_keying_material(material, label, None),
+            }
+            .map_err(io::Error::other),
+            Carrier::Quic(_, _, connection) => {
+                let mut material = material;
+                let exported = connection.export_keying_material(&mut material, label, b"");
+                exported.map_err(|_| io::Error::other("this session exports no keying material"))?;
+                Ok(material)
+            }
         }
     }
 }
@@ -40,7 +63,7 @@ impl AsyncRead for Carrier {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
-            Carrier::Quic(_, recv) => AsyncRead::poll_read(Pin::new(recv), cx, buf),
+            Carrier::Quic(_, recv, _) => AsyncRead::poll_read(Pin::new(recv), cx, buf),
         }
     }
 }
@@ -49,7 +72,7 @@ impl AsyncWrite for Carrier {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_write(cx, bytes),
-            Carrier::Quic(send, _) => AsyncWrite::poll_write(Pin::new(send), cx, bytes),
+            Carrier::Quic(send, ..) => AsyncWrite::poll_write(Pin::new(send), cx, bytes),
         }
     }
 
@@ -60,7 +83,7 @@ impl AsyncWrite for Carrier {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
-            Carrier::Quic(send, _) => write_slices(send, cx, slices),
+            Carrier::Quic(send, ..) => write_slices(send, cx, slices),
         }
     }
 
@@ -79,7 +102,7 @@ impl AsyncWrite for Carrier {
         match self.get_mut() {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
             // Finished or closed already is as good.
-            Carrier::Quic(send, _) => Poll::Ready(send.finish().or(Ok(()))),
+            Carrier::Quic(send, ..) => Poll::Ready(send.finish().or(Ok(()))),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{REFUSED_CODE, accept, tcp, until, within};
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::ADMITTED;
 use crate::trust::{Finds, Found};
-use crate::{ConnectError, Failure, Protocol, Tried};
+use crate::{ConnectError, Failure, Protocol, Tried, defaults};
 
 /// A verified way to the target, on which no protocol has been named yet.
 enum Way {
@@ -56,7 +56,8 @@ impl Shared {
     ) -> Result<Stream, ConnectError> {
         let link = match via {
             Via::Any | Via::Quic => self.links.newest(target),
-            Via::Bulk | Via::Tcp => None,
+            Via::Bulk => return self.connect_bulk(*target, protocol).await,
+            Via::Tcp => None,
         };
         let Some(link) = link else { return self.connect_fresh(*target, protocol, via).await };
         let mut reused = std::pin::pin!(self.open_on(&link, *target, protocol));
@@ -77,6 +78,32 @@ impl Shared {
                 link.doubt();
                 result
             }
+        }
+    }
+
+    /// A stream for much data: over a new connection, or, where none comes about in time, over one that is there. A
+    /// peer that only reaches out (behind a NAT, say) has no address to be dialled at.
+    async fn connect_bulk(
+        self: &Arc<Self>,
+        target: Fingerprint,
+        protocol: &Protocol,
+    ) -> Result<Stream, ConnectError> {
+        let fresh = self.connect_fresh(target, protocol, Via::Bulk);
+        if self.links.newest(&target).is_none() {
+            return fresh.await;
+        }
+        let fresh = within(defaults::BULK_PATIENCE, fresh).await;
+        let failed = match fresh {
+            Some(Err(error @ (ConnectError::NotFound { .. } | ConnectError::Unreachable { .. }))) => {
+                Some(error)
+            }
+            Some(result) => return result,
+            None => None,
+        };
+        match (self.links.newest(&target), failed) {
+            (Some(link), _) => self.open_on(&link, target, protocol).await,
+            (None, Some(error)) => Err(error),
+            (None, None) => self.connect_fresh(target, protocol, Via::Bulk).await,
         }
     }
 
@@ -210,8 +237,8 @@ impl Shared {
         let (send, recv) = opening.await.ok_or(ConnectError::Lost { target })?.map_err(lost)?;
         // As it stands now: a trust that is withdrawn until the answer comes must not pass for one that nobody asks for.
         let needs_trust = self.trust.trusts(&target, protocol);
-        let result =
-            self.hello(Carrier::Quic(send, recv), Cut::new(None), link.path(), target, protocol).await;
+        let carrier = Carrier::Quic(send, recv, link.connection.clone());
+        let result = self.hello(carrier, Cut::new(None), link.path(), target, protocol).await;
         match (&result, link.connection.close_reason()) {
             (Ok(_), _) => {
                 link.admit(protocol, needs_trust);

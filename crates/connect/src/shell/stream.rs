@@ -71,6 +71,16 @@ impl Stream {
         self.path
     }
 
+    /// 32 bytes that only the two ends of this stream's TLS session know, for `label` (the exporter of RFC 8446 §7.5,
+    /// without a context): whoever proves something over them proves it for this session and no other. Equal at both
+    /// ends, and for all streams of one QUIC connection. A label starts with `EXPORTER-`.
+    ///
+    /// # Errors
+    /// Where the session exports nothing, which a finished handshake does not leave behind.
+    pub fn export(&self, label: &[u8]) -> io::Result<[u8; 32]> {
+        self.carrier.export(label)
+    }
+
     /// Ties a connection to this stream, so that both end together.
     pub(super) fn own(&mut self, link: Arc<Link>) {
         self.sole = Some(Sole { link, linger: None });

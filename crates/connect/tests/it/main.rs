@@ -3,6 +3,7 @@
 
 mod admission;
 mod exchange;
+mod exporter;
 mod hostile;
 mod library;
 mod nodes;
