@@ -2,6 +2,7 @@
 //! Ordinary functions, called by the property tests too.
 
 use crate::contacts::{Contact, Hint, Petname};
+use crate::invitation::{Invitation, Message, Ticket};
 use crate::record::{Kind, MAX_RECORDS, MAX_SIGNED_BYTES, RecordSet};
 use crate::tls::peer_key;
 use crate::{Address, Authority, Identity, Ni, PublicKey, Relay, Succession, fqdn, url};
@@ -77,6 +78,23 @@ pub fn fuzz_keys(data: &[u8]) {
         let row = serde_json::to_vec(&contact).unwrap_or_default();
         assert_eq!(serde_json::from_slice::<Contact>(&row).ok(), Some(contact));
     }
+}
+
+/// Any text as an invitation's link, and any bytes as a message between inviter and joiner.
+pub fn fuzz_invitation(data: &[u8]) {
+    if let Ok(message) = Message::from_bytes(data) {
+        let bytes = message.to_bytes();
+        assert_eq!(Message::from_bytes(&bytes).map(|again| again.to_bytes()), Ok(bytes.clone()));
+        assert_eq!(bytes, data);
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(invitation) = text.parse::<Invitation>() {
+        let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        assert_eq!(*invitation.link(), compact.to_ascii_lowercase());
+        let again = invitation.qr_text().parse::<Invitation>();
+        assert_eq!(again.map(|again| again.link()), Ok(invitation.link()));
+    }
+    let _ = text.parse::<Ticket>();
 }
 
 fn same<T>(text: &str, canonical: bool)

@@ -27,6 +27,7 @@ mod fingerprint;
 #[doc(hidden)]
 pub mod fuzz;
 mod identity;
+pub mod invitation;
 mod key;
 mod ni;
 pub mod record;

@@ -3,6 +3,7 @@
 
 mod codecs;
 mod contacts;
+mod invitations;
 mod keys;
 mod names;
 mod sets;
