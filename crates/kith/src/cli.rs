@@ -1,10 +1,14 @@
 //! The commands and their options.
 
+mod invitations;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
+
+pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
 
 /// Find people by their key's fingerprint and send them files, with nobody's cloud between.
 #[derive(Debug, Parser)]
@@ -41,6 +45,10 @@ pub(crate) enum Command {
     /// Keep the list of people whose fingerprint you trust
     #[command(subcommand)]
     Contact(Contact),
+    /// Invite somebody by a link: whoever joins with it becomes a contact
+    Invite(Invite),
+    /// Join with somebody's link: both become contacts
+    Join(Join),
     /// Look up the signed record set of a fingerprint
     Discover(Discover),
     /// Announce this node's record set to its directories now
@@ -72,7 +80,7 @@ pub(crate) struct Init {
     /// Directory to announce to, as host or host:port; may be given several times
     #[arg(long, value_name = "AUTHORITY")]
     pub(crate) authority: Vec<String>,
-    /// A name for this node, shown to its owner alone
+    /// A name for this node, shown to its owner and proposed to whom it invites or joins
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Fingerprint of the directory, for a zone without a certificate from a public authority
@@ -279,8 +287,20 @@ pub(crate) struct Send {
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Name or fingerprint of the contact
-    #[arg(long, value_name = "CONTACT")]
-    pub(crate) to: String,
+    #[arg(long, value_name = "CONTACT", required_unless_present = "invite")]
+    pub(crate) to: Option<String>,
+    /// Send to whoever joins: print a link, wait for 'kith join LINK' on the other side, then send
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) invite: bool,
+    /// With --invite: your name for whoever joins [default: the one that they propose]
+    #[arg(long = "as", value_name = "NAME", requires = "invite")]
+    pub(crate) called: Option<String>,
+    /// With --invite: how long the invitation is good for
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    pub(crate) valid: Span,
+    /// With --invite: do not draw the link as a QR code
+    #[arg(long, requires = "invite")]
+    pub(crate) no_qr: bool,
     /// Insist on a transport
     #[arg(long, value_enum)]
     pub(crate) via: Option<ViaTransport>,

@@ -51,7 +51,7 @@ const KNOWN: &[&str] = &[
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Config {
-    /// A name for this node, shown to its owner alone.
+    /// A name for this node: shown to its owner, and proposed to whom it invites or joins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
     /// Directories to announce to.

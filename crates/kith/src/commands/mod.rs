@@ -7,7 +7,10 @@ mod discover;
 mod doctor;
 mod id;
 mod init;
+mod invite;
+mod join;
 mod node;
+mod own_node;
 mod pages;
 mod ping;
 mod service;
@@ -106,6 +109,8 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Down => node::down(&context).await,
         Command::Status(options) => node::status(&context, &options).await,
         Command::Contact(command) => contact::contact(&context, command).await,
+        Command::Invite(options) => invite::invite(&context, options).await,
+        Command::Join(options) => join::join(&context, options).await,
         Command::Discover(options) => discover::discover(&context, &options).await,
         Command::Announce => node::announce(&context).await,
         Command::Ping(options) => ping::ping(&context, &options).await,

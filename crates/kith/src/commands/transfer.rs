@@ -22,8 +22,11 @@ pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
             return Err(Failure::new(code, format!("cannot read {}: {error}", path.display())));
         }
     }
+    if options.invite {
+        return super::invite::send(context, options).await;
+    }
     let request = NewTransfer {
-        to: options.to,
+        to: options.to.unwrap_or_default(),
         paths: options.paths.iter().map(|path| path_text(path)).collect::<Result<_>>()?,
         via: via(options.via),
         wait_ms: options.wait.as_millis(),
@@ -71,7 +74,7 @@ pub(super) async fn receive(context: &Context, options: Receive) -> Result<()> {
 }
 
 /// Ctrl-C from now on: one that is pressed while nobody listens is not lost.
-fn interrupt() -> Result<Signal> {
+pub(super) fn interrupt() -> Result<Signal> {
     signal(SignalKind::interrupt())
         .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")))
 }

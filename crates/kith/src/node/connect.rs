@@ -10,13 +10,14 @@ use axum::routing::post;
 use kith_connect::{ConnectError, Discovery, Found, Protocol, Stream, Via};
 use kith_directory::client::{Directory, Freshness};
 use kith_identity::contacts::Hint;
-use kith_identity::{Address, Fingerprint};
+use kith_identity::{Address, Fingerprint, Ni};
 use kith_sansio::{Span, Time, system};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Node;
 use super::contacts::Book;
+use super::invitations::Guests;
 use crate::api::server::{Route, json_lines};
 use crate::api::shapes::{NewPing, Pong};
 use crate::api::wish::Body;
@@ -47,19 +48,34 @@ pub(crate) const FLOOR: Floor = Floor {
 pub(crate) struct Finder {
     book: Arc<Book>,
     directory: Directory,
+    guests: Arc<Guests>,
 }
 
 impl Finder {
-    pub(crate) fn new(book: Arc<Book>, directory: Directory) -> Self {
-        Finder { book, directory }
+    pub(crate) fn new(book: Arc<Book>, directory: Directory, guests: Arc<Guests>) -> Self {
+        Finder { book, directory, guests }
+    }
+
+    /// Where to look for `target`: as a contact, and as somebody whose invitation is being taken up.
+    fn whereabouts(&self, target: &Fingerprint) -> Option<(Ni, Vec<Hint>)> {
+        let contact = self.book.contact_of(target).map(|contact| (contact.ni, contact.hints));
+        match (self.guests.find(target), contact) {
+            (Some((mut ni, mut hints)), Some((known, more))) => {
+                ni.authority = ni.authority.or(known.authority);
+                hints.extend(more);
+                Some((ni, hints))
+            }
+            (guest, contact) => guest.or(contact),
+        }
     }
 
     async fn find(&self, target: Fingerprint, found: Found) {
-        let Some(contact) = self.book.contact_of(&target) else {
+        let Some((ni, hints)) = self.whereabouts(&target) else {
             return found.failed("it is no contact");
         };
+        let is_hinted = !hints.is_empty();
         let hints = async {
-            for hint in &contact.hints {
+            for hint in &hints {
                 match resolve(hint).await {
                     Ok(addresses) => found.hints(addresses).await,
                     Err(error) => found.failed(format!("{hint}: {error}")),
@@ -73,13 +89,13 @@ impl Finder {
                 self.book.hear_set(set).await;
                 found.discovered(set.addresses()).await;
             }
-            if contact.ni.authority.is_none() {
-                if cached.is_none() && contact.hints.is_empty() {
+            if ni.authority.is_none() {
+                if cached.is_none() && !is_hinted {
                     found.failed("its fingerprint names no authority and there is no address hint");
                 }
                 return;
             }
-            match self.directory.discover(&contact.ni, Freshness::Refetch).await {
+            match self.directory.discover(&ni, Freshness::Refetch).await {
                 Ok(fresh) => {
                     self.book.hear_set(&fresh.set).await;
                     found.discovered(fresh.set.addresses()).await;

@@ -24,6 +24,10 @@ use crate::api::wish::Body;
 use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
 
+mod meeting;
+
+pub(crate) use self::meeting::{Met, presentable};
+
 const CONTACTS: Table = Table("contacts");
 const REQUESTS: Table = Table("requests");
 /// Strangers that are remembered; the one that has been silent longest is forgotten first.

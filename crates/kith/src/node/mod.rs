@@ -4,6 +4,7 @@ pub(crate) mod claims;
 pub(crate) mod connect;
 pub(crate) mod contacts;
 pub(crate) mod directory;
+pub(crate) mod invitations;
 pub(crate) mod old_keys;
 mod own;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use self::connect::Finder;
 use self::contacts::Book;
 use self::directory::Announcements;
+use self::invitations::{Guests, Invitations};
 use self::old_keys::OldKeys;
 use self::own::Own;
 use self::replay::Replay;
@@ -50,7 +52,7 @@ const DATABASE_CACHE: usize = 4 * 1024 * 1024;
 /// A home that a short command has locked is free again within this time.
 const LOCK_PATIENCE: Span = Span::secs(15);
 /// What a node writes into the lock of its home.
-const LOCK_NAME: &str = "up";
+pub(crate) const LOCK_NAME: &str = "up";
 /// How long tasks may take to end when the node stops.
 const ENDING: Duration = Duration::from_secs(10);
 /// How long `status --wait` waits for the announcements.
@@ -68,6 +70,9 @@ pub(crate) struct Node {
     pub(crate) announcements: Announcements,
     pub(crate) transfers: Transfers,
     pub(crate) old_keys: OldKeys,
+    pub(crate) invitations: Invitations,
+    /// Inviters who are looked for before they are contacts.
+    pub(crate) guests: Arc<Guests>,
     told: push::Told,
     /// Somebody wants the node to stop.
     pub(crate) stopping: CancellationToken,
@@ -129,7 +134,9 @@ impl Node {
         let ttl_secs = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
         let own = Arc::new(Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?);
         let directory = open_client(&config, database.clone())?;
-        let finder = Finder::new(Arc::clone(&book), directory.clone());
+        let guests = Arc::<Guests>::default();
+        let finder = Finder::new(Arc::clone(&book), directory.clone(), Arc::clone(&guests));
+        let invitations = Invitations::open(database.clone())?;
         let endpoint_config =
             kith_connect::Config { listen: config.listen.clone(), ..kith_connect::Config::default() };
         let endpoint =
@@ -148,6 +155,8 @@ impl Node {
             announcements: Announcements::default(),
             transfers: Transfers::new(database),
             old_keys,
+            invitations,
+            guests,
             told: push::Told::default(),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kith_connect::{Protocol, Stream};
+use kith_connect::{Protocol, Stream, Via};
 use kith_identity::Fingerprint;
 use kith_identity::record::{MAX_JSON_BYTES, RecordSet};
 use kith_sansio::Timestamp;
@@ -76,8 +76,33 @@ async fn push_to_all(node: &Arc<Node>) {
     }
 }
 
+/// Exchanges sets with a new contact over QUIC, so that each side can open streams on a connection that is there,
+/// even where only one of them can be dialled.
+pub(crate) fn greet(node: &Arc<Node>, peer: Fingerprint) {
+    let node = Arc::clone(node);
+    let tracker = node.tasks.clone();
+    tracker.spawn(async move {
+        let greeting = async {
+            let stream = node.endpoint.connect_with(&peer, &RECORDS, Via::Quic).await;
+            exchange(&node, peer, stream.map_err(std::io::Error::other)?).await
+        };
+        tokio::select! {
+            greeted = tokio::time::timeout(TIMEOUT, greeting) => match greeted {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a new contact was not greeted"),
+                Err(_) => tracing::debug!("a new contact was not greeted in time"),
+            },
+            () = node.stopped.cancelled() => {}
+        }
+    });
+}
+
 async fn push(node: &Arc<Node>, peer: Fingerprint) -> std::io::Result<()> {
-    let mut stream = node.endpoint.connect(&peer, &RECORDS).await.map_err(std::io::Error::other)?;
+    let stream = node.endpoint.connect(&peer, &RECORDS).await.map_err(std::io::Error::other)?;
+    exchange(node, peer, stream).await
+}
+
+async fn exchange(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> std::io::Result<()> {
     write(node, &mut stream).await?;
     let theirs = read(&mut stream).await?;
     take(node, peer, theirs).await;

@@ -123,6 +123,7 @@ fn every_call_is_described_and_answers_as_described() {
     let set = api.call(&south, "get", "/v1/discover", &found, None);
     assert_eq!(set["blob"][0], "aGVsbG8=");
     transfers(&place, &mut api, &north, &south);
+    invitations(&mut api, &north, &south);
     api.call(&north, "get", "/v1/status", "/v1/status?wait=true", None);
     let own = api.call(&north, "get", "/v1/openapi.json", "/v1/openapi.json", None);
     assert_eq!(own, api.document);
@@ -148,6 +149,25 @@ fn api_line(api: &mut Description, node: &Person, body: Value) -> Value {
     let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     api.check(&json!({ "$ref": "#/components/schemas/Line" }), &line);
     line
+}
+
+fn invitations(api: &mut Description, north: &Person, south: &Person) {
+    let wish = json!({ "as": null, "valid_ms": 60_000, "offers": false });
+    let all = "/v1/invitations";
+    let taken = api.call(north, "post", all, all, Some(wish.clone()));
+    let open = api.call(north, "post", all, all, Some(wish));
+    let one = |invitation: &Value| format!("{all}/{}", invitation["id"].as_str().unwrap());
+    api.call(north, "delete", "/v1/invitations/{id}", &one(&open), None);
+    let order = json!({ "link": taken["link"], "as": null, "via": null, "wait_ms": 1000 });
+    let joined = api.call(south, "post", "/v1/join", "/v1/join", Some(order.clone()));
+    assert_eq!(joined["new"], false);
+    let again = api.call(south, "post", "/v1/join", "/v1/join", Some(order));
+    assert_eq!(again["code"], "not-trusted");
+    let events = format!("{}/events", one(&taken));
+    let end = api.call(north, "get", "/v1/invitations/{id}/events", &events, None);
+    assert_eq!((&end["state"], &end["link"]), (&json!("joined"), &Value::Null));
+    let listed = api.call(north, "get", all, all, None);
+    assert_eq!(listed.as_array().unwrap().len(), 2);
 }
 
 fn transfers(place: &Place, api: &mut Description, north: &Person, south: &Person) {

@@ -7,6 +7,7 @@ mod directory;
 mod doctor;
 mod harness;
 mod homes;
+mod invitations;
 #[allow(dead_code, reason = "the tests of the directory use all of it")]
 #[path = "../../../directory/tests/it/servers.rs"]
 mod servers;

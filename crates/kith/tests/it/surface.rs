@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::{Done, Person, Place, Running, Zone, free_port, kith};
-use crate::needs;
 use crate::service::Desk;
 use crate::succession::{claims, copied, succeed};
+use crate::{invitations, needs};
 
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
@@ -136,7 +136,7 @@ fn fish_accepts_its_completions() {
 }
 
 /// What was run: which command ended with which code, each output held against its description.
-struct Ledger {
+pub struct Ledger {
     schemas: Value,
     components: Value,
     seen: BTreeSet<(String, i32)>,
@@ -164,13 +164,13 @@ impl Ledger {
 
     /// Holds what a command printed against its description.
     #[track_caller]
-    fn check(&mut self, command: &str, code: i32, done: &Done) {
+    pub fn check(&mut self, command: &str, code: i32, done: &Done) {
         assert_eq!(done.code(), code, "{command}: {done:?}");
         self.check_lines(command, code, &done.out);
     }
 
     #[track_caller]
-    fn check_lines(&mut self, command: &str, code: i32, out: &str) {
+    pub fn check_lines(&mut self, command: &str, code: i32, out: &str) {
         let schema = self.schema(command);
         assert!(schema.is_object(), "docs/commands.schema.json does not describe '{command}'");
         let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -191,7 +191,7 @@ impl Ledger {
 
     /// Runs a command of `home`; `line` begins with the command's words.
     #[track_caller]
-    fn run(&mut self, home: &Path, command: &str, more: &[&str], code: i32) -> Done {
+    pub fn run(&mut self, home: &Path, command: &str, more: &[&str], code: i32) -> Done {
         let mut words: Vec<_> = command.split(' ').collect();
         words.extend(more);
         words.push("--json");
@@ -243,6 +243,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     north.up(&[]);
     south.up(&[]);
     of_connections(&place, &mut ledger, &north, &south);
+    invitations::of_invitations(&place, &mut ledger, &north, &south);
     of_directories(&place, &mut ledger, &north, &lost);
     of_a_directory_that_went_back(&place, &mut ledger, &mut zone);
     ledger.check("status", 5, &waiting.finish());

@@ -1,0 +1,220 @@
+//! The inviter's side of `invite/1`: listened for only while an invitation is open.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kith_connect::{Admission, Peer, Stream};
+use kith_directory::limiter::{Limiter, Network, Rate};
+use kith_identity::Fingerprint;
+use kith_identity::invitation::{Binding, EXPORTER_LABEL, Introduction, Message, Role, Secret, Ticket};
+use kith_sansio::{Span, system};
+use tokio::io::AsyncWriteExt;
+
+use super::ledger::{Claim, Row, Stage};
+use super::{PROTOCOL, introduction, met, wire};
+use crate::failure::{Failure, Result};
+use crate::node::Node;
+
+/// How long a conversation may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Conversations at once, and of one network.
+const MAX_TALKS: (usize, usize) = (32, 8);
+/// Conversations of one network in a time.
+const RATE: Rate = Rate { burst: 64, refill: Span::secs(1) };
+/// Networks that are remembered for it.
+const MAX_NETWORKS: usize = 1024;
+
+/// Who is talking now, and who talked lately.
+pub(super) struct Talks {
+    now: Mutex<HashMap<Network, usize>>,
+    lately: Mutex<Limiter<Network>>,
+}
+
+impl Default for Talks {
+    fn default() -> Self {
+        Talks { now: Mutex::default(), lately: Mutex::new(Limiter::new(RATE, MAX_NETWORKS)) }
+    }
+}
+
+/// One conversation; ends when dropped.
+struct Talk {
+    node: Arc<Node>,
+    network: Network,
+}
+
+impl Talk {
+    /// A conversation with somebody at `ip`; `None` where there are enough.
+    fn begin(node: &Arc<Node>, ip: IpAddr) -> Option<Talk> {
+        let (talks, network) = (&node.invitations.talks, Network::of(ip));
+        let mut lately = talks.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.take(system::time(), network).ok()?;
+        let mut now = talks.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, own) = (now.values().sum::<usize>(), now.entry(network).or_default());
+        if all >= MAX_TALKS.0 || *own >= MAX_TALKS.1 {
+            return None;
+        }
+        *own += 1;
+        Some(Talk { node: Arc::clone(node), network })
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        let mut now = self.node.invitations.talks.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = now.get_mut(&self.network) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                now.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// Listens whenever an invitation is open, and ends those whose time is over.
+pub(super) async fn run(node: Arc<Node>) {
+    let mut changes = node.invitations.ledger.changes();
+    loop {
+        changes.mark_unchanged();
+        let next = sweep(&node).await;
+        if !node.invitations.ledger.is_open(system::now()) {
+            tokio::select! {
+                _ = changes.changed() => continue,
+                () = node.stopped.cancelled() => return,
+            }
+        }
+        let heard = tokio::select! {
+            heard = listen(&node, next, &mut changes) => heard,
+            () = node.stopped.cancelled() => return,
+        };
+        node.invitations.listening.send_replace(false);
+        if let Err(failure) = heard {
+            tracing::error!(%failure, "nobody can join");
+            return;
+        }
+    }
+}
+
+async fn sweep(node: &Arc<Node>) -> Option<Span> {
+    let sweeping = Arc::clone(node);
+    let swept = tokio::task::spawn_blocking(move || sweeping.invitations.ledger.sweep(system::now())).await;
+    match swept.map_err(Failure::failed).and_then(|swept| swept) {
+        Ok(next) => next,
+        Err(failure) => {
+            tracing::error!(%failure, "invitations cannot be ended");
+            Some(Span::secs(1))
+        }
+    }
+}
+
+/// Takes joiners until no invitation is open.
+async fn listen(
+    node: &Arc<Node>,
+    mut next: Option<Span>,
+    changes: &mut tokio::sync::watch::Receiver<u64>,
+) -> Result<()> {
+    let mut incoming = node.endpoint.listen(PROTOCOL, Admission::Anyone).map_err(Failure::failed)?;
+    node.invitations.listening.send_replace(true);
+    while let Some(wait) = next {
+        // A little longer than what is left, so that it is over then; the wall clock may be set meanwhile.
+        let wait = Duration::from(wait).min(Duration::from_secs(5)) + Duration::from_millis(10);
+        tokio::select! {
+            joiner = incoming.next() => match joiner {
+                Some((peer, stream)) => begin(node, peer, stream),
+                None => return Ok(()),
+            },
+            _ = changes.changed() => {
+                changes.mark_unchanged();
+                next = sweep(node).await;
+            }
+            () = tokio::time::sleep(wait) => next = sweep(node).await,
+        }
+    }
+    Ok(())
+}
+
+fn begin(node: &Arc<Node>, peer: Peer, stream: Stream) {
+    let Peer::Known(peer) = peer else { return tracing::debug!("a joiner without a key is not listened to") };
+    let Some(talk) = Talk::begin(node, stream.path().remote.ip()) else {
+        return tracing::debug!("a joiner is not listened to: there are too many");
+    };
+    let stopped = node.stopped.clone();
+    node.tasks.spawn(async move {
+        let talking = tokio::time::timeout(TIMEOUT, converse(&talk.node, peer, stream));
+        tokio::select! {
+            talked = talking => match talked {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a joiner's conversation broke off"),
+                Err(_) => tracing::debug!("a joiner was too slow"),
+            },
+            () = stopped.cancelled() => {}
+        }
+    });
+}
+
+async fn converse(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> io::Result<()> {
+    let exported = stream.export(EXPORTER_LABEL)?;
+    let Message::Join { ticket, proof, who } = wire::read(&mut stream).await? else {
+        return Err(io::Error::other("a joiner begins with another message than join"));
+    };
+    let binding = Binding { ticket, exported, joiner: peer, inviter: node.identity.fingerprint() };
+    let proves = {
+        let binding = binding.clone();
+        move |secret: &Secret| secret.is_proved_by(&proof, Role::Joiner, &binding)
+    };
+    let granted = on_disk(node, move |node| grant(&node, &ticket, peer, &who, proves)).await?;
+    let Some(secret) = granted else {
+        wire::write(&mut stream, &Message::Refused).await?;
+        return stream.shutdown().await;
+    };
+    let proof = secret.prove(Role::Inviter, &binding);
+    wire::write(&mut stream, &Message::Welcome { proof, who: introduction(node) }).await?;
+    let Message::Stored = wire::read(&mut stream).await? else {
+        return Err(io::Error::other("a joiner answers with another message than stored"));
+    };
+    on_disk(node, move |node| node.invitations.ledger.advance(&ticket, Stage::Joined)).await?;
+    wire::write(&mut stream, &Message::Seen).await?;
+    stream.shutdown().await
+}
+
+/// Runs what waits for the disk, off the runtime's threads and to its end, whatever becomes of the stream.
+async fn on_disk<T: Send + 'static>(
+    node: &Arc<Node>,
+    work: impl FnOnce(Arc<Node>) -> Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let node = Arc::clone(node);
+    let worked = tokio::task::spawn_blocking(move || work(node)).await.map_err(io::Error::other)?;
+    worked.map_err(|failure| {
+        tracing::error!(%failure, "an invitation cannot be dealt with");
+        io::Error::other(failure.error)
+    })
+}
+
+/// Claims the invitation for `peer` and makes him a contact; the secret, where both are done.
+fn grant(
+    node: &Arc<Node>,
+    ticket: &Ticket,
+    peer: Fingerprint,
+    who: &Introduction,
+    proves: impl FnOnce(&Secret) -> bool,
+) -> Result<Option<Secret>> {
+    let ledger = &node.invitations.ledger;
+    let Claim::Granted(row) = ledger.claim(ticket, peer, system::now(), proves)? else { return Ok(None) };
+    match row.stage {
+        Stage::Claimed => {
+            admit(node, peer, &row, who)?;
+            ledger.advance(ticket, Stage::Answered)?;
+        }
+        // Who was removed since then stays removed.
+        _ if node.book.contact_of(&peer).is_none() => return Ok(None),
+        _ => {}
+    }
+    Ok(row.secret)
+}
+
+fn admit(node: &Arc<Node>, peer: Fingerprint, row: &Row, who: &Introduction) -> Result<()> {
+    let called = row.called.as_deref().and_then(|name| name.parse().ok());
+    node.book.meet(met(node, peer, who, called)).map(drop)
+}
