@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import data
+from . import data, directory
 from .meter import Sample
 from .peers import Iperf, Kith, Nginx, Scp, Sendme, Wormhole
 from .peers.peer import Peer
@@ -29,6 +29,11 @@ class Options:
     limit: float  # seconds for one case
     kith: Path
     only: list[str] | None  # parts of peers' names
+    seconds: float = 5  # of a round of the directory's cases, for each row
+    sets: tuple[int, ...] = (1000, 1_000_000)  # sizes of zones
+    connections: int = 1000  # of `announce`
+    store: str | None = None  # URL of the store of `announce`; the embedded one where it is missing
+    disk: str = "/var/tmp"  # where `announce` keeps its database
 
 
 @dataclass
@@ -119,7 +124,8 @@ def first_byte(options: Options) -> Result:
     return result
 
 
-CASES = {"send": send, "small": small, "first-byte": first_byte}
+CASES = {"send": send, "small": small, "first-byte": first_byte,
+         "dns": directory.dns, "https": directory.https, "announce": directory.announce}
 
 
 def _run_rounds(result: Result, contestants: list[Contestant], stage: Stage, options: Options) -> None:

@@ -40,6 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="NAME,…", help="parts of peers' names; the baseline always runs")
     parser.add_argument("--kith", type=Path, default=DEFAULT_PROGRAM, metavar="FILE",
                         help="program to measure (target/release/kith)")
+    parser.add_argument("--seconds", type=float, default=5, metavar="N",
+                        help="length of a round of dns, https and announce, for each row (5)")
+    parser.add_argument("--sets", type=_numbers, default=(1000, 1_000_000), metavar="N,…",
+                        help="sizes of the zones of dns, the last also of https, there 100000 at most (1000,1000000)")
+    parser.add_argument("--connections", type=int, default=1000, metavar="N", help="of announce (1000)")
+    parser.add_argument("--store", metavar="URL", help="store of announce (the embedded one)")
+    parser.add_argument("--disk", default="/var/tmp", metavar="FOLDER", help="of announce's database (/var/tmp)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--no-isolation", action="store_true", help="use the machine's own loopback")
@@ -56,6 +63,8 @@ def _run(arguments: argparse.Namespace) -> int:
         runs=arguments.runs, warm_ups=arguments.warm_ups, size=arguments.size, pings=arguments.pings,
         limit=arguments.limit, kith=arguments.kith.resolve(),
         only=arguments.only.split(",") if arguments.only else None,
+        seconds=arguments.seconds, sets=arguments.sets, connections=arguments.connections,
+        store=arguments.store, disk=arguments.disk,
     )
     names = list(CASES) if arguments.case == "all" else [arguments.case]
     try:
@@ -87,6 +96,10 @@ def _stop(_number: int, _frame: object) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # once is enough: cleaning up must not be cut short
     raise KeyboardInterrupt
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
 def _size(text: str) -> int:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+from . import directory
 from .cases import Result
 from .data import available_bytes
 from .meter import RECEIVER, SENDER, Sample
@@ -37,6 +38,10 @@ def machine() -> dict[str, str]:
 
 def markdown(result: Result, here: dict[str, str]) -> str:
     """The whole block of one case: table, aims, versions."""
+    if isinstance(result, directory.Rates):
+        origin = f"{result.what}; {len(result.rounds)} rounds. " + ", ".join(here.values()) + "."
+        lines = [f"- {line}" for line in directory.notes(result)]
+        return "\n".join([origin, "", *directory.table(result), "", *lines])
     table = _first_byte_table(result) if result.case == "first-byte" else _speed_table(result)
     notes = [f"- {line}" for line in [*_aims(result), *_remarks(result)]]
     origin = f"{result.what}; {len(result.rounds)} rounds. " + ", ".join(here.values()) + "."
