@@ -35,6 +35,7 @@ struct Disk {
     events: Vec<Event>,
     /// Writes and syncs that still succeed; `None` for all.
     until_failure: Option<(u64, io::ErrorKind)>,
+    is_large: bool,
 }
 
 enum Event {
@@ -53,6 +54,16 @@ impl Backend {
     pub fn with_image(image: Vec<u8>) -> Backend {
         let disk = Disk { initial: image.clone(), current: image, ..Disk::default() };
         Backend { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// Lets databases on it be written as large ones are, which need no repair after a crash.
+    pub fn be_large(&self) {
+        self.disk().is_large = true;
+    }
+
+    /// Whether databases on it are written as large ones are.
+    pub(crate) fn is_large(&self) -> bool {
+        self.disk().is_large
     }
 
     /// How many events (writes, changes of length, syncs) there were so far.

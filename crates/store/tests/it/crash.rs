@@ -110,6 +110,9 @@ fn after_a_crash_at_any_write_acknowledged_commits_are_there_and_nothing_by_halv
     for seed in 0..6 {
         let mut rng = SeededRng::new(seed);
         let backend = Backend::new();
+        if seed % 2 == 1 {
+            backend.be_large();
+        }
         let done = workload(&backend, &mut rng, 25);
         let created = done[0].acknowledged;
         for events in created..=backend.events() {
