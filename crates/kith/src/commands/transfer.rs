@@ -1,6 +1,7 @@
 //! `kith send` and `kith receive`: the node moves the files, the command watches.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
 
 use hyper::Method;
 use serde_json::Value;
@@ -16,11 +17,7 @@ use crate::output::{Progress, file_count, printable, totals};
 
 pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
     for path in &options.paths {
-        if let Err(error) = std::fs::symlink_metadata(path) {
-            let code =
-                if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-            return Err(Failure::new(code, format!("cannot read {}: {error}", path.display())));
-        }
+        std::fs::symlink_metadata(path).map_err(|error| cannot_read(path, &error))?;
     }
     if options.invite {
         return super::invite::send(context, options).await;
@@ -44,6 +41,16 @@ pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
         _ = interrupt.recv() => return cancel(context, &started.id).await,
     };
     finish(context, &end)
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+    let says = format!("cannot read {}: {error}", path.display());
+    match (error.kind(), std::env::current_dir()) {
+        (std::io::ErrorKind::NotFound, Ok(here)) => Failure::not_found(says)
+            .hint(format!("check the name with 'ls'; it is looked for in {}", here.display())),
+        (std::io::ErrorKind::NotFound, Err(_)) => Failure::not_found(says),
+        _ => Failure::failed(says),
+    }
 }
 
 pub(super) async fn receive(context: &Context, options: Receive) -> Result<()> {

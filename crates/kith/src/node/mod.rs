@@ -116,7 +116,18 @@ async fn take_lock(home: &Home) -> Result<HomeLock> {
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(error) => return Err(Failure::failed(chain(&error))),
+            Err(HomeError::Locked { home, by }) => {
+                let failure =
+                    Failure::failed(format!("the home folder {} is in use by {by}", home.display()));
+                return Err(failure.hint("'kith status' shows a node that runs there, 'kith down' stops it"));
+            }
+            Err(error) => {
+                let failure = Failure::failed(chain(&error));
+                return Err(match error.hint() {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                });
+            }
         }
     }
 }

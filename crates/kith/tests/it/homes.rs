@@ -16,7 +16,7 @@ fn a_second_node_on_one_home_is_refused_by_name() {
     north.up(&[]);
     let pid = north.status()["pid"].as_u64().unwrap().to_string();
     let second = north.run(&["up", "--listen", "tcp://127.0.0.1:0"]).fails(1, &pid);
-    assert!(second.err.contains("north"), "{second:?}");
+    assert!(second.err.contains("north") && second.err.contains("hint: 'kith status'"), "{second:?}");
 }
 
 #[test]
