@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
+use kith_transfer::Rate;
 
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
 
@@ -59,6 +60,9 @@ pub(crate) enum Command {
     Send(Send),
     /// Receive what a contact sends
     Receive(Receive),
+    /// List, pause, resume, limit and cancel transfers, of either direction
+    #[command(subcommand)]
+    Transfer(Transfer),
     /// Publish or fetch a small signed value through a directory, without a connection
     #[command(subcommand)]
     Blob(Blob),
@@ -286,9 +290,9 @@ pub(crate) struct Send {
     /// Files and folders
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
-    /// Name or fingerprint of the contact
-    #[arg(long, value_name = "CONTACT", required_unless_present = "invite")]
-    pub(crate) to: Option<String>,
+    /// Name or fingerprint of a contact, or a group of contacts with @ before it; may be given several times
+    #[arg(long, required_unless_present = "invite", value_name = "CONTACT|@GROUP")]
+    pub(crate) to: Vec<String>,
     /// Send to whoever joins: print a link, wait for 'kith join LINK' on the other side, then send
     #[arg(long, conflicts_with = "to")]
     pub(crate) invite: bool,
@@ -304,9 +308,61 @@ pub(crate) struct Send {
     /// Insist on a transport
     #[arg(long, value_enum)]
     pub(crate) via: Option<ViaTransport>,
-    /// How long to wait for the contact to be reachable
+    /// How long the node tries to reach the contact, such as 60s or 2d; it does so without this command too
     #[arg(long, default_value = "60s")]
     pub(crate) wait: Span,
+    /// How long the contact may take to accept, once the offer has arrived; 1s to 30d
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub(crate) accept_within: Span,
+    /// Send at most so much a second to each, such as 500KiB/s or 2MiB/s
+    #[arg(long, value_name = "RATE")]
+    pub(crate) limit: Option<Rate>,
+    /// Return at once and leave the transfer to the node
+    #[arg(long, conflicts_with = "invite")]
+    pub(crate) detach: bool,
+    /// Leave out what cannot be read, without a failure
+    #[arg(long)]
+    pub(crate) skip_unreadable: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Transfer {
+    /// List transfers that are under way, wait or are paused
+    List {
+        /// Those that have ended too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one transfer
+    Show {
+        /// The transfer's id, or the beginning of it
+        id: String,
+    },
+    /// Pause transfers; they stay paused until they are resumed, also when the node starts again
+    Pause {
+        /// Ids, beginnings of ids, or contacts, of which all transfers are meant
+        #[arg(required = true, value_name = "ID|CONTACT")]
+        which: Vec<String>,
+    },
+    /// Go on with paused transfers
+    Resume {
+        /// Ids, beginnings of ids, or contacts, of which all transfers are meant
+        #[arg(required = true, value_name = "ID|CONTACT")]
+        which: Vec<String>,
+    },
+    /// Limit the bandwidth of a transfer
+    Limit {
+        /// The transfer's id, or the beginning of it
+        id: String,
+        /// Such as 500KiB/s or 2MiB/s, or "off"
+        rate: String,
+    },
+    /// End transfers; an offer that waits here is declined
+    Cancel {
+        /// Ids, or beginnings of ids
+        #[arg(required = true, value_name = "ID")]
+        which: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

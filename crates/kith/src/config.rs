@@ -9,6 +9,7 @@ use kith_directory::store::RedisConfig;
 use kith_identity::{Address, Authority, Ni};
 use kith_sansio::Span;
 use kith_store::{Home, HomeError};
+use kith_transfer::Rate;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -45,6 +46,9 @@ const KNOWN: &[&str] = &[
     "directory.announces-per-minute",
     "directory.network-announces-per-second",
     "directory.dns-answers-per-second",
+    "transfer",
+    "transfer.limit-up",
+    "transfer.limit-down",
 ];
 
 /// The whole configuration.
@@ -75,6 +79,27 @@ pub(crate) struct Config {
     /// A zone that this node serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) directory: Option<Zone>,
+    /// What all transfers together may use.
+    #[serde(skip_serializing_if = "Bandwidth::is_default")]
+    pub(crate) transfer: Bandwidth,
+}
+
+/// Limits of bandwidth, for all transfers of the node together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Bandwidth {
+    /// Bytes a second to contacts.
+    #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) limit_up: Option<Rate>,
+    /// Bytes a second from contacts.
+    #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) limit_down: Option<Rate>,
+}
+
+impl Bandwidth {
+    fn is_default(&self) -> bool {
+        *self == Bandwidth::default()
+    }
 }
 
 /// A zone that is served from here.
@@ -145,6 +170,7 @@ impl Default for Config {
             passphrase_file: None,
             pins: BTreeMap::new(),
             directory: None,
+            transfer: Bandwidth::default(),
         }
     }
 }
@@ -249,7 +275,7 @@ fn refuse_unknown(table: &toml::Table, prefix: &str) -> Result<()> {
                 None => failure.hint(format!("known keys: {}", KNOWN.join(", "))),
             });
         }
-        if let (toml::Value::Table(inner), "directory") = (value, name.as_str()) {
+        if let (toml::Value::Table(inner), "directory" | "transfer") = (value, name.as_str()) {
             refuse_unknown(inner, &name)?;
         }
     }
@@ -285,6 +311,29 @@ mod text {
     }
 }
 
+/// A value that has a text form, or none.
+mod maybe_text {
+    use super::{Deserialize, FromStr};
+
+    pub(super) fn serialize<T: std::fmt::Display, S: serde::Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.collect_str(value),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> std::result::Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: std::fmt::Display>,
+        D: serde::Deserializer<'de>,
+    {
+        String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
+    }
+}
+
 /// A list of values that have a text form.
 mod texts {
     use super::{Deserialize, FromStr};
@@ -315,7 +364,7 @@ mod tests {
         let text = include_str!("../../../docs/kith.example.toml");
         let config = Config::parse(text).unwrap();
         assert_eq!(config.authorities.len(), 1);
-        for key in KNOWN.iter().filter(|key| **key != "directory") {
+        for key in KNOWN.iter().filter(|key| !["directory", "transfer"].contains(key)) {
             let last = key.rsplit('.').next().unwrap();
             assert!(text.contains(last), "the example does not show '{key}'");
         }
@@ -357,6 +406,7 @@ mod tests {
         for (text, part) in [
             ("ttl = '2d'", "1s to 1d"),
             ("ttl = 'soon'", "length of time"),
+            ("[transfer]\nlimit-up = 'fast'", "no rate"),
             ("listen = ['udp://1.2.3.4:5']", "udp"),
             ("authorities = ['a b']", "a b"),
             ("pins = { 'x' = 'ni:nonsense' }", "pins"),

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::api::shapes::{State, Transfer};
@@ -69,16 +69,11 @@ impl Output {
         }
     }
 
-    /// A progress bar on a terminal, nothing elsewhere.
-    pub(crate) fn progress(self) -> Progress {
+    /// Where progress is shown: on a terminal, nowhere else.
+    pub(crate) fn board(self) -> Board {
         let shown = !self.quiet && io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        let form = "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(form) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        Progress { bar, output: self, last: None }
+        Board { bars: MultiProgress::with_draw_target(target), output: self }
     }
 }
 
@@ -110,8 +105,28 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// Progress bars below each other.
+pub(crate) struct Board {
+    bars: MultiProgress,
+    output: Output,
+}
+
+impl Board {
+    /// A bar for one transfer, with a name where there are several.
+    pub(crate) fn progress(&self, name: Option<String>) -> Progress {
+        let bar = self.bars.add(ProgressBar::no_length());
+        let form = "{prefix}{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(form) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(name.map_or(String::new(), |name| format!("{name}: ")));
+        Progress { bars: self.bars.clone(), bar, output: self.output, last: None }
+    }
+}
+
 /// Shows a transfer as it goes on.
 pub(crate) struct Progress {
+    bars: MultiProgress,
     bar: ProgressBar,
     output: Output,
     last: Option<State>,
@@ -123,7 +138,7 @@ impl Progress {
         if self.last != Some(transfer.state) {
             self.last = Some(transfer.state);
             if let Some(text) = announcement(transfer) {
-                self.bar.suspend(|| self.output.aside(text));
+                self.bars.suspend(|| self.output.aside(text));
             }
         }
         if transfer.state == State::Moving {
@@ -142,6 +157,19 @@ fn announcement(transfer: &Transfer) -> Option<String> {
     match (transfer.state, transfer.direction.as_str()) {
         (State::Connecting, _) => Some(format!("connecting to {contact} …")),
         (State::Offered, "out") => Some(format!("offered to {contact}, waiting for acceptance …")),
+        (State::Waiting, _) => {
+            let why = transfer.waiting_for.as_deref().map_or(String::new(), printable);
+            let until = transfer.until.as_deref().unwrap_or_default();
+            Some(format!("{why}; the node tries again until {until} …"))
+        }
+        (State::Paused, _) => {
+            let by = match transfer.paused_by.as_deref() {
+                Some("contact") => format!("by {contact}"),
+                Some("both") => format!("here and by {contact}"),
+                _ => format!("here; 'kith transfer resume {}' goes on", transfer.id),
+            };
+            Some(format!("paused {by}"))
+        }
         (State::Interrupted, _) => Some(format!("connection to {contact} lost, trying again …")),
         _ => None,
     }

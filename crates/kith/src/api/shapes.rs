@@ -160,7 +160,26 @@ pub(crate) struct NewTransfer {
     /// Absolute paths.
     pub(crate) paths: Vec<String>,
     pub(crate) via: Option<String>,
+    /// How long the node tries to reach the contact.
     pub(crate) wait_ms: u64,
+    /// How long an offer that is out waits for an answer; ten minutes where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) accept_ms: Option<u64>,
+    /// Bytes a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u64>,
+}
+
+/// `PATCH /v1/transfers/{id}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TransferChange {
+    /// Pause it, or go on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) paused: Option<bool>,
+    /// Bytes a second at most; 0 for no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u64>,
 }
 
 /// `POST /v1/receivers`.
@@ -196,26 +215,27 @@ pub(crate) struct FailedFile {
 pub(crate) enum State {
     /// Outgoing: reading the folder and reaching the contact.
     Connecting,
+    /// Outgoing: the contact is away or busy; the node tries again.
+    Waiting,
     /// Waiting for acceptance.
     Offered,
     /// Bytes move.
     Moving,
     /// The connection was lost; goes on when it is back.
     Interrupted,
+    /// Paused by a person, on either side.
+    Paused,
     /// Everything is over.
     Done,
     /// Ended without success.
     Failed,
+    /// Outgoing: its time was over before the contact was reached, or had answered.
+    Expired,
 }
 
 impl State {
-    /// Whether it takes a place among the transfers under way.
-    pub(crate) fn is_active(self) -> bool {
-        matches!(self, State::Connecting | State::Offered | State::Moving)
-    }
-
     pub(crate) fn is_final(self) -> bool {
-        matches!(self, State::Done | State::Failed)
+        matches!(self, State::Done | State::Failed | State::Expired)
     }
 }
 
@@ -247,8 +267,23 @@ pub(crate) struct Transfer {
     /// At most a hundred.
     pub(crate) failed: Vec<FailedFile>,
     pub(crate) failed_files: u64,
-    /// Outgoing: what is neither file, folder nor link, and was not offered; at most a hundred.
+    /// Outgoing: what is neither file, folder nor link, or cannot be read, and was not offered; at most a hundred.
     pub(crate) skipped: Vec<FailedFile>,
+    /// How many of those cannot be read.
+    #[serde(default)]
+    pub(crate) unreadable: u64,
+    /// Who has paused it: `here`, `contact` or `both`.
+    #[serde(default)]
+    pub(crate) paused_by: Option<String>,
+    /// Why the node waits before it tries again.
+    #[serde(default)]
+    pub(crate) waiting_for: Option<String>,
+    /// Until when the contact is tried, or may answer.
+    #[serde(default)]
+    pub(crate) until: Option<String>,
+    /// Bytes a second at most.
+    #[serde(default)]
+    pub(crate) limit: Option<u64>,
     pub(crate) failure: Option<Failure>,
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
     let own = OwnNode::ensure(context).await?;
     let outcome = match until_joined(context, &wish, true).await {
         Ok(contact) => {
-            Box::pin(transfer::send(context, Send { invite: false, to: Some(contact.ni), ..options })).await
+            Box::pin(transfer::send(context, Send { invite: false, to: vec![contact.ni], ..options })).await
         }
         Err(failure) => Err(failure),
     };

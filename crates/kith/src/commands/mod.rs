@@ -16,6 +16,7 @@ mod ping;
 mod service;
 mod succeed;
 mod transfer;
+mod transfers;
 
 use std::path::{Path, PathBuf};
 
@@ -116,6 +117,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Ping(options) => ping::ping(&context, &options).await,
         Command::Send(options) => transfer::send(&context, options).await,
         Command::Receive(options) => transfer::receive(&context, options).await,
+        Command::Transfer(command) => transfers::transfer(&context, command).await,
         Command::Blob(command) => blob::blob(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
         Command::Doctor => doctor::doctor(&context).await,

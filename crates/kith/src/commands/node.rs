@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::contact::news_of;
 use super::{Context, init};
 use crate::api::client::{Control, no_node};
-use crate::api::shapes::{Announced, Status};
+use crate::api::shapes::{Announced, Status, Transfer};
 use crate::cli::{Init, Status as StatusOptions, Up};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -167,6 +167,10 @@ fn status_text(status: &Status) -> String {
         lines.push(format!("contact      {}: {}{transport}{rtt}", printable(&contact.name), contact.path));
         lines.extend(news_of(contact).map(|news| format!("             {news}")));
     }
+    let running = status.floors.get("transfer").and_then(|section| section.get("running"));
+    let running: Vec<Transfer> =
+        running.and_then(|list| serde_json::from_value(list.clone()).ok()).unwrap_or_default();
+    lines.extend(running.iter().map(|one| format!("transfer     {}", super::transfers::line(one))));
     lines.join("\n")
 }
 

@@ -4,13 +4,14 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
 use hyper::Method;
-use serde_json::Value;
+use kith_transfer::{Rate, Reason};
+use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{Context, path_text, ping::via};
 use crate::api::client::{Control, Lines};
-use crate::api::shapes::{Acceptance, NewReceiver, NewTransfer, Started, State, Transfer};
+use crate::api::shapes::{Acceptance, Contact, NewReceiver, NewTransfer, Started, State, Transfer};
 use crate::cli::{Receive, Send};
 use crate::failure::{Code, Failure, Result};
 use crate::output::{Progress, file_count, printable, totals};
@@ -22,25 +23,143 @@ pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
     if options.invite {
         return super::invite::send(context, options).await;
     }
-    let request = NewTransfer {
-        to: options.to.unwrap_or_default(),
-        paths: options.paths.iter().map(|path| path_text(path)).collect::<Result<_>>()?,
+    let paths = options.paths.iter().map(|path| path_text(path)).collect::<Result<Vec<_>>>()?;
+    let mut node = context.node().await?;
+    let recipients = recipients(&mut node, &options.to).await?;
+    let order = |to: &str| NewTransfer {
+        to: to.to_owned(),
+        paths: paths.clone(),
         via: via(options.via),
         wait_ms: options.wait.as_millis(),
+        accept_ms: Some(options.accept_within.as_millis()),
+        limit: options.limit.map(Rate::bytes_per_second),
     };
-    let mut node = context.node().await?;
-    let mut interrupt = interrupt()?;
-    let started: Started = node.call(Method::POST, "/v1/transfers", Some(&request)).await?;
-    if started.attached {
-        context.out.aside("the same transfer is under way already; showing it");
+    let interrupt = interrupt()?;
+    let mut started = Vec::new();
+    for to in recipients {
+        let begun: Result<Started> = node.call(Method::POST, "/v1/transfers", Some(&order(&to))).await;
+        started.push((to, begun));
     }
-    let events =
-        node.lines(Method::GET, &format!("/v1/transfers/{}/events", started.id), None::<&()>).await?;
-    let end = tokio::select! {
-        end = watch(events, context.out.progress()) => end?,
-        _ = interrupt.recv() => return cancel(context, &started.id).await,
-    };
-    finish(context, &end)
+    // One recipient that was asked for is one result; whoever asks for several reads a summary too.
+    let is_one = options.to.len() == 1 && !options.to[0].starts_with('@');
+    if options.detach {
+        return leave(context, started, is_one);
+    }
+    let ends = follow_all(context, started, interrupt).await?;
+    let finishing = Finishing { context, skip_unreadable: options.skip_unreadable };
+    match ends.as_slice() {
+        [(_, end)] if is_one => finishing.one(end.as_ref().map_err(Clone::clone)?),
+        _ => finishing.all(&ends),
+    }
+}
+
+/// The contacts that `--to` names, each once; `@family` are those of a group.
+async fn recipients(node: &mut Control, to: &[String]) -> Result<Vec<String>> {
+    let contacts: Vec<Contact> = node.read("/v1/contacts").await?;
+    let mut names: Vec<String> = Vec::new();
+    for text in to {
+        let found: Vec<String> = match text.strip_prefix('@') {
+            Some(group) => {
+                let members = contacts.iter().filter(|contact| contact.groups.iter().any(|one| one == group));
+                members.map(|contact| contact.name.clone()).collect()
+            }
+            // The node knows what a name or fingerprint means.
+            None => {
+                let path = format!("/v1/contacts/{}", super::escape(text));
+                vec![node.read::<Contact>(&path).await?.name]
+            }
+        };
+        if found.is_empty() {
+            return Err(Failure::not_found(format!(
+                "there is nobody in a group '{}'",
+                printable(&text[1..])
+            ))
+            .hint("list the groups with 'kith contact group list'"));
+        }
+        for name in found {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// An order for each recipient, or why there is none.
+type Orders = Vec<(String, Result<Started>)>;
+
+/// Prints the ids, and leaves the transfers to the node.
+fn leave(context: &Context, started: Orders, is_one: bool) -> Result<()> {
+    let mut worst: Option<Failure> = None;
+    for (contact, begun) in started {
+        match begun {
+            Ok(one) => {
+                let line = json!({ "id": one.id, "contact": contact, "attached": one.attached });
+                context.out.result(&line, || format!("{}\tto {}", one.id, printable(&contact)))?;
+            }
+            Err(failure) if is_one => return Err(failure),
+            Err(failure) => {
+                let line = json!({ "contact": contact, "failure": failure });
+                name_failure(context, &contact, &failure);
+                if context.out.is_json() {
+                    context.out.result(&line, String::new)?;
+                }
+                worst = Some(worse(worst, failure));
+            }
+        }
+    }
+    worst.map_or(Ok(()), |failure| Err(failure.told()))
+}
+
+fn name_failure(context: &Context, contact: &str, failure: &Failure) {
+    context.out.aside(format!("{}: {}", printable(contact), printable(&failure.error)));
+}
+
+/// Of two failures the one with the higher exit code.
+fn worse(one: Option<Failure>, other: Failure) -> Failure {
+    match one {
+        Some(one) if one.code.exit() >= other.code.exit() => one,
+        _ => other,
+    }
+}
+
+/// Watches all transfers to their ends; Ctrl-C cancels them.
+async fn follow_all(
+    context: &Context,
+    started: Orders,
+    mut interrupt: Signal,
+) -> Result<Vec<(String, Result<Transfer>)>> {
+    let board = context.out.board();
+    let several = started.len() > 1;
+    let ids: Vec<String> =
+        started.iter().filter_map(|(_, begun)| Some(begun.as_ref().ok()?.id.clone())).collect();
+    let watching = started.into_iter().map(|(contact, begun)| {
+        let progress = board.progress(several.then(|| printable(&contact)));
+        async move {
+            let end = async {
+                let begun = begun?;
+                if begun.attached {
+                    context.out.aside("the same transfer is under way already; showing it");
+                }
+                let mut node = context.node().await?;
+                let path = format!("/v1/transfers/{}/events", begun.id);
+                watch(node.lines(Method::GET, &path, None::<&()>).await?, progress).await
+            };
+            let end = end.await;
+            (contact, end)
+        }
+    });
+    tokio::select! {
+        ends = futures_util::future::join_all(watching) => Ok(ends),
+        _ = interrupt.recv() => {
+            for id in &ids {
+                if let Err(failure) = cancel(context, id).await && failure.error != CANCELLED {
+                    context.out.aside(printable(&failure.error));
+                }
+            }
+            Err(cancelled())
+        }
+    }
 }
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
@@ -72,7 +191,8 @@ pub(super) async fn receive(context: &Context, options: Receive) -> Result<()> {
         };
         let events = node.lines(Method::POST, "/v1/receivers", Some(&request)).await?;
         let end = follow(context, events, &request, &mut person).await?;
-        match (finish(context, &end), options.keep) {
+        let finishing = Finishing { context, skip_unreadable: false };
+        match (finishing.one(&end), options.keep) {
             (outcome, false) => return outcome,
             (Err(failure), true) => context.out.failure(&failure),
             (Ok(()), true) => {}
@@ -145,7 +265,7 @@ async fn follow(
     request: &NewReceiver,
     person: &mut Person,
 ) -> Result<Transfer> {
-    let mut progress = context.out.progress();
+    let mut progress = context.out.board().progress(None);
     // The transfer that Ctrl-C cancels; whether its question was put, and whether it is still open.
     let mut current = None::<String>;
     let (mut was_asked, mut is_asked) = (false, false);
@@ -224,34 +344,120 @@ async fn cancel(context: &Context, id: &str) -> Result<()> {
     Err(cancelled())
 }
 
+const CANCELLED: &str = "cancelled";
+
 fn cancelled() -> Failure {
-    Failure::failed("cancelled")
+    Failure::failed(CANCELLED)
 }
 
-/// Prints how a transfer ended; its failure is the command's.
-fn finish(context: &Context, transfer: &Transfer) -> Result<()> {
-    for file in &transfer.skipped {
-        context.out.aside(format!("left out: {}: {}", printable(&file.path), printable(&file.reason)));
+/// Prints how transfers ended.
+struct Finishing<'a> {
+    context: &'a Context,
+    /// What could not be read is no failure.
+    skip_unreadable: bool,
+}
+
+impl Finishing<'_> {
+    /// Prints how a transfer ended; its failure is the command's.
+    fn one(&self, transfer: &Transfer) -> Result<()> {
+        self.name_files(transfer);
+        if let Some(failure) = &transfer.failure {
+            return Err(failure.clone());
+        }
+        self.context.out.result(transfer, || closing(transfer))?;
+        self.shortfall(transfer).map_or(Ok(()), |failure| Err(failure.told()))
     }
-    for file in &transfer.failed {
-        context.out.aside(format!("not transferred: {}: {}", printable(&file.path), printable(&file.reason)));
-    }
-    if let Some(failure) = &transfer.failure {
-        return Err(failure.clone());
-    }
-    context.out.result(transfer, || {
-        let mut text = totals(transfer);
-        if transfer.direction == "in" {
-            for path in &transfer.paths {
-                text.push_str("\n  ");
-                text.push_str(&printable(path));
+
+    /// Prints one line for each recipient and a summary. The failure is the worst one.
+    fn all(&self, ends: &[(String, Result<Transfer>)]) -> Result<()> {
+        let mut failed = Vec::new();
+        let mut worst: Option<Failure> = None;
+        let (mut bytes, mut seconds) = (0, 0.0_f64);
+        for (contact, end) in ends {
+            let failure = match end {
+                Ok(transfer) => {
+                    self.name_files(transfer);
+                    bytes += transfer.bytes;
+                    seconds = seconds.max(transfer.seconds);
+                    transfer.failure.clone().or_else(|| self.shortfall(transfer))
+                }
+                Err(failure) => Some(failure.clone()),
+            };
+            self.line(contact, end, failure.as_ref())?;
+            if let Some(failure) = failure {
+                failed.push(json!({ "contact": contact, "failure": failure }));
+                worst = Some(worse(worst, failure));
             }
         }
-        text
-    })?;
-    if transfer.failed_files > 0 {
-        let failure = Failure::failed(format!("{} did not go over", file_count(transfer.failed_files)));
-        return Err(failure.told());
+        let succeeded = ends.len() - failed.len();
+        let summary = json!({
+            "done": failed.is_empty(), "recipients": ends.len(), "succeeded": succeeded, "bytes": bytes,
+            "seconds": seconds, "failures": failed,
+        });
+        self.context.out.result(&summary, || {
+            format!("sent to {succeeded} of {}, {} in all", ends.len(), indicatif::HumanBytes(bytes))
+        })?;
+        let Some(mut worst) = worst else { return Ok(()) };
+        worst.error =
+            format!("{} of {} recipients did not get all: {}", failed.len(), ends.len(), worst.error);
+        Err(worst.told())
     }
-    Ok(())
+
+    fn line(&self, contact: &str, end: &Result<Transfer>, failure: Option<&Failure>) -> Result<()> {
+        let out = self.context.out;
+        if let Some(failure) = failure {
+            name_failure(self.context, contact, failure);
+        }
+        match end {
+            Ok(transfer) if out.is_json() || failure.is_none() => {
+                out.result(transfer, || format!("{}: {}", printable(contact), closing(transfer)))
+            }
+            Err(failure) if out.is_json() => {
+                out.result(&json!({ "contact": contact, "failure": failure }), String::new)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Names what was left out and what failed.
+    fn name_files(&self, transfer: &Transfer) {
+        let out = self.context.out;
+        for file in &transfer.skipped {
+            out.aside(format!("left out: {}: {}", printable(&file.path), printable(&file.reason)));
+        }
+        for file in &transfer.failed {
+            out.aside(format!("not transferred: {}: {}", printable(&file.path), printable(&file.reason)));
+        }
+    }
+
+    /// What is missing of a transfer that came to its end.
+    fn shortfall(&self, transfer: &Transfer) -> Option<Failure> {
+        let unreadable = Reason::Unreadable.to_string();
+        let listed = transfer.failed.iter().filter(|file| file.reason == unreadable).count() as u64;
+        let excused = if self.skip_unreadable { listed } else { 0 };
+        let files = transfer.failed_files.saturating_sub(excused);
+        if files > 0 {
+            return Some(Failure::failed(format!("{} did not go over", file_count(files))));
+        }
+        if transfer.unreadable > 0 && !self.skip_unreadable {
+            let text = match transfer.unreadable {
+                1 => "a folder or link could not be read, and was left out".to_owned(),
+                count => format!("{count} folders and links could not be read, and were left out"),
+            };
+            return Some(Failure::failed(text).hint("with --skip-unreadable that is no failure"));
+        }
+        None
+    }
+}
+
+/// The closing lines of a transfer.
+fn closing(transfer: &Transfer) -> String {
+    let mut text = totals(transfer);
+    if transfer.direction == "in" {
+        for path in &transfer.paths {
+            text.push_str("\n  ");
+            text.push_str(&printable(path));
+        }
+    }
+    text
 }

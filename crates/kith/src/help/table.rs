@@ -8,6 +8,7 @@ const NO_NODE: (u8, &str) = (1, "failed; no node is running, for example");
 const NO_CONTACT: (u8, &str) = (3, "there is no such contact");
 const NO_SUCCESSION: (u8, &str) = (3, "there is no such contact, or nothing to decide about its key");
 const DISPUTED: (u8, &str) = (4, "different keys claim to follow, and none was named");
+const NO_TRANSFER: (u8, &str) = (3, "there is no such transfer");
 const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
 const DATABASE: (&str, &str) =
@@ -102,11 +103,25 @@ pub(super) const PAGES: &[Page] = &[
         files: &[SOCKET],
         examples: &[("kith send holiday/ letter.pdf --to south", "send a folder and a file"),
             ("kith send holiday/ --invite", "send a folder to whoever joins with the link that is printed"),
-            ("kith send holiday/ --to south --wait 1h", "wait up to an hour for south to be reachable")] },
+            ("kith send letter.pdf --to south --to @family", "send to several contacts at once"),
+            ("kith send holiday/ --to south --wait 2d --detach", "leave it to the node, which tries for two days")] },
     Page { path: "receive", exits: &[(1, "failed; the transfer was cancelled, for example"), NO_CONTACT],
         files: &[SOCKET, ("DIR/.kith-partial-ID", "files that are not complete yet")],
         examples: &[("kith receive --from south --into inbox", "receive one transfer, and ask before it begins"),
             ("kith receive --yes --keep --into inbox", "receive all that comes")] },
+    Page { path: "transfer", exits: &[NO_NODE, NO_TRANSFER], files: &[SOCKET],
+        examples: &[("kith transfer list", "see what is under way")] },
+    Page { path: "transfer list", exits: &[NO_NODE], files: &[SOCKET],
+        examples: &[("kith transfer list --all", "see also what has ended")] },
+    Page { path: "transfer show", exits: &[NO_NODE, NO_TRANSFER], files: &[SOCKET], examples: &[] },
+    Page { path: "transfer pause", exits: &[NO_NODE, NO_TRANSFER], files: &[SOCKET],
+        examples: &[("kith transfer pause 5f2c", "pause the transfer whose id begins so"),
+            ("kith transfer pause south", "pause all transfers from and to a contact")] },
+    Page { path: "transfer resume", exits: &[NO_NODE, NO_TRANSFER], files: &[SOCKET], examples: &[] },
+    Page { path: "transfer limit", exits: &[NO_NODE, NO_TRANSFER], files: &[SOCKET],
+        examples: &[("kith transfer limit 5f2c 500KiB/s", "use no more than that from now on"),
+            ("kith transfer limit 5f2c off", "use all there is again")] },
+    Page { path: "transfer cancel", exits: &[NO_NODE, NO_TRANSFER], files: &[SOCKET], examples: &[] },
     Page { path: "blob", exits: &[NO_HOME, (3, "nothing is published"), (4, "what came is not to be trusted"), (5, "unreachable")],
         files: &[CONFIG], examples: &[] },
     Page { path: "blob put", exits: &[(1, "failed; the file is too large, for example"), (5, "a directory did not take it")],

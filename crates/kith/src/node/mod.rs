@@ -155,6 +155,8 @@ impl Node {
                 .await
                 .map_err(|error| cannot_listen(&error))?;
         let socket = api::socket::path(home, &api::socket::runtime_folder());
+        let (up, down) = (config.transfer.limit_up, config.transfer.limit_down);
+        let transfers = Transfers::new(database, up, down);
         let node = Arc::new(Node {
             home: home.clone(),
             config,
@@ -164,7 +166,7 @@ impl Node {
             directory,
             endpoint,
             announcements: Announcements::default(),
-            transfers: Transfers::new(database),
+            transfers,
             old_keys,
             invitations,
             guests,

@@ -147,7 +147,11 @@ async fn take(node: &Arc<Node>, peer: Fingerprint, json: Vec<u8>) {
         Err(error) => Err(error.to_string()),
     };
     match taken {
-        Ok(set) => node.book.hear_set(&set).await,
+        Ok(set) => {
+            // Perhaps with another address.
+            node.transfers.saw(&peer);
+            node.book.hear_set(&set).await;
+        }
         Err(error) => tracing::debug!(%error, "a contact's record set was not taken"),
     }
 }

@@ -56,6 +56,9 @@ impl Node {
                     () = node.stopped.cancelled() => None,
                 };
                 let Some((peer, stream)) = next else { return };
+                if let Peer::Known(peer) = &peer {
+                    node.transfers.saw(peer);
+                }
                 let Some(handling) = handle(Arc::clone(&node), peer, stream) else { continue };
                 let stopped = node.stopped.clone();
                 node.tasks.spawn(async move {

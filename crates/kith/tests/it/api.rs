@@ -181,6 +181,18 @@ fn transfers(place: &Place, api: &mut Description, north: &Person, south: &Perso
         listed.as_array().unwrap().iter().find(|transfer| transfer["state"] == "offered").cloned()
     });
     let id = offered["id"].as_str().unwrap().to_owned();
+    for change in [json!({ "paused": true, "limit": 1 << 30 }), json!({ "paused": false, "limit": 0 })] {
+        let paused = change["paused"] == true;
+        let changed = api.call(north, "patch", "/v1/transfers/{id}", &one, Some(change));
+        assert_eq!((changed["state"] == "paused", changed["paused_by"] == "here"), (paused, paused));
+    }
+    let refused = json!({ "limit": 5 });
+    let refused = api.call(north, "patch", "/v1/transfers/{id}", &one, Some(refused));
+    assert_eq!(refused["code"], "usage");
+    eventually("the offer, again", || {
+        let listed = api.call(south, "get", "/v1/transfers", "/v1/transfers", None);
+        listed.as_array().unwrap().iter().any(|transfer| transfer["state"] == "offered").then_some(())
+    });
     let accept = format!("/v1/transfers/{id}/accept");
     api.call(south, "post", "/v1/transfers/{id}/accept", &accept, Some(json!({ "into": inbox })));
     let end = api.call(north, "get", "/v1/transfers/{id}/events", &format!("{one}/events"), None);

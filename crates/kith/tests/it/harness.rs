@@ -208,6 +208,29 @@ impl Person {
         self.node = Some(node);
     }
 
+    /// Starts the node without some of root's capabilities, as `setpriv` names them.
+    #[track_caller]
+    pub fn up_without(&mut self, capabilities: &str) {
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set=-{capabilities}")).arg(env!("CARGO_BIN_EXE_kith"));
+        command.arg("--home").arg(&self.home).arg("up");
+        command.args(["--listen", "quic://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0"]);
+        command.env_remove("KITH_HOME").env_remove("KITH_LOG");
+        let node = Running::spawn(command);
+        node.line("ready");
+        self.node = Some(node);
+    }
+
+    /// `kill -9` on the node, then starts it again where it listened, so that its contacts find it.
+    #[track_caller]
+    pub fn crash_and_return(&mut self, meanwhile: impl FnOnce()) {
+        let at = self.addresses();
+        self.crash();
+        meanwhile();
+        let listen = at.iter().flat_map(|at| ["--listen", at.as_str()]);
+        self.up_with(&["up"].into_iter().chain(listen).collect::<Vec<_>>());
+    }
+
     /// `kill -9` on the node.
     pub fn crash(&mut self) {
         self.node.take().unwrap().kill();

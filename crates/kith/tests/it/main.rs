@@ -8,6 +8,7 @@ mod doctor;
 mod harness;
 mod homes;
 mod invitations;
+mod orders;
 #[allow(dead_code, reason = "the tests of the directory use all of it")]
 #[path = "../../../directory/tests/it/servers.rs"]
 mod servers;

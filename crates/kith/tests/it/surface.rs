@@ -368,6 +368,7 @@ fn of_connections(place: &Place, ledger: &mut Ledger, north: &Person, south: &Pe
     let nowhere = place.path("nowhere");
     north.knows("south", south);
     north.run(&["contact", "add", "gone", ZERO, "--at", "tcp://127.0.0.1:1"]).ok();
+    of_transfers(place, ledger, north);
     let file = place.path("letter");
     fs::write(&file, "hello").unwrap();
     let file = file.to_str().unwrap();
@@ -391,6 +392,32 @@ fn of_connections(place: &Place, ledger: &mut Ledger, north: &Person, south: &Pe
     ledger.run(&north.home, "send", &["nothing-here", "--to", "south"], 3);
     ledger.run(&north.home, "send", &[file, "--to", "gone", "--wait", "1s"], 5);
     ledger.run(&north.home, "ping", &["gone", "--wait", "1s"], 5);
+}
+
+fn of_transfers(place: &Place, ledger: &mut Ledger, north: &Person) {
+    let nowhere = place.path("nowhere");
+    let file = place.path("waiting");
+    fs::write(&file, "later").unwrap();
+    let order = [file.to_str().unwrap(), "--to", "gone", "--wait", "1d", "--detach", "--limit", "2MiB/s"];
+    let id = ledger.run(&north.home, "send", &order, 0).json()["id"].as_str().unwrap().to_owned();
+    let short = &id[..10];
+    ledger.run(&north.home, "transfer list", &[], 0);
+    ledger.run(&north.home, "transfer show", &[short], 0);
+    ledger.run(&north.home, "transfer limit", &[short, "500KiB/s"], 0);
+    ledger.run(&north.home, "transfer pause", &[short], 0);
+    ledger.run(&north.home, "transfer resume", &["gone"], 0);
+    ledger.run(&north.home, "transfer cancel", &[short], 0);
+    for (command, more) in [
+        ("transfer show", &["nonsense"][..]),
+        ("transfer limit", &["nonsense", "off"]),
+        ("transfer pause", &["nonsense"]),
+        ("transfer resume", &["nonsense"]),
+        ("transfer cancel", &["nonsense"]),
+    ] {
+        ledger.run(&north.home, command, more, 3);
+        ledger.run(&nowhere, command, more, 1);
+    }
+    ledger.run(&nowhere, "transfer list", &[], 1);
 }
 
 fn of_directories(place: &Place, ledger: &mut Ledger, north: &Person, lost: &Person) {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use kith_connect::Stream;
 use kith_identity::Fingerprint;
-use kith_sansio::system;
-use kith_transfer::{AbortReason, IncomingOffer, ReceiveError, Refusal, Target};
+use kith_sansio::{Span, system};
+use kith_transfer::{AbortReason, IncomingOffer, Opening, Paced, ReceiveError, Refusal, Target};
 
 use super::journal::{Job, Row};
-use super::live::{Attempt, Decision, Live, Transferred};
+use super::live::{Attempt, By, Decision, Live, Transferred};
+use super::notices;
 use super::outgoing::{blank, note_path};
 use super::{MAX_LISTED, MAX_PENDING_PER_CONTACT, PROTOCOL};
 use crate::api::shapes::{State, Transfer};
@@ -19,8 +20,6 @@ use crate::node::Node;
 
 /// How long a peer may take to send its offer.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an offer waits for a decision.
-const DECISION_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long an older connection of the same transfer may take to end.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,7 +33,8 @@ async fn handle(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) {
     let rooms = &node.transfers.rooms;
     let read = tokio::time::timeout(OFFER_TIMEOUT, rooms.read(&mut stream)).await;
     let offer = match read {
-        Ok(Ok(offer)) => offer,
+        Ok(Ok(Opening::Offer(offer))) => offer,
+        Ok(Ok(Opening::Notice(notice))) => return notices::answer(node, peer, notice, stream).await,
         Ok(Err(error)) => return tracing::debug!(%error, "an offer was refused"),
         Err(_) => return tracing::debug!("an offer did not come within its time"),
     };
@@ -63,6 +63,11 @@ async fn again(node: &Arc<Node>, known: &Arc<Live>, offer: IncomingOffer, stream
     let Job::In { digest, .. } = known.job() else {
         return refuse(stream, Refusal::Declined).await;
     };
+    if known.is_paused_here() && digest == digest_of(&offer) {
+        // That it is offered means that the contact does not pause it.
+        known.resume(By::Contact);
+        return refuse(stream, Refusal::Paused).await;
+    }
     // The node may have missed the end of the older connection: end it, then take over.
     let attempt = known.begin();
     let turn = tokio::time::timeout(HANDOVER_TIMEOUT, known.turn.lock()).await.map_err(Failure::failed)?;
@@ -116,6 +121,8 @@ async fn first_time(
         return Err(failure);
     }
     let _turn = live.turn.lock().await;
+    let until = system::utc().plus_secs(offer.answer_within().as_secs());
+    live.enter_until(State::Offered, Some(until), None);
     let attempt = live.begin();
     let mut waiting = Waiting { offer, stream };
     let (into, overwrite) = match decide(node, &live, &attempt, &mut waiting).await {
@@ -146,7 +153,16 @@ fn offered(node: &Node, id: String, peer: Fingerprint, offer: &IncomingOffer) ->
     };
     let job =
         Job::In { into: String::new(), overwrite: false, digest: digest_of(offer), staging: id.clone() };
-    let row = Row { peer: peer.to_string(), job, changed: system::utc().0, reported: false, last };
+    let row = Row {
+        peer: peer.to_string(),
+        job,
+        changed: system::utc().0,
+        reported: false,
+        paused_here: false,
+        paused_there: false,
+        until: 0,
+        last,
+    };
     Live::new(id, peer, row)
 }
 
@@ -159,7 +175,9 @@ async fn not_decided(node: &Arc<Node>, live: &Arc<Live>, stream: Stream, gone: U
             return Err(Failure::failed(error));
         }
         Undecided::Withdrawn => (Failure::failed("the sender took its offer back"), Refusal::Declined),
-        Undecided::Late => (Failure::failed("nobody accepted the offer within 10m"), Refusal::Unanswered),
+        Undecided::Late(within) => {
+            (Failure::failed(format!("nobody accepted the offer within {within}")), Refusal::Unanswered)
+        }
     };
     live.end(Err(failure.clone()));
     node.transfers.forget(live);
@@ -186,7 +204,7 @@ enum Undecided {
     /// Its connection ended, or a newer one took its place.
     Lost(String),
     Withdrawn,
-    Late,
+    Late(Span),
 }
 
 /// Waits for a `receive` command or a person, as long as the sender does.
@@ -197,6 +215,7 @@ async fn decide(
     waiting: &mut Waiting,
 ) -> std::result::Result<Decision, Undecided> {
     let decision = live.await_decision();
+    let within = waiting.offer.answer_within();
     if let Some(wish) = node.transfers.receivers.give(live)
         && wish.yes
     {
@@ -207,11 +226,12 @@ async fn decide(
         biased;
         decided = decision => decided.map_err(|gone| Undecided::Lost(gone.to_string())),
         gone = waiting.offer.withdrawn(&mut waiting.stream) => Err(match gone {
+            ReceiveError::Aborted(AbortReason::Paused) => Undecided::Lost("the sender has paused its offer".to_owned()),
             ReceiveError::Aborted(reason) if reason != AbortReason::Stopping => Undecided::Withdrawn,
             other => Undecided::Lost(chain(&other)),
         }),
         () = attempt.cancel.cancelled() => Err(Undecided::Lost("a newer connection carries the offer".to_owned())),
-        () = tokio::time::sleep(DECISION_TIMEOUT) => Err(Undecided::Late),
+        () = tokio::time::sleep(within.into()) => Err(Undecided::Late(within)),
     }
 }
 
@@ -219,7 +239,7 @@ async fn decide(
 /// continued, and it ends.
 async fn earlier(node: &Node, live: &Live, digest: &str, into: &str) -> Option<String> {
     let (other, staging) = node.transfers.list().into_iter().find_map(|other| {
-        let unfinished = matches!(other.state(), State::Interrupted | State::Failed);
+        let unfinished = matches!(other.state(), State::Interrupted | State::Paused | State::Failed);
         match other.job() {
             Job::In { into: old_into, digest: old_digest, staging, .. }
                 if unfinished && other.id != live.id && other.peer == live.peer =>
@@ -229,7 +249,7 @@ async fn earlier(node: &Node, live: &Live, digest: &str, into: &str) -> Option<S
             _ => None,
         }
     })?;
-    if other.state() == State::Interrupted {
+    if !other.state().is_final() {
         other.end(Err(Failure::failed("a newer transfer goes on with its files")));
         let _logged = node.transfers.record(&other).await;
     }
@@ -253,15 +273,21 @@ async fn take(
     }
     let staging = Some(super::outgoing::id(&place.staging));
     let target = Target { dir: place.into, overwrite: place.overwrite, staging };
+    let stream = Paced::new(stream, Vec::new(), vec![node.transfers.down.clone(), live.limit.clone()]);
     let outcome =
         kith_transfer::receive(stream, offer, target, attempt.progress, attempt.cancel.clone()).await;
     let goes_on = !live.cancel.is_cancelled();
     match outcome {
         Ok(summary) => live.end(Ok(Transferred(summary))),
+        Err(error) if goes_on && error.is_paused() => {
+            live.pause(By::Contact);
+            live.enter_rest();
+        }
         Err(error) if goes_on && (error.is_connection_lost() || attempt.cancel.is_cancelled()) => {
             tracing::info!(%error, "a transfer's connection was lost");
-            live.enter(State::Interrupted);
+            live.enter_rest();
         }
+        Err(ReceiveError::Cancelled) => live.end(Err(live.cancelled())),
         Err(error) => live.end(Err(explain(live, &error))),
     }
     node.transfers.record(live).await
@@ -277,9 +303,10 @@ fn explain(live: &Live, error: &kith_transfer::ReceiveError) -> Failure {
 
 /// Ends an incoming transfer that has no connection at the moment.
 pub(super) async fn cancel_sleeping(node: &Arc<Node>, live: &Arc<Live>) -> Result<()> {
-    if live.state() != State::Interrupted || !matches!(live.job(), Job::In { .. }) {
+    let sleeps = matches!(live.state(), State::Interrupted | State::Paused);
+    if !sleeps || !matches!(live.job(), Job::In { .. }) {
         return Ok(());
     }
-    live.end(Err(Failure::failed("cancelled")));
+    live.end(Err(live.cancelled()));
     node.transfers.record(live).await
 }

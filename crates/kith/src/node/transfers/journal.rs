@@ -1,5 +1,6 @@
 //! What the node remembers of transfers across a crash: one row each in `node.redb`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kith_identity::Fingerprint;
@@ -11,7 +12,9 @@ use crate::api::shapes::{NewTransfer, State, Transfer};
 
 const TABLE: Table = Table("transfers");
 /// Partial files of an incoming transfer are kept this long after its last sign of life.
-const KEPT_SECS: u64 = 7 * 86_400;
+pub(super) const KEPT_SECS: u64 = 7 * 86_400;
+/// A transfer that a person has paused is kept this long.
+pub(super) const PAUSED_SECS: u64 = 30 * 86_400;
 /// Ended transfers that are kept to be shown; older ones are forgotten.
 const MAX_ENDED: usize = 200;
 
@@ -47,6 +50,15 @@ pub(crate) struct Row {
     pub(crate) changed: u64,
     /// Whether a `receive` command has printed the end.
     pub(crate) reported: bool,
+    /// Whether a person has paused it here.
+    #[serde(default)]
+    pub(crate) paused_here: bool,
+    /// Whether the contact has paused it.
+    #[serde(default)]
+    pub(crate) paused_there: bool,
+    /// Outgoing: seconds since 1970 until when the contact is tried.
+    #[serde(default)]
+    pub(crate) until: u64,
     /// Where it stood.
     pub(crate) last: Transfer,
 }
@@ -59,8 +71,11 @@ impl Row {
 }
 
 impl Row {
-    fn is_given_up(&self, now: Timestamp) -> bool {
-        let idle = now.secs_since(Timestamp(self.changed)) > KEPT_SECS;
+    /// Whether an incoming transfer that did not end well has shown no sign of life for too long.
+    pub(crate) fn is_given_up(&self, now: Timestamp) -> bool {
+        let is_paused = !self.last.state.is_final() && (self.paused_here || self.paused_there);
+        let kept = if is_paused { PAUSED_SECS } else { KEPT_SECS };
+        let idle = now.secs_since(Timestamp(self.changed)) > kept;
         matches!(self.job, Job::In { .. }) && self.last.state != State::Done && idle
     }
 
@@ -114,16 +129,17 @@ impl Journal {
     }
 
     /// Forgets the oldest ended transfers beyond the limit, and incoming ones that did not end well and that nobody
-    /// came back to; the partial files of these are removed.
-    pub(crate) fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
+    /// came back to; the partial files of these are removed. What is `in_hand` stays.
+    pub(crate) fn prune(&self, now: Timestamp, in_hand: &BTreeSet<String>) -> Result<(), StoreError> {
         let (given_up, rest): (Vec<_>, Vec<_>) =
-            self.rows()?.into_iter().partition(|(_, row)| row.is_given_up(now));
+            self.rows()?.into_iter().partition(|(id, row)| row.is_given_up(now) && !in_hand.contains(id));
         // Partial files that a newer transfer goes on with stay.
         let in_use = |staging: &str| rest.iter().any(|(_, row)| row.staging() == Some(staging));
         for (_, row) in given_up.iter().filter(|(_, row)| !row.staging().is_some_and(in_use)) {
             row.discard_partial();
         }
-        let ended: Vec<_> = rest.into_iter().filter(|(_, row)| row.last.state.is_final()).collect();
+        let ended: Vec<_> =
+            rest.into_iter().filter(|(id, row)| row.last.state.is_final() && !in_hand.contains(id)).collect();
         let surplus = ended.len().saturating_sub(MAX_ENDED);
         let old: Vec<_> = given_up.iter().chain(&ended[..surplus]).collect();
         if old.is_empty() {

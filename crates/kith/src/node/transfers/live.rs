@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::Stream;
-use kith_sansio::{Time, system};
-use kith_transfer::{AbortReason, Cancel, Progress, Summary};
+use kith_sansio::{Time, Timestamp, system};
+use kith_transfer::{AbortReason, Cancel, Limit, Progress, Rate, Summary};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -53,8 +53,23 @@ pub(crate) struct Live {
     pub(crate) cancel: CancellationToken,
     /// Held by the connection that carries an incoming transfer, so that there is never more than one.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Held by whoever tells the contact how it stands here.
+    pub(crate) telling: tokio::sync::Mutex<()>,
+    /// Its own limit of bandwidth.
+    pub(crate) limit: Limit,
     facts: Mutex<Facts>,
     changes: watch::Sender<u64>,
+    /// Signs of life of the contact.
+    seen: watch::Sender<u64>,
+}
+
+/// Who has paused a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// A person at this node.
+    Here,
+    /// The contact.
+    Contact,
 }
 
 /// One connection's part in a transfer.
@@ -74,11 +89,20 @@ struct Facts {
     decision: Option<oneshot::Sender<Decision>>,
     /// Whether a `receive` command follows it.
     watched: bool,
+    /// Who wished to end it.
+    cancelled_by: Option<By>,
 }
 
 impl Facts {
     fn snapshot(&self) -> Transfer {
         let mut transfer = self.row.last.clone();
+        transfer.paused_by = match (self.row.paused_here, self.row.paused_there) {
+            _ if transfer.state.is_final() => None,
+            (true, true) => Some("both".to_owned()),
+            (true, false) => Some("here".to_owned()),
+            (false, true) => Some("contact".to_owned()),
+            (false, false) => None,
+        };
         if transfer.state == State::Moving {
             let counts = &self.attempt.progress;
             transfer.resumed_bytes = counts.resumed_bytes();
@@ -99,6 +123,10 @@ impl Facts {
         if last.state != State::Offered {
             self.decision = None;
         }
+        if last.state == State::Moving {
+            // Whoever lets bytes flow has not paused.
+            self.row.paused_there = false;
+        }
         self.row.last = last;
         self.row.changed = system::utc().0;
     }
@@ -106,19 +134,24 @@ impl Facts {
 
 impl Live {
     pub(crate) fn new(id: String, peer: kith_identity::Fingerprint, row: Row) -> Arc<Live> {
+        let limit = Limit::new(row.last.limit.and_then(Rate::new));
         Arc::new(Live {
             id,
             peer,
             cancel: CancellationToken::new(),
             turn: tokio::sync::Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
+            limit,
             facts: Mutex::new(Facts {
                 row,
                 attempt: Attempt::default(),
                 began: None,
                 decision: None,
                 watched: false,
+                cancelled_by: None,
             }),
             changes: watch::Sender::new(0),
+            seen: watch::Sender::new(0),
         })
     }
 
@@ -145,10 +178,16 @@ impl Live {
         Row { last: facts.snapshot(), ..facts.row.clone() }
     }
 
-    /// Begins with a new connection; the one before it ends.
+    /// Begins with a new connection; the one before it ends. It ends at once where a person has paused the transfer.
     pub(crate) fn begin(&self) -> Attempt {
         let attempt = Attempt { progress: Arc::default(), cancel: self.cancel.child_token().into() };
-        let before = std::mem::replace(&mut self.facts().attempt, attempt.clone());
+        let before = {
+            let mut facts = self.facts();
+            if facts.row.paused_here {
+                attempt.cancel.cancel(AbortReason::Paused);
+            }
+            std::mem::replace(&mut facts.attempt, attempt.clone())
+        };
         before.cancel.cancel(AbortReason::Cancelled);
         attempt
     }
@@ -172,24 +211,125 @@ impl Live {
 
     /// Moves to another state.
     pub(crate) fn enter(&self, state: State) {
+        self.enter_until(state, None, None);
+    }
+
+    /// Lost its connection, or was paused: where it rests.
+    pub(crate) fn enter_rest(&self) {
+        self.enter(if self.is_paused() { State::Paused } else { State::Interrupted });
+    }
+
+    /// Moves to a state that lasts until a certain time at most, because of `waiting_for`.
+    pub(crate) fn enter_until(&self, state: State, until: Option<Timestamp>, waiting_for: Option<String>) {
         {
             let mut facts = self.facts();
             if state == State::Moving && facts.began.is_none() {
                 facts.began = Some(system::time());
             }
-            let last = Transfer { state, ..facts.snapshot() };
+            let until = until.map(|until| until.to_string());
+            let last = Transfer { state, until, waiting_for, ..facts.snapshot() };
             facts.change(last);
         }
         self.tell();
     }
 
+    /// Whether somebody has paused it.
+    pub(crate) fn is_paused(&self) -> bool {
+        let facts = self.facts();
+        facts.row.paused_here || facts.row.paused_there
+    }
+
+    /// Whether a person has paused it here.
+    pub(crate) fn is_paused_here(&self) -> bool {
+        self.facts().row.paused_here
+    }
+
+    /// Pauses it, unless it has ended; its connection ends. Whether that changed anything.
+    pub(crate) fn pause(&self, by: By) -> bool {
+        let attempt = {
+            let mut facts = self.facts();
+            let row = &mut facts.row;
+            let flag = if by == By::Here { &mut row.paused_here } else { &mut row.paused_there };
+            if row.last.state.is_final() || std::mem::replace(flag, true) {
+                return false;
+            }
+            let last = Transfer { state: State::Paused, until: None, waiting_for: None, ..facts.snapshot() };
+            let attempt = facts.attempt.clone();
+            facts.change(last);
+            attempt
+        };
+        attempt.cancel.cancel(AbortReason::Paused);
+        self.tell();
+        true
+    }
+
+    /// Takes a pause back; it goes on once nobody pauses it any more. Whether that changed anything.
+    pub(crate) fn resume(&self, by: By) -> bool {
+        {
+            let mut facts = self.facts();
+            let row = &mut facts.row;
+            let flag = if by == By::Here { &mut row.paused_here } else { &mut row.paused_there };
+            if !std::mem::replace(flag, false) {
+                return false;
+            }
+            if !row.paused_here && !row.paused_there && row.last.state == State::Paused {
+                let last = Transfer { state: State::Interrupted, ..facts.snapshot() };
+                facts.change(last);
+            }
+        }
+        self.tell();
+        true
+    }
+
+    /// Gives it its own limit, or none.
+    pub(crate) fn set_limit(&self, rate: Option<Rate>) {
+        self.limit.set(rate);
+        self.update(|row| row.last.limit = rate.map(Rate::bytes_per_second));
+    }
+
+    /// Ends it, at somebody's wish.
+    pub(crate) fn cancel_by(&self, by: By) {
+        self.facts().cancelled_by.get_or_insert(by);
+        self.cancel.cancel();
+    }
+
+    /// What is said of a transfer that somebody wished to end.
+    pub(crate) fn cancelled(&self) -> Failure {
+        let facts = self.facts();
+        match facts.cancelled_by {
+            Some(By::Contact) => Failure::failed(format!("{} cancelled it", facts.row.last.contact)),
+            _ => Failure::failed("cancelled"),
+        }
+    }
+
+    /// The contact gave a sign of life.
+    pub(crate) fn saw(&self) {
+        self.seen.send_modify(|count| *count += 1);
+    }
+
+    /// Signs of life of the contact from now on.
+    pub(crate) fn sightings(&self) -> watch::Receiver<u64> {
+        self.seen.subscribe()
+    }
+
+    /// Ends because its time is over.
+    pub(crate) fn expire(&self, failure: Failure) {
+        self.end_as(State::Expired, Err(failure));
+    }
+
     /// Ends it: well, with what came out, or with the failure.
     pub(crate) fn end(&self, outcome: Result<Transferred, Failure>) {
+        self.end_as(State::Failed, outcome);
+    }
+
+    /// Ends it; `badly` is the state that goes with a failure.
+    fn end_as(&self, badly: State, outcome: Result<Transferred, Failure>) {
         {
             let mut facts = self.facts();
             let mut last = facts.snapshot();
             last.failure = outcome.map(|transferred| transferred.write_into(&mut last)).err();
-            last.state = if last.failure.is_some() { State::Failed } else { State::Done };
+            last.state = if last.failure.is_some() { badly } else { State::Done };
+            (last.paused_by, last.until, last.waiting_for) = (None, None, None);
             last.done = last.failure.is_none();
             facts.change(last);
         }
@@ -265,10 +405,10 @@ impl Drop for Follower {
 /// its end.
 pub(crate) fn events(live: Arc<Live>) -> impl Stream<Item = Result<Value, Failure>> + Send + 'static {
     let changes = live.changes();
-    futures_util::stream::unfold((live, changes, None), |(live, mut changes, last)| async move {
+    futures_util::stream::unfold((live, changes, None::<State>), |(live, mut changes, last)| async move {
         let transfer = match last {
             None => live.snapshot(),
-            Some(State::Done | State::Failed) => return None,
+            Some(state) if state.is_final() => return None,
             Some(_) => live.next_change(&mut changes).await,
         };
         let value = serde_json::to_value(&transfer).map_err(Failure::failed);

@@ -1,28 +1,36 @@
 //! The floor that moves files: the node owns transfers, commands watch them.
 
+mod course;
 mod incoming;
 mod journal;
 mod live;
+mod notices;
+mod offers;
 mod outgoing;
 mod receivers;
 mod rooms;
 mod routes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kith_connect::Protocol;
-use kith_sansio::system;
+use kith_identity::Fingerprint;
+use kith_sansio::{Timestamp, system};
 use kith_store::Database;
+use kith_transfer::{Limit, Rate};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use self::journal::Journal;
+use self::journal::{Job, Journal};
 use self::live::Live;
+use self::offers::Offers;
 use self::receivers::Receivers;
 use self::rooms::Rooms;
 use super::Node;
 use crate::api::shapes::{State, Transfer};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
 
 /// The protocol of `kith_transfer`, named to `kith_connect`.
@@ -31,8 +39,16 @@ pub(crate) const PROTOCOL: Protocol = Protocol::new(kith_transfer::PROTOCOL);
 const MAX_LISTED: usize = 100;
 /// Ended transfers that stay in memory.
 const MAX_ENDED: usize = 200;
-/// Transfers under way at once, both ways together.
+/// Transfers under way at once, each way.
 const MAX_RUNNING: usize = 64;
+/// Orders that have not ended.
+const MAX_ORDERS: usize = 1_000;
+/// Offers that wait for an answer here.
+const MAX_PENDING: usize = 256;
+/// Incoming transfers that wait for their sender, paused ones among them.
+const MAX_SLEEPING: usize = 256;
+/// How often what has been idle for too long is put away.
+const TIDY: Duration = Duration::from_secs(600);
 /// Unanswered offers of one contact.
 const MAX_PENDING_PER_CONTACT: usize = 8;
 
@@ -42,7 +58,7 @@ pub(crate) const FLOOR: Floor = Floor {
     stop: |_| Box::pin(async {}),
     routes: routes::routes,
     status: |node| Some(status(node)),
-    commands: &["send", "receive"],
+    commands: &["send", "receive", "transfer"],
 };
 
 /// All transfers of this node.
@@ -51,15 +67,26 @@ pub(crate) struct Transfers {
     all: Mutex<BTreeMap<String, Arc<Live>>>,
     receivers: Receivers,
     rooms: Rooms,
+    offers: Offers,
+    /// Places for outgoing transfers under way.
+    lanes: Arc<Semaphore>,
+    /// What all transfers together may send, and receive.
+    up: Limit,
+    down: Limit,
 }
 
 impl Transfers {
-    pub(crate) fn new(database: Database) -> Self {
+    /// `up` and `down` are the limits of the whole node.
+    pub(crate) fn new(database: Database, up: Option<Rate>, down: Option<Rate>) -> Self {
         Transfers {
             journal: Journal::new(database),
             all: Mutex::default(),
             receivers: Receivers::default(),
             rooms: Rooms::default(),
+            offers: Offers::default(),
+            lanes: Arc::new(Semaphore::new(MAX_RUNNING)),
+            up: Limit::new(up),
+            down: Limit::new(down),
         }
     }
 
@@ -89,10 +116,7 @@ impl Transfers {
         if all.contains_key(&live.id) {
             return Err(Failure::failed(format!("there is a transfer {} already", live.id)));
         }
-        let running = all.values().filter(|other| other.state().is_active()).count();
-        if running >= MAX_RUNNING {
-            return Err(Failure::failed(format!("{MAX_RUNNING} transfers are under way already")));
-        }
+        refuse_too_many(&all, live)?;
         let mut ended: Vec<_> = all.values().filter(|other| other.state().is_final()).cloned().collect();
         if ended.len() >= MAX_ENDED {
             ended.sort_by_key(|other| other.row().changed);
@@ -102,6 +126,46 @@ impl Transfers {
         }
         all.insert(live.id.clone(), Arc::clone(live));
         Ok(())
+    }
+
+    /// A contact gave a sign of life: what waits for it is tried now.
+    pub(crate) fn saw(&self, peer: &Fingerprint) {
+        let all = self.all();
+        all.values()
+            .filter(|live| live.peer == *peer && !live.state().is_final())
+            .for_each(|live| live.saw());
+    }
+
+    /// Incoming transfers that nobody came back to end, the oldest ones also where there are too many.
+    fn give_up(&self, now: Timestamp) -> Vec<Arc<Live>> {
+        let mut sleeping: Vec<_> = self.list().into_iter().filter(|live| is_sleeping(live)).collect();
+        sleeping.sort_by_key(|live| live.row().changed);
+        let surplus = sleeping.len().saturating_sub(MAX_SLEEPING);
+        let given_up = sleeping.into_iter().enumerate();
+        let given_up: Vec<_> = given_up
+            .filter(|(number, live)| *number < surplus || live.row().is_given_up(now))
+            .map(|(_, live)| live)
+            .collect();
+        for live in &given_up {
+            live.end(Err(Failure::failed("the sender did not come back")));
+        }
+        given_up
+    }
+
+    /// Forgets in memory and in the journal what is over for too long.
+    async fn tidy(&self, now: Timestamp) -> Result<()> {
+        for live in self.give_up(now) {
+            self.record(&live).await?;
+        }
+        let in_hand = {
+            let mut all = self.all();
+            // What the journal is about to forget is forgotten here too.
+            all.retain(|_, live| !(live.state().is_final() && live.row().is_given_up(now)));
+            all.iter().filter(|(_, live)| !live.state().is_final()).map(|(id, _)| id.clone()).collect()
+        };
+        let journal = self.journal.clone();
+        let pruned = tokio::task::spawn_blocking(move || journal.prune(now, &in_hand)).await;
+        pruned.map_err(Failure::failed)?.map_err(|error| Failure::failed(chain(&error)))
     }
 
     /// Writes the transfer's row, off the runtime's threads; a failure is told and logged.
@@ -118,11 +182,38 @@ impl Transfers {
     }
 }
 
+fn is_incoming(live: &Live) -> bool {
+    matches!(live.job(), Job::In { .. })
+}
+
+/// Whether it is an incoming transfer without a connection.
+fn is_sleeping(live: &Live) -> bool {
+    matches!(live.state(), State::Interrupted | State::Paused) && is_incoming(live)
+}
+
+fn refuse_too_many(all: &BTreeMap<String, Arc<Live>>, new: &Live) -> Result<()> {
+    let count = |of: &dyn Fn(&Live) -> bool| all.values().filter(|live| of(live)).count();
+    if !is_incoming(new) {
+        let orders = count(&|live| !live.state().is_final() && !is_incoming(live));
+        if orders >= MAX_ORDERS {
+            return Err(Failure::failed(format!("{MAX_ORDERS} transfers are under way or wait already"))
+                .hint("see 'kith transfer list'; 'kith transfer cancel' ends some"));
+        }
+        return Ok(());
+    }
+    let moving = count(&|live| live.state() == State::Moving && is_incoming(live));
+    let pending = count(&|live| live.state() == State::Offered && is_incoming(live));
+    if moving >= MAX_RUNNING || pending >= MAX_PENDING {
+        return Err(Failure::failed("too many transfers are under way or wait for an answer already"));
+    }
+    Ok(())
+}
+
 /// Takes up what an earlier run of this node left unfinished, then listens.
 async fn start(node: &Arc<Node>) -> Result<()> {
     let journal = node.transfers.journal.clone();
     let rows = tokio::task::spawn_blocking(move || {
-        journal.prune(system::utc())?;
+        journal.prune(system::utc(), &BTreeSet::new())?;
         journal.rows()
     });
     let rows =
@@ -131,7 +222,8 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         let Some(peer) = row.fingerprint() else { continue };
         let goes_on = !row.last.state.is_final();
         if goes_on {
-            row.last.state = State::Interrupted;
+            let is_paused = row.paused_here || row.paused_there;
+            row.last.state = if is_paused { State::Paused } else { State::Interrupted };
         }
         let live = Live::new(id, peer, row);
         if node.transfers.insert(&live).is_err() {
@@ -141,6 +233,22 @@ async fn start(node: &Arc<Node>) -> Result<()> {
             outgoing::spawn(node, &live);
         }
     }
+    let tidying = Arc::clone(node);
+    node.tasks.spawn(async move {
+        let mut book = kith_connect::Trust::changed(tidying.book.as_ref());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TIDY) => {
+                    if let Err(failure) = tidying.transfers.tidy(system::utc()).await {
+                        tracing::error!(%failure, "old transfers cannot be put away");
+                    }
+                }
+                // Perhaps with another address.
+                true = book.next() => tidying.transfers.list().iter().for_each(|live| live.saw()),
+                () = tidying.stopped.cancelled() => return,
+            }
+        }
+    });
     incoming::listen(node)
 }
 
@@ -152,5 +260,11 @@ fn status(node: &Node) -> Value {
         .filter(|live| !live.state().is_final())
         .map(|live| live.snapshot())
         .collect();
-    json!({ "running": running, "receivers": node.transfers.receivers.count() })
+    let rate = |limit: &Limit| limit.rate().map(Rate::bytes_per_second);
+    json!({
+        "running": running,
+        "receivers": node.transfers.receivers.count(),
+        "limit_up": rate(&node.transfers.up),
+        "limit_down": rate(&node.transfers.down),
+    })
 }

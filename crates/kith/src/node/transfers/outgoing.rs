@@ -1,32 +1,38 @@
 //! Transfers from here to a contact.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kith_connect::{Stream, Via};
 use kith_identity::Fingerprint;
-use kith_sansio::{Rng, Span, Time, system};
-use kith_transfer::{LocalOffer, Offer, Refusal, SendError, SendOptions, Skipped, Summary, TransferId};
+use kith_sansio::{Rng, Span, Timestamp, system};
+use kith_transfer::{
+    Cancel, LocalOffer, Paced, Rate, Refusal, SendError, SendOptions, Skipped, Summary, TransferId,
+};
 
-use super::journal::{Job, Row};
-use super::live::{Live, Transferred};
+use super::course::{COMING_BACK, Course};
+use super::journal::{Job, PAUSED_SECS, Row};
+use super::live::{Attempt, By, Live, Transferred};
 use super::{MAX_LISTED, PROTOCOL};
 use crate::api::shapes::{FailedFile, NewTransfer, Started, State, Transfer};
 use crate::failure::{Failure, Result, chain};
 use crate::node::{Node, connect};
 
-/// How long a transfer that was accepted waits for a lost contact to come back.
-const COMING_BACK: Span = Span::secs(600);
+/// How long an offer that is out waits for an answer, where the order does not say.
+pub(super) const ACCEPT_WITHIN: Span = Span::secs(600);
+/// A contact that is reached within this time gets what was read before.
+const QUICK: Span = Span::secs(1);
+/// How often a contact that has paused a transfer is asked whether it goes on.
+const ASKING: Duration = Duration::from_secs(600);
 /// Nobody waits longer than a year, in milliseconds.
 const MAX_WAIT_MS: u64 = 365 * 86_400_000;
-/// The pause before a second attempt; it grows with each further one.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Begins a transfer, or finds the same one under way.
 pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Started> {
     let contact = node.book.find(&order.to)?;
     connect::via(order.via.as_deref())?;
+    refuse_impossible(&order)?;
     refuse_own_home(node, &order)?;
     if let Some(live) = under_way(node, &order, &contact.ni.fingerprint) {
         return Ok(Started { id: live.id.clone(), attached: true });
@@ -36,14 +42,19 @@ pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Starte
     let id = TransferId(id).to_string();
     let last = Transfer {
         paths: order.paths.clone(),
+        limit: order.limit,
         ..blank(&id, "out", contact.name.as_str(), State::Connecting)
     };
     let peer = contact.ni.fingerprint;
+    let until = system::utc().plus_secs(order.wait_ms.min(MAX_WAIT_MS) / 1_000);
     let row = Row {
         peer: peer.to_string(),
         job: Job::Out { order },
         changed: system::utc().0,
         reported: true,
+        paused_here: false,
+        paused_there: false,
+        until: until.0,
         last,
     };
     let live = Live::new(id.clone(), peer, row);
@@ -54,6 +65,17 @@ pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Starte
     }
     spawn(node, &live);
     Ok(Started { id, attached: false })
+}
+
+fn refuse_impossible(order: &NewTransfer) -> Result<()> {
+    let times = 1_000..=u64::from(kith_transfer::frame::MAX_ANSWER_SECS) * 1_000;
+    if order.accept_ms.is_some_and(|within| !times.contains(&within)) {
+        return Err(Failure::usage("an offer waits for an answer for 1s to 30d"));
+    }
+    if order.limit.is_some_and(|limit| Rate::new(limit).is_none()) {
+        return Err(Failure::usage("a limit is 1KiB/s to 1024GiB/s"));
+    }
+    Ok(())
 }
 
 /// A folder that holds the home would hand over the private key.
@@ -98,6 +120,11 @@ pub(super) fn blank(id: &str, direction: &str, contact: &str, state: State) -> T
         failed: Vec::new(),
         failed_files: 0,
         skipped: Vec::new(),
+        unreadable: 0,
+        paused_by: None,
+        waiting_for: None,
+        until: None,
+        limit: None,
         failure: None,
     }
 }
@@ -112,55 +139,249 @@ pub(super) fn spawn(node: &Arc<Node>, live: &Arc<Live>) {
             // The journal keeps it; the next start goes on with it.
             () = node.stopped.cancelled() => return,
         };
-        live.end(outcome.map(Transferred));
+        match outcome {
+            Ok(summary) => live.end(Ok(Transferred(summary))),
+            Err(Ended::Expired(failure)) => live.expire(failure),
+            Err(Ended::Failed(failure)) => live.end(Err(failure)),
+        }
         let _ = node.transfers.record(&live).await;
     });
 }
 
-async fn run(node: &Arc<Node>, live: &Arc<Live>) -> Result<Summary> {
+/// Why a transfer ended without success.
+enum Ended {
+    Failed(Failure),
+    /// Its time was over.
+    Expired(Failure),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Ended {
+        Ended::Failed(failure)
+    }
+}
+
+/// What came of one attempt.
+enum Outcome {
+    Done(Summary),
+    /// Somebody has paused it.
+    Paused,
+    /// Again after so long.
+    Again(Duration),
+}
+
+/// A transfer that is being tried.
+struct Run<'a> {
+    node: &'a Arc<Node>,
+    live: &'a Arc<Live>,
+    order: NewTransfer,
+    via: Via,
+    accept_within: Span,
+    course: Course,
+}
+
+async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary, Ended> {
     let Job::Out { order } = live.job() else {
-        return Err(Failure::failed("the journal row of this transfer is not of an outgoing one"));
+        return Err(Failure::failed("the journal row of this transfer is not of an outgoing one").into());
     };
     let via = connect::via(order.via.as_deref())?;
-    let paths: Vec<PathBuf> = order.paths.iter().map(PathBuf::from).collect();
-    let read = tokio::task::spawn_blocking(move || Offer::from_paths(&paths));
-    let read = tokio::select! {
-        read = read => read.map_err(Failure::failed)?,
-        // A large folder is read to its end all the same, for nobody.
-        () = live.cancel.cancelled() => return Err(cancelled()),
+    let left = Span::secs(Timestamp(live.row().until).secs_since(system::utc()));
+    let patience = match live.state() {
+        State::Connecting => Span::millis(order.wait_ms.min(MAX_WAIT_MS)),
+        // Another run of the node had begun with it.
+        _ => left.max(COMING_BACK),
     };
-    let offer = read.map_err(|error| Failure::failed(chain(&error)))?;
+    let accept_within = order.accept_ms.map_or(ACCEPT_WITHIN, Span::millis);
+    let course = Course::new(system::time(), patience);
+    let mut run = Run { node, live, order, via, accept_within, course };
+    loop {
+        if live.is_paused() {
+            run.sleep_while_paused().await?;
+        }
+        match run.attempt().await? {
+            Outcome::Done(summary) => return Ok(summary),
+            Outcome::Paused => live.enter_rest(),
+            Outcome::Again(pause) => rest(live, pause).await?,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Waits until nobody pauses it any more. A contact that has paused it is asked now and then: its word that it goes
+    /// on may have been lost.
+    async fn sleep_while_paused(&mut self) -> std::result::Result<(), Ended> {
+        let live = self.live;
+        live.enter_rest();
+        let _logged = self.node.transfers.record(live).await;
+        let forgotten = system::utc().plus_secs(PAUSED_SECS);
+        let mut changes = live.changes();
+        while live.is_paused() {
+            let ask = async {
+                match live.is_paused_here() {
+                    true => tokio::time::sleep(Duration::from_secs(3_600)).await,
+                    false => tokio::time::sleep(ASKING).await,
+                }
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = ask => if !live.is_paused_here() { break },
+                () = live.cancel.cancelled() => return Err(live.cancelled().into()),
+            }
+            if system::utc() > forgotten {
+                return Err(Ended::Expired(Failure::failed("it was paused for 30 days")));
+            }
+        }
+        self.course.resumed(system::time());
+        Ok(())
+    }
+
+    /// Reads what is offered, reaches the contact, offers and sends.
+    async fn attempt(&mut self) -> std::result::Result<Outcome, Ended> {
+        let (node, live) = (self.node, self.live);
+        let attempt = live.begin();
+        let cancel = attempt.cancel.clone();
+        let mut reading = node.transfers.offers.reading(&self.order.paths, self.course.unreached_at);
+        let mut rounds = 0;
+        let (offer, stream, _lane) = loop {
+            let read = tokio::select! {
+                read = reading.offer(&self.order.paths) => read?,
+                // A large folder is read to its end all the same, for nobody.
+                () = cancel.cancelled() => return self.ended_here(),
+            };
+            note_offer(live, &read);
+            let began = system::time();
+            let Some((stream, lane)) = self.reach(&cancel).await? else { return self.ended_here() };
+            // A contact that is always slow to reach is not connected to in a circle.
+            let was_quick = system::time() - began < QUICK || rounds > 0;
+            if was_quick && reading.is_fresh(self.course.unreached_at) {
+                break (read, stream, lane);
+            }
+            // The folder may be another one by now.
+            drop(stream);
+            rounds += 1;
+            reading = node.transfers.offers.reading(&self.order.paths, system::time());
+        };
+        note_path(live, &stream);
+        let until = system::utc().plus_secs(self.accept_within.as_secs());
+        live.enter_until(State::Offered, Some(until), None);
+        let sent = carry(node, live, stream, &offer, attempt, self.accept_within).await;
+        self.outcome(sent, &cancel).await
+    }
+
+    /// A person has paused it, or does not want it any more.
+    fn ended_here(&self) -> std::result::Result<Outcome, Ended> {
+        if self.live.cancel.is_cancelled() {
+            return Err(self.live.cancelled().into());
+        }
+        Ok(Outcome::Paused)
+    }
+
+    async fn outcome(
+        &mut self,
+        sent: std::result::Result<Summary, SendError>,
+        cancel: &Cancel,
+    ) -> std::result::Result<Outcome, Ended> {
+        let (live, now) = (self.live, system::time());
+        let error = match sent {
+            Ok(summary) => return Ok(Outcome::Done(summary)),
+            Err(_) if cancel.is_cancelled() => return self.ended_here(),
+            Err(error) => error,
+        };
+        let again = match &error {
+            error if error.is_paused() => {
+                live.pause(By::Contact);
+                return Ok(Outcome::Paused);
+            }
+            SendError::Refused(Refusal::Busy) => {
+                let again = self.course.busy(now, self.accept_within);
+                live.enter_until(State::Waiting, self.until(), Some("the contact is busy".to_owned()));
+                again
+            }
+            SendError::Unanswered { .. } | SendError::Refused(Refusal::Unanswered) => {
+                let within = self.accept_within;
+                let failure = Failure::failed(format!("nobody accepted the offer within {within}"));
+                return Err(Ended::Expired(failure.hint("--accept-within gives them longer")));
+            }
+            error if error.is_connection_lost() => {
+                tracing::info!(%error, "a transfer's connection was lost");
+                let Transfer { state, bytes, resumed_bytes, .. } = live.snapshot();
+                let again = self.course.lost(now, state == State::Moving && bytes > resumed_bytes);
+                live.enter_until(State::Interrupted, self.until(), None);
+                again
+            }
+            _ => None,
+        };
+        again.map(Outcome::Again).ok_or_else(|| explain(live, &error).into())
+    }
+
+    /// When the contact is given up.
+    fn until(&self) -> Option<Timestamp> {
+        Some(system::utc().plus_secs((self.course.give_up - system::time()).as_secs()))
+    }
+
+    /// Connects, again and again until the time of the order is over; `None` where the attempt was cancelled.
+    async fn reach(&mut self, cancel: &Cancel) -> std::result::Result<Option<(Stream, Lane)>, Ended> {
+        let (node, live) = (self.node, self.live);
+        loop {
+            if node.book.contact_of(&live.peer).is_none() {
+                let contact = live.snapshot().contact;
+                return Err(Failure::not_trusted(format!("{contact} is no contact any more")).into());
+            }
+            let connecting = async {
+                // The semaphore is never closed; were it, there would just be no limit.
+                let lane = Arc::clone(&node.transfers.lanes).acquire_owned().await.ok();
+                let connected = node.endpoint.connect_with(&live.peer, &PROTOCOL, bulk(self.via)).await;
+                connected.map(|stream| (stream, lane))
+            };
+            let error = tokio::select! {
+                connected = connecting => match connected {
+                    Ok(connected) => {
+                        self.course.reached(system::time());
+                        node.transfers.saw(&live.peer);
+                        return Ok(Some(connected));
+                    }
+                    Err(error) => error,
+                },
+                () = cancel.cancelled() => return Ok(None),
+            };
+            let failure = connect::explain(&node.book.name_of(&live.peer), &error);
+            if !connect::may_pass(&error) {
+                return Err(node.explain(&live.peer, &error).await.into());
+            }
+            let Some(pause) = self.course.unreached(system::time()) else {
+                return Err(Ended::Expired(node.explain(&live.peer, &error).await));
+            };
+            if live.snapshot().waiting_for.as_deref() != Some(failure.error.as_str()) {
+                live.enter_until(State::Waiting, self.until(), Some(failure.error));
+            }
+            tokio::select! {
+                () = sleep_or_sign(live, pause) => {}
+                () = cancel.cancelled() => return Ok(None),
+            }
+        }
+    }
+}
+
+/// One of the places of transfers under way.
+type Lane = Option<tokio::sync::OwnedSemaphorePermit>;
+
+fn note_offer(live: &Live, offer: &LocalOffer) {
     live.update(|row| {
         row.last.skipped = offer.skipped().iter().take(MAX_LISTED).map(skipped).collect();
+        row.last.unreadable = offer.unreadable();
         row.last.total_bytes = offer.offer().bytes();
         row.last.total_files = offer.offer().files().into();
     });
-    let was_interrupted = live.state() == State::Interrupted;
-    let patience = if was_interrupted { COMING_BACK } else { Span::millis(order.wait_ms.min(MAX_WAIT_MS)) };
-    let mut give_up = system::time() + patience;
-    let mut lost_in_vain = 0;
-    loop {
-        let stream = reach(node, live, via, give_up).await?;
-        note_path(live, &stream);
-        live.enter(State::Offered);
-        match carry(live, stream, &offer).await {
-            Ok(summary) => return Ok(summary),
-            Err(error) if error.is_connection_lost() && !live.cancel.is_cancelled() => {
-                tracing::info!(%error, "a transfer's connection was lost");
-                // A peer that takes connections and drops them is not asked in a circle, nor for ever.
-                let Transfer { state, bytes, resumed_bytes, .. } = live.snapshot();
-                let moved = state == State::Moving && bytes > resumed_bytes;
-                lost_in_vain = if moved { 0 } else { lost_in_vain + 1 };
-                live.enter(State::Interrupted);
-                if lost_in_vain <= 1 {
-                    give_up = system::time() + COMING_BACK;
-                } else if system::time() >= give_up {
-                    return Err(explain(live, &error));
-                }
-                rest(live, PAUSE * 2u32.pow(lost_in_vain.min(5))).await?;
-            }
-            Err(error) => return Err(explain(live, &error)),
-        }
+}
+
+/// Waits, for a shorter time where the contact gives a sign of life.
+async fn sleep_or_sign(live: &Live, pause: Duration) {
+    let mut signs = live.sightings();
+    let least = pause.min(Duration::from_secs(1));
+    tokio::time::sleep(least).await;
+    tokio::select! {
+        () = tokio::time::sleep(pause - least) => {}
+        _ = signs.changed() => {}
     }
 }
 
@@ -173,39 +394,11 @@ fn bulk(via: Via) -> Via {
     if via == Via::Any { Via::Bulk } else { via }
 }
 
-fn cancelled() -> Failure {
-    Failure::failed("cancelled")
-}
-
-/// Waits before the next attempt.
+/// Waits before the next attempt; a pause by a person is seen to after it.
 async fn rest(live: &Live, pause: Duration) -> Result<()> {
     tokio::select! {
-        () = tokio::time::sleep(pause) => Ok(()),
-        () = live.cancel.cancelled() => Err(cancelled()),
-    }
-}
-
-/// Connects, again and again until `give_up`.
-async fn reach(node: &Arc<Node>, live: &Live, via: Via, give_up: Time) -> Result<Stream> {
-    let mut pause = PAUSE;
-    loop {
-        if node.book.contact_of(&live.peer).is_none() {
-            return Err(Failure::not_trusted(format!("{} is no contact any more", live.snapshot().contact)));
-        }
-        let protocol = PROTOCOL;
-        let error = tokio::select! {
-            connected = node.endpoint.connect_with(&live.peer, &protocol, bulk(via)) => match connected {
-                Ok(stream) => return Ok(stream),
-                Err(error) => error,
-            },
-            () = live.cancel.cancelled() => return Err(cancelled()),
-        };
-        let hopeless = !connect::may_pass(&error);
-        if hopeless || system::time() >= give_up {
-            return Err(node.explain(&live.peer, &error).await);
-        }
-        rest(live, pause).await?;
-        pause = (pause * 2).min(Duration::from_secs(2));
+        () = sleep_or_sign(live, pause) => Ok(()),
+        () = live.cancel.cancelled() => Err(live.cancelled()),
     }
 }
 
@@ -219,12 +412,15 @@ pub(super) fn note_path(live: &Live, stream: &Stream) {
 }
 
 async fn carry(
+    node: &Node,
     live: &Arc<Live>,
     stream: Stream,
     offer: &LocalOffer,
+    attempt: Attempt,
+    accept_within: Span,
 ) -> std::result::Result<Summary, SendError> {
-    let options = SendOptions::new(id(&live.id));
-    let attempt = live.begin();
+    let stream = Paced::new(stream, vec![node.transfers.up.clone(), live.limit.clone()], Vec::new());
+    let options = SendOptions { accept_within, ..SendOptions::new(id(&live.id)) };
     let accepted = Arc::clone(&attempt.progress);
     let sending = kith_transfer::send(stream, offer, options, attempt.progress, attempt.cancel);
     tokio::pin!(sending);
@@ -243,13 +439,12 @@ pub(super) fn id(text: &str) -> TransferId {
 fn explain(live: &Live, error: &SendError) -> Failure {
     let contact = live.snapshot().contact;
     match error {
-        // The protocol's own word for it is narrower than what this node's receivers use it for.
         SendError::Refused(Refusal::Busy) => {
             Failure::failed(format!("{contact} is busy with this transfer, or with too many others"))
                 .hint("try again when they have answered or received what you offered before")
         }
         SendError::Refused(_) => Failure::failed(format!("{contact} did not accept: {}", chain(error))),
-        SendError::Cancelled => cancelled(),
+        SendError::Cancelled => live.cancelled(),
         _ => Failure::failed(format!("sending to {contact}: {}", chain(error))),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kith_connect::Stream;
-use kith_transfer::{IncomingOffer, Limits, ReceiveError};
+use kith_transfer::{IncomingOffer, Limits, Opening, ReceiveError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Offers that are read at once.
@@ -24,11 +24,11 @@ impl Default for Rooms {
 }
 
 impl Rooms {
-    /// Reads an offer when its turn has come.
-    pub(super) async fn read(&self, stream: &mut Stream) -> Result<IncomingOffer, ReceiveError> {
+    /// Reads what a stream begins with when its turn has come.
+    pub(super) async fn read(&self, stream: &mut Stream) -> Result<Opening, ReceiveError> {
         // The semaphore is never closed; were it, there would just be no limit.
         let _turn = self.reading.acquire().await.ok();
-        kith_transfer::read_offer(stream, &Limits::default()).await
+        kith_transfer::read_opening(stream, &Limits::default()).await
     }
 
     /// Room for the entries of an offer until the permit is dropped; `None` where there is none.

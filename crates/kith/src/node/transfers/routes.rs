@@ -7,14 +7,15 @@ use axum::Json;
 use axum::extract::{Path, State as Shared};
 use axum::response::Response;
 use axum::routing::{get, post};
+use kith_transfer::Rate;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::live::{Decision, Live, events};
-use super::outgoing;
+use super::live::{By, Decision, Live, events};
 use super::receivers::{Taken, Wish};
+use super::{notices, outgoing};
 use crate::api::server::{Answer, Route, json_lines};
-use crate::api::shapes::{Acceptance, NewReceiver, NewTransfer, Started, State, Transfer};
+use crate::api::shapes::{Acceptance, NewReceiver, NewTransfer, Started, State, Transfer, TransferChange};
 use crate::api::wish::Body;
 use crate::failure::{Failure, Result};
 use crate::node::Node;
@@ -22,7 +23,7 @@ use crate::node::Node;
 pub(super) fn routes() -> Vec<Route> {
     vec![
         ("/v1/transfers", get(list).post(create)),
-        ("/v1/transfers/{id}", get(show).delete(cancel)),
+        ("/v1/transfers/{id}", get(show).patch(change).delete(cancel)),
         ("/v1/transfers/{id}/events", get(watch)),
         ("/v1/transfers/{id}/accept", post(accept)),
         ("/v1/receivers", post(receive)),
@@ -49,10 +50,50 @@ async fn cancel(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answ
     if live.is_pending() {
         live.decide(Decision::Decline)?;
     } else {
-        live.cancel.cancel();
+        let sleeps = matches!(live.state(), State::Interrupted | State::Paused);
+        live.cancel_by(By::Here);
         super::incoming::cancel_sleeping(&node, &live).await?;
+        if sleeps {
+            notices::tell(&node, &live);
+        }
     }
     Ok(Json(json!({ "cancelled": true })))
+}
+
+async fn change(
+    Shared(node): Shared<Arc<Node>>,
+    Path(id): Path<String>,
+    Body(change): Body<TransferChange>,
+) -> Answer<Transfer> {
+    let live = node.transfers.find(&id)?;
+    if live.state().is_final() {
+        return Err(Failure::failed(format!("the transfer {id} has ended")));
+    }
+    let limit = match change.limit {
+        None | Some(0) => None,
+        Some(limit) => {
+            let wrong = || Failure::usage("a limit is 1KiB/s to 1024GiB/s");
+            Some(Rate::new(limit).ok_or_else(wrong)?)
+        }
+    };
+    if change.paused == Some(true) && live.is_pending() {
+        return Err(Failure::failed("this offer was not accepted yet, so there is nothing to pause")
+            .hint("take it with 'kith receive', or decline it with 'kith transfer cancel'"));
+    }
+    if change.limit.is_some() {
+        live.set_limit(limit);
+    }
+    let changed = match change.paused {
+        Some(true) => live.pause(By::Here),
+        Some(false) => live.resume(By::Here),
+        None => false,
+    };
+    // Durable before it is acknowledged: what is paused stays so.
+    node.transfers.record(&live).await?;
+    if changed {
+        notices::tell(&node, &live);
+    }
+    Ok(Json(live.snapshot()))
 }
 
 async fn watch(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Result<Response> {
@@ -109,7 +150,7 @@ impl Receiver {
         if transfer.state.is_final() {
             self.ended = true;
             self.reported(Arc::clone(live));
-        } else if transfer.state == State::Interrupted {
+        } else if matches!(transfer.state, State::Interrupted | State::Paused) {
             // Perhaps it comes back, perhaps the contact offers something else.
             self.follows = None;
         }

@@ -1,0 +1,148 @@
+//! How long an outgoing transfer is tried, and when it is tried again: plain decisions about the time.
+
+use std::time::Duration;
+
+use kith_sansio::{Span, Time};
+
+/// How long a transfer waits for a contact that was there to come back, or to be less busy.
+pub(super) const COMING_BACK: Span = Span::secs(600);
+/// The pause before a second attempt; it grows with each further one.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause in the first minute, when somebody is likely to be watching.
+const LONGEST_AT_FIRST: Duration = Duration::from_secs(2);
+/// The longest pause later on.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How long the first minute is.
+const AT_FIRST: Span = Span::secs(60);
+
+/// The patience of one order.
+#[derive(Debug)]
+pub(super) struct Course {
+    /// When the contact is given up.
+    pub(super) give_up: Time,
+    /// When the contact was not reached the last time.
+    pub(super) unreached_at: Time,
+    /// Since when it has been tried in vain.
+    since: Time,
+    pause: Duration,
+    /// Connections in a row that were lost before anything moved.
+    lost_in_vain: u32,
+    /// Until when a busy contact is asked.
+    busy_until: Option<Time>,
+}
+
+impl Course {
+    pub(super) fn new(now: Time, patience: Span) -> Course {
+        Course {
+            give_up: now + patience,
+            unreached_at: Time(0),
+            since: now,
+            pause: PAUSE,
+            lost_in_vain: 0,
+            busy_until: None,
+        }
+    }
+
+    /// The contact was reached.
+    pub(super) fn reached(&mut self, now: Time) {
+        (self.since, self.pause) = (now, PAUSE);
+    }
+
+    /// The contact was not reached: how long to wait before the next attempt, or `None` where the time is over.
+    pub(super) fn unreached(&mut self, now: Time) -> Option<Duration> {
+        self.unreached_at = now;
+        (now < self.give_up).then(|| self.next_pause(now))
+    }
+
+    /// The connection was lost; `moved` says whether bytes had moved over it. A peer that takes connections and drops
+    /// them is not asked in a circle, nor for ever.
+    pub(super) fn lost(&mut self, now: Time, moved: bool) -> Option<Duration> {
+        self.lost_in_vain = if moved { 0 } else { self.lost_in_vain + 1 };
+        if self.lost_in_vain <= 1 {
+            self.give_up = self.give_up.max(now + COMING_BACK);
+        } else if now >= self.give_up {
+            return None;
+        }
+        Some(PAUSE * 2u32.pow(self.lost_in_vain.min(9)))
+    }
+
+    /// The contact has no room for the offer now; it is asked as long as an offer would wait for an answer.
+    pub(super) fn busy(&mut self, now: Time, accept_within: Span) -> Option<Duration> {
+        let until = *self.busy_until.get_or_insert(now + accept_within);
+        (now < until.max(self.give_up)).then(|| self.next_pause(now).max(Duration::from_millis(500)))
+    }
+
+    /// A pause by a person costs no patience.
+    pub(super) fn resumed(&mut self, now: Time) {
+        self.give_up = self.give_up.max(now + COMING_BACK);
+        (self.busy_until, self.lost_in_vain) = (None, 0);
+        self.reached(now);
+    }
+
+    fn next_pause(&mut self, now: Time) -> Duration {
+        let longest = if now - self.since < AT_FIRST { LONGEST_AT_FIRST } else { LONGEST };
+        let pause = self.pause.min(longest);
+        self.pause = (pause * 2).min(longest);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attempts in vain until it gives up: how many, and when.
+    fn attempts(course: &mut Course, mut now: Time) -> (u32, Time) {
+        let mut count = 1;
+        while let Some(pause) = course.unreached(now) {
+            now += pause.into();
+            count += 1;
+        }
+        (count, now)
+    }
+
+    #[test]
+    fn an_order_is_tried_until_its_time_is_over_and_not_too_often() {
+        let (count, end) = attempts(&mut Course::new(Time(0), Span::secs(60)), Time(0));
+        assert!(end >= Time(0) + Span::secs(60) && end <= Time(0) + Span::secs(62), "{end:?}");
+        assert!(count < 45, "{count}");
+        let two_days = Span::secs(2 * 86_400);
+        let (count, end) = attempts(&mut Course::new(Time(0), two_days), Time(0));
+        assert!(end >= Time(0) + two_days && end <= Time(0) + two_days + Span::secs(60), "{end:?}");
+        assert!((2_800..3_000).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn a_lost_contact_is_waited_for_but_one_that_drops_all_connections_not_for_ever() {
+        let mut course = Course::new(Time(0), Span::ZERO);
+        let later = Time(0) + Span::secs(3_600);
+        assert!(course.lost(later, true).is_some());
+        assert_eq!(course.give_up, later + COMING_BACK);
+        let (mut now, mut losses) = (later, 0);
+        while let Some(pause) = course.lost(now, false) {
+            now += pause.into();
+            losses += 1;
+        }
+        assert!(now <= later + COMING_BACK + COMING_BACK && losses < 50, "{now:?} after {losses}");
+    }
+
+    #[test]
+    fn a_busy_contact_is_asked_as_long_as_an_offer_waits() {
+        let mut course = Course::new(Time(0), Span::secs(1));
+        let mut now = Time(0) + Span::secs(10);
+        let mut asked = 0;
+        while let Some(pause) = course.busy(now, Span::secs(600)) {
+            now += pause.into();
+            asked += 1;
+        }
+        assert!(now >= Time(0) + Span::secs(610) && asked < 60, "{now:?} after {asked}");
+    }
+
+    #[test]
+    fn a_pause_costs_no_patience() {
+        let mut course = Course::new(Time(0), Span::secs(60));
+        let later = Time(0) + Span::secs(86_400);
+        course.resumed(later);
+        assert!(course.unreached(later).is_some());
+    }
+}

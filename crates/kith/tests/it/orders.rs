@@ -1,0 +1,332 @@
+//! Orders that wait, are paused, limited and cancelled, and orders to several contacts.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::harness::{Person, Place, eventually};
+use crate::tree;
+
+const MIB: usize = 1 << 20;
+
+/// All transfers that a node knows.
+fn all(person: &Person) -> Vec<Value> {
+    person.run(&["transfer", "list", "--all", "--json"]).ok().json().as_array().unwrap().clone()
+}
+
+/// Waits until the only transfer of a node stands so.
+#[track_caller]
+fn wait_for(person: &Person, what: &str, stands: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, || all(person).into_iter().find(&stands))
+}
+
+#[track_caller]
+fn wait_for_state(person: &Person, state: &str) -> Value {
+    wait_for(person, state, |transfer| transfer["state"] == state)
+}
+
+/// Two nodes, and a file that takes its time because it is sent slowly.
+struct Slow {
+    north: Person,
+    south: Person,
+    file: PathBuf,
+    inbox: PathBuf,
+    place: Place,
+}
+
+impl Slow {
+    fn set() -> Slow {
+        let place = Place::new();
+        let (north, south) = place.friends();
+        let (file, inbox) = (place.path("film"), place.path("inbox"));
+        fs::write(&file, tree::noise(24 * MIB, 5)).unwrap();
+        Slow { north, south, file, inbox, place }
+    }
+
+    /// Orders the file within a limit; the id.
+    fn order(&self) -> String {
+        let file = self.file.to_str().unwrap();
+        let order = ["send", file, "--to", "south", "--limit", "1MiB/s", "--detach", "--json"];
+        self.north.run(&order).ok().json()["id"].as_str().unwrap().to_owned()
+    }
+
+    fn accept(&self) -> crate::harness::Running {
+        self.south.command(&["receive", "--into", self.inbox.to_str().unwrap(), "--yes", "--json"])
+    }
+
+    /// Until some groups are at the receiver for good.
+    fn some_moved(&self) {
+        wait_for(&self.south, "some bytes", |one| one["bytes"].as_u64().unwrap() > 3 * MIB as u64);
+    }
+
+    #[track_caller]
+    fn assert_same(&self) {
+        assert_eq!(fs::read(&self.file).unwrap(), fs::read(self.inbox.join("film")).unwrap());
+    }
+}
+
+#[test]
+fn a_pause_on_either_side_is_seen_on_both_survives_kills_and_loses_nothing() {
+    let mut slow = Slow::set();
+    let receiving = slow.accept();
+    let id = slow.order();
+    slow.some_moved();
+    let paused = slow.north.run(&["transfer", "pause", &id[..8], "--json"]).ok().json();
+    assert_eq!((&paused[0]["state"], &paused[0]["paused_by"]), (&"paused".into(), &"here".into()));
+    wait_for(&slow.south, "the word of the pause", |one| one["paused_by"] == "contact");
+    slow.north.crash_and_return(|| {});
+    slow.south.crash_and_return(|| {});
+    assert_ne!(receiving.finish().code(), 0);
+    for (person, by) in [(&slow.north, "here"), (&slow.south, "contact")] {
+        let one = &all(person)[0];
+        assert_eq!((&one["state"], &one["paused_by"]), (&"paused".into(), &by.into()), "{one}");
+    }
+    // The receiver pauses it too: both have to go on.
+    slow.south.run(&["transfer", "pause", "north"]).ok();
+    slow.north.run(&["transfer", "resume", "south"]).ok();
+    wait_for(&slow.north, "the word of the other pause", |one| one["paused_by"] == "contact");
+    wait_for(&slow.south, "the word that it goes on", |one| one["paused_by"] == "here");
+    slow.north.run(&["transfer", "limit", &id, "off"]).ok();
+    slow.south.run(&["transfer", "resume", &id]).ok();
+    let end = wait_for_state(&slow.north, "done");
+    wait_for_state(&slow.south, "done");
+    assert!(end["resumed_bytes"].as_u64().unwrap() >= 2 * MIB as u64, "{end}");
+    slow.assert_same();
+}
+
+#[test]
+fn a_pause_by_the_receiver_stops_the_sender_until_it_goes_on() {
+    let slow = Slow::set();
+    let receiving = slow.accept();
+    let id = slow.order();
+    slow.some_moved();
+    slow.south.run(&["transfer", "pause", &id]).ok();
+    wait_for(&slow.north, "the word of the pause", |one| {
+        one["state"] == "paused" && one["paused_by"] == "contact"
+    });
+    let status = slow.north.run(&["status"]).ok().out;
+    assert!(status.contains("paused by the contact"), "{status}");
+    slow.north.run(&["transfer", "limit", &id, "off"]).ok();
+    slow.south.run(&["transfer", "resume", &id]).ok();
+    // The command that was waiting goes on with it.
+    let end = receiving.finish().ok().json();
+    assert_eq!(end["id"], id.as_str());
+    slow.assert_same();
+}
+
+#[test]
+fn cancelling_ends_it_on_both_sides_paused_or_not() {
+    for paused in [false, true] {
+        let slow = Slow::set();
+        let receiving = slow.accept();
+        let id = slow.order();
+        slow.some_moved();
+        if paused {
+            slow.south.run(&["transfer", "pause", &id]).ok();
+            wait_for_state(&slow.north, "paused");
+        }
+        slow.south.run(&["transfer", "cancel", &id[..6]]).ok();
+        let end = wait_for_state(&slow.north, "failed");
+        assert!(end["failure"]["error"].as_str().unwrap().contains("cancelled"), "{end}");
+        wait_for_state(&slow.south, "failed");
+        drop(receiving);
+        drop(slow.place);
+    }
+}
+
+#[test]
+fn an_offer_can_be_paused_by_its_sender_alone() {
+    let slow = Slow::set();
+    let id = slow.order();
+    wait_for_state(&slow.south, "offered");
+    slow.south.run(&["transfer", "pause", &id]).fails(1, "not accepted yet");
+    slow.north.run(&["transfer", "pause", &id]).ok();
+    eventually("the end of the offer", || all(&slow.south).is_empty().then_some(()));
+    slow.north.run(&["transfer", "resume", &id]).ok();
+    wait_for_state(&slow.south, "offered");
+}
+
+#[test]
+fn limits_are_accepted_and_shown() {
+    let place = Place::new();
+    let mut north = place.person("north", &[]);
+    let config = north.home.join("kith.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n[transfer]\nlimit-up = '3MiB/s'\nlimit-down = '2MiB/s'\n")).unwrap();
+    north.up(&[]);
+    let status = north.run(&["status", "--json"]).ok().json();
+    assert_eq!(status["transfer"]["limit_up"], 3 << 20);
+    assert_eq!(status["transfer"]["limit_down"], 2 << 20);
+    let (ni, file) = ("ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY", place.path("note"));
+    fs::write(&file, "x").unwrap();
+    north.run(&["contact", "add", "south", ni, "--at", "tcp://127.0.0.1:9"]).ok();
+    let file = file.to_str().unwrap();
+    north.run(&["send", file, "--to", "south", "--limit", "fast"]).fails(2, "fast");
+    north.run(&["send", file, "--to", "south", "--wait", "1d", "--limit", "2MiB/s", "--detach"]).ok();
+    let listed = north.run(&["transfer", "list"]).ok().out;
+    assert!(listed.contains("at most 2MiB/s") && listed.contains("note"), "{listed}");
+    let id = all(&north)[0]["id"].as_str().unwrap().to_owned();
+    north.run(&["transfer", "limit", &id, "1B/s"]).fails(2, "no rate");
+    assert_eq!(north.run(&["transfer", "limit", &id, "off", "--json"]).ok().json()[0]["limit"], Value::Null);
+}
+
+#[test]
+fn an_order_waits_in_the_node_until_the_contact_is_there_though_the_node_was_killed() {
+    let place = Place::new();
+    let (mut north, mut south) = place.friends();
+    let (file, inbox) = (place.path("note"), place.path("inbox"));
+    fs::write(&file, "first").unwrap();
+    let send = ["send", file.to_str().unwrap(), "--to", "south", "--wait", "2d"];
+    let mut id = Value::Null;
+    south.crash_and_return(|| {
+        let detached = north.run(&[&send[..], &["--detach", "--json"]].concat()).ok().json();
+        let waiting = wait_for_state(&north, "waiting");
+        assert_eq!(waiting["id"], detached["id"]);
+        assert!(waiting["until"].is_string() && waiting["waiting_for"].is_string(), "{waiting}");
+        let again = north.run(&[&send[..], &["--detach", "--json"]].concat()).ok().json();
+        assert_eq!((&again["id"], &again["attached"]), (&detached["id"], &true.into()));
+        north.crash();
+        north.up(&[]);
+        // What is sent is what is there when the contact is.
+        fs::write(&file, "second, and longer").unwrap();
+        id = detached["id"].clone();
+    });
+    // Without a command the offer waits there in its turn.
+    let offered = wait_for_state(&south, "offered");
+    assert!(offered["until"].is_string(), "{offered}");
+    let received = south.run(&["receive", "--into", inbox.to_str().unwrap(), "--yes", "--json"]).ok().json();
+    assert_eq!(received["id"], id);
+    wait_for_state(&north, "done");
+    assert_eq!(fs::read(inbox.join("note")).unwrap(), b"second, and longer");
+}
+
+#[test]
+fn orders_whose_time_is_over_expire_and_say_so() {
+    let place = Place::new();
+    let (north, mut south) = place.friends();
+    let file = place.path("note");
+    fs::write(&file, "x").unwrap();
+    let send = ["send", file.to_str().unwrap(), "--to", "south"];
+    north.run(&[&send[..], &["--accept-within", "1s"]].concat()).fails(1, "within 1s");
+    north.run(&[&send[..], &["--accept-within", "1ms"]].concat()).fails(2, "1s to 30d");
+    south.crash();
+    north.run(&[&send[..], &["--wait", "1s"]].concat()).fails(5, "cannot reach south");
+    let states: Vec<_> = all(&north).iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(states, ["expired", "expired"]);
+}
+
+#[test]
+fn several_recipients_get_the_same_and_each_failure_is_named() {
+    let place = Place::new();
+    let (north, south) = place.friends();
+    let mut east = place.person("east", &[]);
+    east.up(&[]);
+    north.knows("east", &east);
+    east.knows("north", &north);
+    let file = place.path("note");
+    fs::write(&file, "x").unwrap();
+    let file = file.to_str().unwrap();
+    north.run(&["contact", "group", "add", "friends", "south", "east"]).ok();
+    let inboxes = [place.path("inbox-south"), place.path("inbox-east")];
+    let receive = |person: &Person, inbox: &PathBuf| {
+        person.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes"])
+    };
+    let receiving = [receive(&south, &inboxes[0]), receive(&east, &inboxes[1])];
+    // A contact that is named twice gets it once.
+    let sent = north.run(&["send", file, "--to", "south", "--to", "@friends", "--json"]).ok();
+    assert_eq!(sent.out.lines().count(), 3, "{sent:?}");
+    let summary = sent.json();
+    assert_eq!(
+        (&summary["done"], &summary["recipients"], &summary["succeeded"]),
+        (&true.into(), &2.into(), &2.into())
+    );
+    for one in receiving {
+        one.finish().ok();
+    }
+    for inbox in &inboxes {
+        assert_eq!(fs::read(inbox.join("note")).unwrap(), b"x");
+    }
+    let ni = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
+    north.run(&["contact", "add", "gone", ni, "--at", "tcp://127.0.0.1:9"]).ok();
+    let receiving = receive(&south, &inboxes[0]);
+    let sent = north.run(&["send", file, "--to", "gone", "--to", "south", "--wait", "1s", "--json"]);
+    let sent = sent.fails(5, "gone: cannot reach gone");
+    assert_eq!(sent.out.lines().count(), 3, "{sent:?}");
+    assert_eq!(
+        (&sent.json()["done"], &sent.json()["failures"][0]["contact"]),
+        (&false.into(), &"gone".into())
+    );
+    receiving.finish().ok();
+    let left = north.run(&["send", file, "--to", "@friends", "--detach"]).ok().out;
+    assert_eq!(left.lines().count(), 2, "{left}");
+    north.run(&["send", file, "--to", "@nobody"]).fails(3, "nobody in a group 'nobody'");
+    north.run(&["send", file, "--to", "south", "--to", "nobody"]).fails(3, "no contact 'nobody'");
+}
+
+#[test]
+fn more_offers_than_a_contact_takes_at_once_wait_for_their_turn() {
+    let place = Place::new();
+    let (north, south) = place.friends();
+    for index in 0..12 {
+        let file = place.path(&format!("note{index}"));
+        fs::write(&file, "x").unwrap();
+        north.run(&["send", file.to_str().unwrap(), "--to", "south", "--detach"]).ok();
+    }
+    wait_for(&north, "a busy contact", |one| {
+        one["state"] == "waiting" && one["waiting_for"] == "the contact is busy"
+    });
+    let inbox = place.path("inbox");
+    let receiving = south.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes", "--keep"]);
+    eventually("all of them", || all(&north).iter().all(|one| one["state"] == "done").then_some(()));
+    receiving.kill();
+    assert_eq!(fs::read_dir(&inbox).unwrap().count(), 12);
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_no_success() {
+    let place = Place::new();
+    let as_root = rustix::process::getuid().is_root();
+    if as_root {
+        crate::needs!("setpriv");
+    }
+    let mut north = place.person("north", &[]);
+    let mut south = place.person("south", &[]);
+    if as_root {
+        // Root may read everything, unless it lets go of that.
+        north.up_without("dac_override,-dac_read_search");
+    } else {
+        north.up(&[]);
+    }
+    south.up(&[]);
+    north.knows("south", &south);
+    south.knows("north", &north);
+    let (album, inbox) = (place.path("album"), place.path("inbox"));
+    fs::create_dir_all(album.join("secret")).unwrap();
+    fs::write(album.join("picture"), "x").unwrap();
+    let secret = album.join("secret");
+    let mode =
+        |mode| fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0);
+    let receiving = south.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes", "--keep"]);
+    let send = ["send", album.to_str().unwrap(), "--to", "south"];
+    let sent = north.run(&send).fails(1, "secret");
+    assert!(sent.err.contains("--skip-unreadable"), "{sent:?}");
+    let sent = north.run(&[&send[..], &["--skip-unreadable"]].concat()).ok();
+    assert!(sent.err.contains("secret"), "{sent:?}");
+    mode(0o700);
+    assert_eq!(fs::read(inbox.join("album/picture")).unwrap(), b"x");
+    receiving.kill();
+}
+
+#[test]
+fn a_link_that_leads_nowhere_goes_over_as_a_link() {
+    let place = Place::new();
+    let (north, south) = place.friends();
+    let (link, inbox) = (place.path("link"), place.path("inbox"));
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    let receiving = south.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes"]);
+    north.run(&["send", link.to_str().unwrap(), "--to", "south"]).ok();
+    receiving.finish().ok();
+    assert_eq!(fs::read_link(inbox.join("link")).unwrap(), PathBuf::from("nowhere"));
+}
