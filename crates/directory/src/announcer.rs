@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use kith_identity::record::REPLAY_SECS;
 use kith_sansio::{Machine, Now, Rng, Span, Time, Timestamp};
 
-use crate::defaults::{ANNOUNCE, ANNOUNCE_GAP, BACKOFF_FIRST, BACKOFF_LAST, CLOCK_CHECK};
+use crate::defaults::{
+    ANNOUNCE, ANNOUNCE_AHEAD, ANNOUNCE_EVERY, ANNOUNCE_GAP, BACKOFF_FIRST, BACKOFF_LAST, CLOCK_CHECK,
+};
 
 /// The timestamp of the next set: strictly after the `last` one, also where the clock was set back.
 ///
@@ -86,6 +88,8 @@ pub struct Announcer {
     withdrawing: bool,
     /// No attempt before this, whatever changes.
     not_before: Time,
+    /// When the next attempt would be if all had kept to the average.
+    average: Time,
     /// When half of what the directory holds has passed on the wall clock, which goes on while a computer sleeps.
     due: Option<Timestamp>,
     /// When the wall clock was looked at last.
@@ -103,6 +107,7 @@ impl Default for Announcer {
             dirty: false,
             withdrawing: false,
             not_before: Time(0),
+            average: Time(0),
             due: None,
             looked: Time(0),
             outputs: VecDeque::new(),
@@ -194,7 +199,9 @@ impl Announcer {
         }
         self.attempt += 1;
         self.due = None;
-        self.not_before = now + ANNOUNCE_GAP;
+        self.average = self.average.max(now) + ANNOUNCE_EVERY;
+        let ahead = Time(self.average.0.saturating_sub(ANNOUNCE_AHEAD.0));
+        self.not_before = ahead.max(now + ANNOUNCE_GAP);
         self.phase = Phase::Sending(now + ANNOUNCE);
         self.outputs.push_back(match self.withdrawing {
             true => Output::Withdraw(self.attempt),

@@ -97,3 +97,8 @@ pub const BACKOFF_FIRST: Span = Span::secs(1);
 pub const BACKOFF_LAST: Span = Span::secs(300);
 /// Shortest time between two announces of one authority that somebody's wishes can cause.
 pub const ANNOUNCE_GAP: Span = Span::millis(200);
+/// The same on average: timestamps count seconds and only grow, so that more sets than seconds would run ahead of the
+/// clock, and a directory refuses what is from the future.
+pub const ANNOUNCE_EVERY: Span = Span::secs(1);
+/// How far ahead of that average a moment with many wishes may run.
+pub const ANNOUNCE_AHEAD: Span = Span::secs(5);

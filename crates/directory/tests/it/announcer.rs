@@ -238,3 +238,26 @@ proptest! {
         prop_assert!(successes.windows(2).all(|pair| pair[1] - pair[0] < Span::secs(TTL.into())), "seed {}", seed);
     }
 }
+
+#[test]
+fn endless_wishes_make_no_more_sets_than_seconds_and_the_last_one_is_said() {
+    let mut rng = SeededRng::new(8);
+    let mut machine = Announcer::new();
+    let (mut last, mut sets, mut said) = (NOW, 0, Time(0));
+    let wishes_end = secs(300);
+    for hundredth in 0..31_000 {
+        let time = Time(hundredth * 10_000);
+        if time < wishes_end {
+            machine.handle_input(now(time), Input::Changed(TTL), &mut rng);
+        }
+        machine.handle_timeout(now(time), &mut rng);
+        while let Some(Output::Announce(attempt)) = machine.poll_output() {
+            last = next_timestamp(now(time).utc, last);
+            assert!(last.secs_since(now(time).utc) <= 7, "{last} after {time:?}");
+            (sets, said) = (sets + 1, time);
+            machine.handle_input(now(time), Input::Ended { attempt, end: End::Taken }, &mut rng);
+        }
+    }
+    assert!((290..=307).contains(&sets), "{sets} sets in 300 s");
+    assert!(said >= Time(wishes_end.0 - 10_000), "what was wished last is said");
+}
