@@ -1,6 +1,6 @@
 use std::sync::{Arc, OnceLock};
 
-use kith_identity::{Fingerprint, PublicKey, tls};
+use kith_identity::{Fingerprint, tls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
@@ -28,13 +28,6 @@ impl Pin {
     }
 }
 
-fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, Error> {
-    match tls::peer_key(Some(std::slice::from_ref(certificate))) {
-        Ok(Some(key)) => Ok(key),
-        Ok(None) | Err(_) => Err(Error::InvalidCertificate(CertificateError::BadEncoding)),
-    }
-}
-
 impl ServerCertVerifier for Pin {
     fn verify_server_cert(
         &self,
@@ -45,7 +38,7 @@ impl ServerCertVerifier for Pin {
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         // Whose key it is counts once possession is proved, so that a wrong peer is named only if it is real.
-        key_of(end_entity).map(|_| ServerCertVerified::assertion())
+        tls::named_key(end_entity).map(|_| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -63,12 +56,7 @@ impl ServerCertVerifier for Pin {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let bad_signature = Error::InvalidCertificate(CertificateError::BadSignature);
-        if dss.scheme != SignatureScheme::ED25519 {
-            return Err(bad_signature);
-        }
-        let key = key_of(cert)?;
-        key.verify(message, dss.signature()).map_err(|_| bad_signature)?;
+        let key = tls::proven_key(message, cert, dss)?;
         let found = *self.found.get_or_init(|| key.fingerprint());
         if found == self.target {
             Ok(HandshakeSignatureValid::assertion())

@@ -13,7 +13,7 @@ pub use config::{
     ServerCertificate, Trust, directory_client, directory_server, node_client, node_client_anonymous,
     node_server,
 };
-pub use verifier::peer_key;
+pub use verifier::{named_key, peer_key, proven_key};
 
 use crate::KeyError;
 

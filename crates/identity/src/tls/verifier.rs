@@ -39,7 +39,7 @@ pub(super) struct Possession {
 
 impl Possession {
     fn certificate(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
-        let key = key_of(certificate).map_err(|error| refused(&error))?;
+        let key = named_key(certificate)?;
         match self.pin {
             Some(pin) if pin != key.fingerprint() => {
                 Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
@@ -49,18 +49,25 @@ impl Possession {
     }
 }
 
-fn signature(
+/// The key whose possession a TLS 1.3 handshake proves: `signed` is its holder's signature over `message`, the
+/// transcript. What every verifier of a peer's certificate comes down to.
+pub fn proven_key(
     message: &[u8],
     certificate: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
+) -> Result<PublicKey, Error> {
     if signed.scheme != SignatureScheme::ED25519 {
         return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
     }
-    let key = key_of(certificate).map_err(|error| refused(&error))?;
+    let key = named_key(certificate)?;
     key.verify(message, signed.signature())
         .map_err(|_| Error::InvalidCertificate(CertificateError::BadSignature))?;
-    Ok(HandshakeSignatureValid::assertion())
+    Ok(key)
+}
+
+/// The key that a certificate names, before possession of it is proven.
+pub fn named_key(certificate: &CertificateDer<'_>) -> Result<PublicKey, Error> {
+    key_of(certificate).map_err(|error| refused(&error))
 }
 
 /// Never called, because TLS 1.2 is not compiled into any configuration; refuses all the same.
@@ -95,7 +102,7 @@ impl ServerCertVerifier for Possession {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(message, certificate, signed)
+        proven_key(message, certificate, signed).map(|_| HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -136,7 +143,7 @@ impl ClientCertVerifier for Possession {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(message, certificate, signed)
+        proven_key(message, certificate, signed).map(|_| HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
