@@ -151,6 +151,13 @@ impl Dialer {
         &self.target
     }
 
+    fn leave_out(&mut self, address: Address, failure: Failure) {
+        let tried = Tried { address, failure };
+        if self.tried.len() < self.pace.max_candidates && !self.tried.contains(&tried) {
+            self.tried.push(tried);
+        }
+    }
+
     fn learn(&mut self, candidate: Candidate) {
         let address = candidate.address;
         let speaks = match address.transport {
@@ -158,15 +165,18 @@ impl Dialer {
             Transport::Quic => self.via != Via::Tcp,
             Transport::Dtls => false,
         };
-        if !speaks || self.known.len() >= self.pace.max_candidates || self.known.contains(&address) {
+        if self.known.len() >= self.pace.max_candidates || self.known.contains(&address) {
+            return;
+        }
+        if !speaks {
+            if address.transport != Transport::Dtls {
+                self.leave_out(address, Failure::OtherTransport);
+            }
             return;
         }
         if !may_dial(&address, candidate.origin, &self.vantage) {
             // Known to be no use; a hint of the same address may still come and make it one.
-            let tried = Tried { address, failure: Failure::NotDialled };
-            if self.tried.len() < self.pace.max_candidates && !self.tried.contains(&tried) {
-                self.tried.push(tried);
-            }
+            self.leave_out(address, Failure::NotDialled);
             return;
         }
         self.tried.retain(|one| one.address != address);

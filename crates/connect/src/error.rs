@@ -66,6 +66,14 @@ pub enum ConnectError {
         /// Every address and why it did not do.
         tried: Vec<Tried>,
     },
+    /// Addresses are known, none of the transport that was insisted on.
+    #[error("{target} is known at {} alone", shown(.known))]
+    OtherTransport {
+        /// Who was looked for.
+        target: Fingerprint,
+        /// The addresses that are known, all of another transport.
+        known: Vec<Address>,
+    },
     /// Somebody else answers where the target should be.
     #[error("{address} is {found}, not {target}")]
     WrongPeer {
@@ -131,6 +139,9 @@ pub enum Failure {
     /// Addresses of this kind are not dialled from here.
     #[error("not an address to dial from here")]
     NotDialled,
+    /// Another transport was insisted on.
+    #[error("another transport was asked for")]
+    OtherTransport,
     /// The race ended before its turn or its answer came.
     #[error("given up")]
     GivenUp,
@@ -167,6 +178,10 @@ pub(crate) enum TurnedAway {
 
 fn because(reasons: &[String]) -> String {
     if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) }
+}
+
+fn shown(addresses: &[Address]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn list(tried: &[Tried]) -> String {

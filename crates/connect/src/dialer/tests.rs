@@ -161,6 +161,14 @@ fn what_must_not_be_dialled_is_told_and_a_hint_may_still_allow_it() {
 }
 
 #[test]
+fn an_address_of_another_transport_than_the_one_insisted_on_is_told_of() {
+    let mut race = Race::new(Via::Quic);
+    assert_eq!(race.hints(&["tcp://1.1.1.1:1"]), []);
+    let left_out = vec![tried("tcp://1.1.1.1:1", Failure::OtherTransport)];
+    assert_eq!(race.input(Input::NoMoreCandidates), [Output::Unreachable(left_out)]);
+}
+
+#[test]
 fn a_transport_can_be_insisted_on_and_bulk_gives_tcp_a_head_start() {
     let all = ["quic://1.1.1.1:1", "tcp://1.1.1.1:1"];
     assert_eq!(Race::new(Via::Tcp).hints(&all), [start(0, all[1])]);

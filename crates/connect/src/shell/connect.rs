@@ -340,6 +340,9 @@ fn lost_race(target: Fingerprint, tried: Vec<Tried>, finds: &Finds) -> ConnectEr
     match somebody_else {
         Some((found, address)) => ConnectError::WrongPeer { target, found, address, tried },
         None if tried.is_empty() => ConnectError::NotFound { target, reasons: finds.reasons() },
+        None if tried.iter().all(|one| one.failure == Failure::OtherTransport) => {
+            ConnectError::OtherTransport { target, known: tried.into_iter().map(|one| one.address).collect() }
+        }
         None => ConnectError::Unreachable { target, tried },
     }
 }

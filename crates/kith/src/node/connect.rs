@@ -148,6 +148,8 @@ pub(crate) fn explain(name: &str, error: &ConnectError) -> Failure {
             .hint("the address belongs to another key; check the fingerprint with 'kith contact show'"),
         ConnectError::NotFound { .. } => Failure::unreachable(text)
             .hint("is their node up, and announced? An address hint helps: kith contact add NAME NI --at quic://host:port"),
+        ConnectError::OtherTransport { .. } => Failure::unreachable(text)
+            .hint("leave --via out, or add an address hint of that transport"),
         _ => Failure::unreachable(text).hint("is their node up?"),
     }
 }

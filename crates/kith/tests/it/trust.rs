@@ -80,6 +80,21 @@ fn an_address_that_belongs_to_somebody_else_is_told_apart() {
 }
 
 #[test]
+fn a_contact_known_by_one_transport_is_not_called_unknown_over_the_other() {
+    let place = Place::new();
+    let north = {
+        let mut north = place.person("north", &[]);
+        north.up(&[]);
+        north
+    };
+    let ni = "ni:///sha3-256;OboJhW6BME7EP_SM7zIH6jPCJEs7Y4jkrcK2APDGkM0";
+    north.run(&["contact", "add", "south", ni, "--at", "tcp://127.0.0.1:1"]).ok();
+    let done = north.run(&["ping", "south", "--via", "quic", "--wait", "0s"]);
+    let done = done.fails(5, "is known at tcp://127.0.0.1:1 alone");
+    assert!(done.err.contains("leave --via out"), "{done:?}");
+}
+
+#[test]
 fn contacts_that_met_once_find_each_other_without_hints_on_one_side() {
     let place = Place::new();
     let (mut north, mut south) = (place.person("north", &[]), place.person("south", &[]));
