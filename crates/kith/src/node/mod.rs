@@ -294,14 +294,19 @@ impl Node {
     }
 
     /// The record set that contacts are told of: the announced one, or one of its own where none is announced.
-    pub(crate) fn said(&self) -> Option<VerifiedRecordSet> {
-        self.announcements.newest().or_else(|| match self.own.signed() {
-            Ok(set) => Some(set),
-            Err(failure) => {
+    pub(crate) async fn said(&self) -> Option<VerifiedRecordSet> {
+        if let Some(announced) = self.announcements.newest() {
+            return Some(announced);
+        }
+        // Signing waits for the disk, where the timestamp is remembered first.
+        let own = Arc::clone(&self.own);
+        match tokio::task::spawn_blocking(move || own.signed()).await.map_err(Failure::failed) {
+            Ok(Ok(set)) => Some(set),
+            Ok(Err(failure)) | Err(failure) => {
                 tracing::error!(%failure, "the own record set cannot be signed");
                 None
             }
-        })
+        }
     }
 
     /// Announces to every directory now and waits for the outcomes.

@@ -58,7 +58,7 @@ pub(crate) fn start(node: &Arc<Node>) -> Result<()> {
 }
 
 async fn push_to_all(node: &Arc<Node>) {
-    let Some(set) = node.said() else { return };
+    let Some(set) = node.said().await else { return };
     for contact in node.book.list() {
         let peer = contact.ni.fingerprint;
         let connected = !node.endpoint.paths(&peer).is_empty();
@@ -112,7 +112,7 @@ async fn exchange(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> st
 async fn answer(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> std::io::Result<()> {
     let theirs = read(&mut stream).await?;
     write(node, &mut stream).await?;
-    if let Some(set) = node.said() {
+    if let Some(set) = node.said().await {
         node.told.note(peer, set.timestamp());
     }
     take(node, peer, theirs).await;
@@ -120,7 +120,7 @@ async fn answer(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> std:
 }
 
 async fn write(node: &Arc<Node>, stream: &mut Stream) -> std::io::Result<()> {
-    let set = node.said().map(|set| set.to_json()).unwrap_or_default();
+    let set = node.said().await.map(|set| set.to_json()).unwrap_or_default();
     let length = u32::try_from(set.len()).map_err(std::io::Error::other)?;
     stream.write_all(&length.to_be_bytes()).await?;
     stream.write_all(&set).await?;
