@@ -19,6 +19,9 @@ use crate::node::{Node, running};
 use crate::output::printable;
 use crate::supervisor;
 
+/// How long a detached node may take until it answers.
+const DETACHED_START: Duration = Duration::from_secs(120);
+
 pub(super) async fn up(context: &Context, options: &Up) -> Result<()> {
     if options.detach {
         return detach(context, options).await;
@@ -99,18 +102,43 @@ async fn detach(context: &Context, options: &Up) -> Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut child = command.spawn().map_err(|e| Failure::failed(format!("cannot start the node: {e}")))?;
     let socket = context.socket();
+    // As long as the child lives it is on its way: a home may be locked by a command, a key takes its time.
     let mut control = tokio::select! {
-        control = Control::wait(&socket, context.home.dir()) => control?,
+        control = answering(&socket) => control,
         ended = child.wait() => return Err(started_badly(ended, &log_path)),
+        () = tokio::time::sleep(DETACHED_START) => {
+            let ended = child.kill().await;
+            let how = ended.map_or_else(|error| format!("cannot be ended: {error}"), |()| "was ended".to_owned());
+            let last = last_error(&log_path).map_or(String::new(), |line| format!(": {line}"));
+            let waited = DETACHED_START.as_secs();
+            return Err(Failure::failed(format!("the node did not answer within {waited}s and {how}{last}"))
+                .hint(format!("see {}", log_path.display())));
+        }
     };
     let status: Status = control.read("/v1/status").await?;
     context.out.result(&status, || format!("node {} is up: {}", status.pid, status.fingerprint))?;
     Ok(())
 }
 
+/// The node behind `socket`, as soon as it answers.
+async fn answering(socket: &std::path::Path) -> Control {
+    loop {
+        if let Some(control) = Control::connect(socket).await {
+            return control;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The last failure that a node wrote into its log.
+fn last_error(log: &std::path::Path) -> Option<String> {
+    let said = std::fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    said.lines().rev().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned)
+}
+
 fn started_badly(ended: std::io::Result<std::process::ExitStatus>, log: &std::path::Path) -> Failure {
-    let said = std::fs::read_to_string(log).unwrap_or_default();
-    let why = said.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or("it ended at once");
+    let why = last_error(log).unwrap_or_else(|| "it ended at once".to_owned());
     let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
     Failure::failed(format!("the node did not start: {why} ({how})"))
 }

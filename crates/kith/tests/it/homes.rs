@@ -20,6 +20,19 @@ fn a_second_node_on_one_home_is_refused_by_name() {
 }
 
 #[test]
+fn a_detached_node_that_waits_for_its_home_is_waited_for_and_says_why_it_ends() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    let lock = kith_store::Home::at(&north.home).lock("a long command").unwrap();
+    let starting = north.command(&["up", "--detach", "--listen", "tcp://127.0.0.1:0"]);
+    // The child gives up before its parent does.
+    let done = starting.finish().fails(1, "a long command");
+    assert!(done.err.contains("did not start"), "{done:?}");
+    drop(lock);
+    north.run(&["status"]).fails(1, "no node is running");
+}
+
+#[test]
 fn a_killed_node_leaves_a_home_that_starts_again() {
     let place = Place::new();
     let mut north = place.person("north", &[]);
