@@ -68,7 +68,10 @@ async fn main() {
             println!("connected {}", held.len());
             std::future::pending::<()>().await;
         }
-        _ => panic!("usage: idle names COUNT | idle connect NI ADDRESS COUNT"),
+        _ => {
+            eprintln!("usage: idle names COUNT | idle connect NI ADDRESS COUNT");
+            std::process::exit(2);
+        }
     }
 }
 
