@@ -9,6 +9,7 @@ mod harness;
 mod homes;
 mod invitations;
 mod orders;
+mod outsiders;
 #[allow(dead_code, reason = "the tests of the directory use all of it")]
 #[path = "../../../directory/tests/it/servers.rs"]
 mod servers;
