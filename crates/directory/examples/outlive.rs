@@ -124,9 +124,10 @@ async fn redb(options: &Options) {
     let begun = system::time();
     let mut served = Served::start(options, &home, &[]);
     println!("start after an orderly end: {}, {} MiB", seconds(begun), served.memory() / 1024);
-    let client = client(pin, &[served.port]);
     let mut acknowledged = Vec::new();
     for round in 0..3 {
+        // Each process listens on a port of its own.
+        let client = client(pin, &[served.port]);
         let load = Load::start_at(pin, &[served.port], LOAD + (round << 32));
         load.wait_for(400).await;
         for number in (0..options.sets).step_by((options.sets / 500).max(1) as usize) {
@@ -140,7 +141,7 @@ async fn redb(options: &Options) {
         println!("start after kill -9: {}, {} MiB on disk", seconds(begun), size(&path));
         // The limit of announces of one network begins anew with the process.
     }
-    let client = self::client(pin, &[served.port]);
+    let client = client(pin, &[served.port]);
     let missing = missing_over_https(&client, served.port, &acknowledged).await;
     println!("announces acknowledged over HTTPS: {}, missing: {missing}", acknowledged.len());
     println!("at the end: {} MiB, at most {} MiB", served.memory() / 1024, served.peak() / 1024);
