@@ -39,6 +39,7 @@ targets! {
     directory_announce_body => kith_directory::fuzz::fuzz_announce_body,
     directory_dns_answer => kith_directory::fuzz::fuzz_dns_answer,
     directory_dns_query => kith_directory::fuzz::fuzz_dns_query,
+    directory_dns_signed => kith_directory::fuzz::fuzz_dns_signed,
     directory_http_error => kith_directory::fuzz::fuzz_http_error,
     directory_members => kith_directory::fuzz::fuzz_members,
     directory_held => kith_directory::fuzz::fuzz_held,

@@ -20,8 +20,8 @@ pub const BODY: Span = Span::secs(10);
 pub const CONNECTION_LIFE: Span = Span::secs(120);
 /// Time that connections get to finish when a server is stopped.
 pub const SHUTDOWN: Span = Span::secs(3);
-/// How often expired sets are swept out of the store.
-pub const SWEEP: Span = Span::secs(20);
+/// How often expired sets are swept out of the store; secondaries hear of it soon after.
+pub const SWEEP: Span = Span::secs(5);
 /// Rows that one sweep removes in one transaction.
 pub const SWEEP_ROWS: usize = 1000;
 /// Longest time in seconds for which an answer may be kept by resolvers and HTTP caches.
@@ -102,3 +102,22 @@ pub const ANNOUNCE_GAP: Span = Span::millis(200);
 pub const ANNOUNCE_EVERY: Span = Span::secs(1);
 /// How far ahead of that average a moment with many wishes may run.
 pub const ANNOUNCE_AHEAD: Span = Span::secs(5);
+
+/// How often a server looks whether its zone changed, for the serial number and the secondaries.
+pub const REVISION_CHECK: Span = Span::secs(1);
+/// Transfers of the zone at once.
+pub const MAX_TRANSFERS: usize = 4;
+/// Sets that a transfer reads from the store at a time.
+pub const TRANSFER_PAGE: usize = 128;
+/// Time for the secondary to take what one page of sets makes, at most 600 KiB.
+pub const TRANSFER_WRITE: Span = Span::secs(60);
+/// Longest time of one transfer.
+pub const TRANSFER_LIFE: Span = Span::secs(3600);
+/// Shortest time between the first notices of two changes to one secondary.
+pub const NOTIFY_GAP: Span = Span::secs(10);
+/// Pause after the first notice that was not acknowledged; doubled after each.
+pub const NOTIFY_BACKOFF_FIRST: Span = Span::secs(1);
+/// Longest pause between two notices of one change.
+pub const NOTIFY_BACKOFF_LAST: Span = Span::secs(60);
+/// Notices without an answer after which a secondary is reported as silent.
+pub const NOTIFY_SILENT_TRIES: u32 = 5;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a failed expectation is what a fuzzer looks for")]
 
+use std::sync::Arc;
+
 use hickory_proto::op::{Message, MessageType};
 use kith_identity::Identity;
 use kith_identity::record::{Draft, VerifiedRecordSet};
@@ -10,6 +12,9 @@ use kith_sansio::{SeededRng, Timestamp};
 use crate::announce::{Announce, Complaint, Limits, admit};
 use crate::defaults::MAX_UDP_BYTES;
 use crate::dns::ask::Ask;
+use crate::dns::notice::acknowledged;
+use crate::dns::transfer::{MAX_MESSAGE_BYTES, Request, Transfer};
+use crate::dns::tsig::{Algorithm, Found, Key, Signer, find};
 use crate::dns::{Step, Transport, Zone, answer, read_whole, truncated};
 use crate::members::{Members, MembersError};
 use crate::store::Held;
@@ -33,7 +38,7 @@ pub fn fuzz_dns_query(data: &[u8]) {
         let blob_bytes = data.len() * 37 % 5000;
         let reply = answer(data, transport, &zone, NOW, |_| Some(some_set(blob_bytes)));
         let held = Held::of(&some_set(blob_bytes));
-        let whole = match read_whole(data, transport, &zone, NOW) {
+        let whole = match read_whole(data, transport, &zone) {
             Step::Silence => None,
             Step::Reply(bytes) => Some(bytes),
             Step::Lookup(question) => Some(question.answer(Some(&held), &zone, NOW)),
@@ -51,6 +56,57 @@ pub fn fuzz_dns_query(data: &[u8]) {
     if let Some(cut) = truncated(data) {
         assert!(cut.len() <= data.len(), "larger than its query");
         assert!(Message::from_vec(&cut).expect("our answers can be read").metadata.truncation);
+    }
+}
+
+/// A signature of any bytes counts for nothing, its refusal can be read, and a transfer that any bytes ask for is
+/// well-formed.
+pub fn fuzz_dns_signed(data: &[u8]) {
+    let zone = Zone::new(&"example.org".parse().expect("an authority")).expect("a zone");
+    let key = Arc::new(Key::new("transfer.example", Algorithm::HmacSha256, &[7; 32]).expect("a key"));
+    if let Found::Signed(signed) = find(data) {
+        // A corpus cannot hold a right code for the time of the test but by knowing the key.
+        if let Err(fault) = signed.verify(std::slice::from_ref(&key), NOW, None) {
+            let refusal = signed.refuse(&fault, NOW);
+            assert_eq!(refusal.get(..2), data.get(..2));
+            assert!(fault.code() == 0 || matches!(find(&refusal), Found::Signed(_)));
+        }
+        let _ = acknowledged(&signed.message(), &zone);
+        transfer(&signed.message(), &zone, &key);
+    }
+    transfer(data, &zone, &key);
+    altered(data, &key);
+}
+
+/// The transfer that a message asks for, if it does, with one set.
+fn transfer(message: &[u8], zone: &Zone, key: &Arc<Key>) {
+    let Some(request) = Request::read(message, zone) else { return };
+    let mut transfer = Transfer::new(request, zone, Signer::request(Arc::clone(key)));
+    transfer.apex(NOW);
+    transfer.set(&some_set(message.len() * 37 % 5000), NOW);
+    transfer.soa(NOW);
+    let bytes = transfer.finish(NOW);
+    let mut rest = bytes.as_slice();
+    while let Some((length, tail)) = rest.split_first_chunk() {
+        let (message, tail) = tail.split_at(usize::from(u16::from_be_bytes(*length)));
+        assert!(message.len() <= MAX_MESSAGE_BYTES);
+        Message::from_vec(message).expect("our answers can be read");
+        rest = tail;
+    }
+}
+
+/// A signed message that was altered by `data` either says what it said, or its signature does not count.
+fn altered(data: &[u8], key: &Arc<Key>) {
+    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x020a\x07example\x03org\0\0\xfc\0\x01";
+    let mut message = query.to_vec();
+    Signer::request(Arc::clone(key)).sign(&mut message, NOW);
+    for (byte, change) in message.iter_mut().zip(data) {
+        *byte ^= change;
+    }
+    if let Found::Signed(signed) = find(&message)
+        && signed.verify(std::slice::from_ref(key), NOW, None).is_ok()
+    {
+        assert_eq!(signed.message().get(2..), query.get(2..));
     }
 }
 

@@ -35,6 +35,7 @@ mod generations;
 pub mod limiter;
 pub mod lookup;
 pub mod members;
+pub mod notify;
 pub mod replay;
 pub mod server;
 pub mod store;

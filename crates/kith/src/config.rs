@@ -49,6 +49,14 @@ const KNOWN: &[&str] = &[
     "transfer",
     "transfer.limit-up",
     "transfer.limit-down",
+    "directory.name-servers",
+    "directory.secondary",
+    "directory.secondary.address",
+    "directory.secondary.key",
+    "directory.tsig-key",
+    "directory.tsig-key.name",
+    "directory.tsig-key.algorithm",
+    "directory.tsig-key.secret-file",
 ];
 
 /// The whole configuration.
@@ -157,6 +165,42 @@ pub(crate) struct Zone {
     /// Answers over UDP to one source network; 0 for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dns_answers_per_second: Option<u32>,
+    /// Hosts that the zone is delegated to, the primary first; the authority's host where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) name_servers: Vec<String>,
+    /// Servers that take over the zone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secondary: Vec<Secondary>,
+    /// The keys that they sign with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tsig_key: Vec<TsigKey>,
+}
+
+/// A server that takes over the zone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Secondary {
+    /// Where it hears of changes.
+    pub(crate) address: SocketAddr,
+    /// The name of its key.
+    pub(crate) key: String,
+}
+
+/// A key that two name servers share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct TsigKey {
+    /// Its name, the same on both sides.
+    pub(crate) name: String,
+    /// How it signs: hmac-sha256, hmac-sha384 or hmac-sha512.
+    #[serde(default = "hmac_sha256")]
+    pub(crate) algorithm: String,
+    /// File with the secret in base64, for its owner alone.
+    pub(crate) secret_file: PathBuf,
+}
+
+fn hmac_sha256() -> String {
+    "hmac-sha256".to_owned()
 }
 
 impl Default for Config {
@@ -275,8 +319,15 @@ fn refuse_unknown(table: &toml::Table, prefix: &str) -> Result<()> {
                 None => failure.hint(format!("known keys: {}", KNOWN.join(", "))),
             });
         }
-        if let (toml::Value::Table(inner), "directory" | "transfer") = (value, name.as_str()) {
-            refuse_unknown(inner, &name)?;
+        match value {
+            toml::Value::Table(inner) if ["directory", "transfer"].contains(&name.as_str()) => {
+                refuse_unknown(inner, &name)?;
+            }
+            toml::Value::Array(entries) => {
+                let mut tables = entries.iter().filter_map(toml::Value::as_table);
+                tables.try_for_each(|inner| refuse_unknown(inner, &name))?;
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -376,6 +427,8 @@ mod tests {
         assert_eq!(failure.hint.as_deref(), Some("did you mean 'authorities'?"));
         let failure = Config::parse("[directory]\nlisten-htps = []").unwrap_err();
         assert_eq!(failure.hint.as_deref(), Some("did you mean 'directory.listen-https'?"));
+        let failure = Config::parse("[[directory.tsig-key]]\nname = 'k'\nsecret = 'x'").unwrap_err();
+        assert_eq!(failure.hint.as_deref(), Some("did you mean 'directory.tsig-key.secret-file'?"));
     }
 
     #[test]
@@ -415,6 +468,8 @@ mod tests {
             ("[directory]\nstore = ['redis://a', 'rediss://b']", "differ"),
             ("[directory]\nstore = 3", "store"),
             ("[directory]\nstore-replicas = 1", "store-replicas"),
+            ("[[directory.secondary]]\naddress = '192.0.2.1'\nkey = 'k'", "socket address"),
+            ("[[directory.tsig-key]]\nname = 'k'", "secret-file"),
         ] {
             let failure = Config::parse(text).unwrap_err();
             assert!(failure.error.contains(part), "{text}: {}", failure.error);

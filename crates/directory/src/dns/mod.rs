@@ -11,8 +11,12 @@
 //! | outside | REFUSED |
 
 pub(crate) mod ask;
+pub(crate) mod notice;
 mod plain;
 mod reply;
+pub(crate) mod serial;
+pub(crate) mod transfer;
+pub mod tsig;
 mod zone;
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
@@ -63,7 +67,7 @@ pub fn answer(
     now: Timestamp,
     lookup: impl FnOnce(&Fingerprint) -> Option<VerifiedRecordSet>,
 ) -> Option<Vec<u8>> {
-    match read(query, transport, zone, now) {
+    match read(query, transport, zone) {
         Step::Silence => None,
         Step::Reply(bytes) => Some(bytes),
         Step::Lookup(question) => {
@@ -74,15 +78,15 @@ pub fn answer(
 }
 
 /// Reads one query as far as it can be answered without the store.
-pub fn read(query: &[u8], transport: Transport, zone: &Zone, now: Timestamp) -> Step {
+pub fn read(query: &[u8], transport: Transport, zone: &Zone) -> Step {
     match Plain::read(query, transport, zone) {
         Some((plain, fingerprint)) => Step::Lookup(Question::plain(plain, fingerprint)),
-        None => read_whole(query, transport, zone, now),
+        None => read_whole(query, transport, zone),
     }
 }
 
 /// The same through the codec, for every query.
-pub(crate) fn read_whole(query: &[u8], transport: Transport, zone: &Zone, now: Timestamp) -> Step {
+pub(crate) fn read_whole(query: &[u8], transport: Transport, zone: &Zone) -> Step {
     let Some(header) = query.first_chunk::<12>() else { return Step::Silence };
     if header[2] & 0x80 != 0 {
         return Step::Silence;
@@ -100,7 +104,7 @@ pub(crate) fn read_whole(query: &[u8], transport: Transport, zone: &Zone, now: T
     let Some(reply) = Reply::to(message, transport) else {
         return Step::Reply(reply::bare(header, ResponseCode::FormErr));
     };
-    decide(reply, zone, now)
+    decide(reply, zone)
 }
 
 /// An empty answer that says that there is more over TCP, never longer than the query: for a source that asks more
@@ -114,13 +118,25 @@ pub fn truncated(query: &[u8]) -> Option<Vec<u8>> {
     Some(answer).filter(|answer| answer.len() <= query.len())
 }
 
+/// The answer to a query that cannot be read; `None` for what deserves none.
+pub(crate) fn malformed(query: &[u8]) -> Option<Vec<u8>> {
+    let header = query.first_chunk::<12>().filter(|header| header[2] & 0x80 == 0)?;
+    Some(reply::bare(header, ResponseCode::FormErr))
+}
+
+/// How long the answer to a well-formed query may be, in bytes.
+pub(crate) fn longest_answer(query: &[u8], transport: Transport) -> usize {
+    let asked = Message::from_vec(query).ok().and_then(|query| query.edns);
+    reply::limit(asked.as_ref(), transport)
+}
+
 /// One question and few records beside it, told before memory is taken for what the header promises.
 fn has_sane_counts(header: &[u8; 12]) -> bool {
     let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     count(4) == 1 && count(6) == 0 && count(8) <= 1 && count(10) <= 4
 }
 
-fn decide(reply: Reply, zone: &Zone, now: Timestamp) -> Step {
+fn decide(reply: Reply, zone: &Zone) -> Step {
     if reply.edns_version() > 0 {
         return Step::Reply(reply.fail(ResponseCode::BADVERS));
     }
@@ -131,9 +147,9 @@ fn decide(reply: Reply, zone: &Zone, now: Timestamp) -> Step {
         return Step::Reply(reply.fail(ResponseCode::Refused));
     }
     match place {
-        Place::Apex => Step::Reply(reply.apex(zone, now)),
-        Place::Half => Step::Reply(reply.no_data(zone, now)),
+        Place::Apex => Step::Reply(reply.apex(zone)),
+        Place::Half => Step::Reply(reply.no_data(zone)),
         Place::Node(fingerprint) => Step::Lookup(Question::whole(reply, fingerprint)),
-        Place::Nowhere | Place::Outside => Step::Reply(reply.no_such_name(zone, now)),
+        Place::Nowhere | Place::Outside => Step::Reply(reply.no_such_name(zone)),
     }
 }

@@ -161,8 +161,8 @@ mod tests {
             Step::Reply(bytes) => Some(bytes),
             Step::Lookup(question) => Some(question.answer(held, &zone(), NOW)),
         };
-        let short = finish(read(query, transport, &zone(), NOW));
-        (short, finish(read_whole(query, transport, &zone(), NOW)))
+        let short = finish(read(query, transport, &zone()));
+        (short, finish(read_whole(query, transport, &zone())))
     }
 
     #[test]

@@ -13,9 +13,6 @@ use super::{REDIRECT, Transport, Zone};
 use crate::defaults::{MAX_AGE_SECS, MAX_DNS_FORM_BYTES, MAX_UDP_BYTES};
 use crate::store::Held;
 
-/// Seconds that a whole zone may change in at most once, as its serial number tells.
-const SERIAL_SECS: u64 = 10;
-
 /// A question about a node, to be answered once the store has been asked.
 #[derive(Debug)]
 pub struct Question {
@@ -65,7 +62,7 @@ impl Question {
                 Some(records) => reply.node(&records, set.expires(), zone, now),
                 None => reply.fail(ResponseCode::ServFail),
             },
-            None => reply.no_such_name(zone, now),
+            None => reply.no_such_name(zone),
         });
         out.extend(answer.unwrap_or_default());
     }
@@ -96,11 +93,7 @@ pub(super) struct Reply {
 impl Reply {
     /// The reply to `query`, which must hold exactly one question.
     pub(super) fn to(query: Message, transport: Transport) -> Option<Reply> {
-        let asked = query.edns.as_ref().map_or(512, Edns::max_payload);
-        let limit = match transport {
-            Transport::Udp => usize::from(asked.clamp(512, MAX_UDP_BYTES)),
-            Transport::Tcp => usize::from(u16::MAX),
-        };
+        let limit = limit(query.edns.as_ref(), transport);
         let edns_version = query.edns.as_ref().map_or(0, Edns::version);
         let mut message = Message::response(query.metadata.id, OpCode::Query);
         message.metadata = Metadata::response_from_request(&query.metadata);
@@ -141,30 +134,33 @@ impl Reply {
         self.finish()
     }
 
-    pub(super) fn apex(mut self, zone: &Zone, now: Timestamp) -> Vec<u8> {
+    pub(super) fn apex(mut self, zone: &Zone) -> Vec<u8> {
         let ttl = ttl_of(MAX_AGE_SECS);
-        let answer = match self.kind() {
-            RecordType::SOA => soa(zone, now, ttl),
-            RecordType::NS => RData::NS(NS(zone.name_server.clone())),
-            RecordType::ANY => minimal(),
-            _ => return self.no_data(zone, now),
-        };
-        self.add(ttl, answer);
+        match self.kind() {
+            RecordType::SOA => self.add(ttl, soa(zone, zone.serial.get(), ttl)),
+            RecordType::NS => {
+                for name_server in &zone.name_servers {
+                    self.add(ttl, RData::NS(NS(name_server.clone())));
+                }
+            }
+            RecordType::ANY => self.add(ttl, minimal()),
+            _ => return self.no_data(zone),
+        }
         self.authoritative()
     }
 
-    pub(super) fn no_data(self, zone: &Zone, now: Timestamp) -> Vec<u8> {
-        self.negative(zone, now, MAX_AGE_SECS)
+    pub(super) fn no_data(self, zone: &Zone) -> Vec<u8> {
+        self.negative(zone, MAX_AGE_SECS)
     }
 
-    pub(super) fn no_such_name(mut self, zone: &Zone, now: Timestamp) -> Vec<u8> {
+    pub(super) fn no_such_name(mut self, zone: &Zone) -> Vec<u8> {
         self.message.metadata.response_code = ResponseCode::NXDomain;
-        self.negative(zone, now, MAX_AGE_SECS)
+        self.negative(zone, MAX_AGE_SECS)
     }
 
-    fn negative(mut self, zone: &Zone, now: Timestamp, secs: u64) -> Vec<u8> {
+    fn negative(mut self, zone: &Zone, secs: u64) -> Vec<u8> {
         let ttl = ttl_of(secs);
-        let record = Record::from_rdata(zone.apex.clone(), ttl, soa(zone, now, ttl));
+        let record = Record::from_rdata(zone.apex.clone(), ttl, soa(zone, zone.serial.get(), ttl));
         self.message.add_authority(record);
         self.authoritative()
     }
@@ -180,29 +176,19 @@ impl Reply {
             _ => {}
         }
         if self.message.answers.is_empty() {
-            return self.negative(zone, now, remaining);
+            return self.negative(zone, remaining);
         }
         self.authoritative()
     }
 
     fn texts(&mut self, set: &RecordSet, ttl: u32) {
-        let texts = set.to_txt();
-        // Owner (a pointer), type, class, ttl, length: 12 bytes of each record; 1 of each character string.
-        let form: usize = texts.iter().map(|text| 12 + text.len() + text.len().div_ceil(255)).sum();
-        if form > MAX_DNS_FORM_BYTES {
-            return self.add(ttl, RData::TXT(TXT::from_bytes(vec![REDIRECT])));
-        }
-        for text in &texts {
+        for text in texts_of(set) {
             self.add(ttl, RData::TXT(TXT::from_bytes(text.chunks(255).collect())));
         }
     }
 
     fn addresses(&mut self, set: &RecordSet, ttl: u32) {
-        let texts = set.records(&Kind::ADDRESS).filter_map(|text| std::str::from_utf8(text).ok());
-        let addresses = texts.filter_map(|text| text.parse::<Address>().ok());
-        let global = addresses.filter(|address| address.reach() == Reach::Global);
-        let hosts: BTreeSet<IpAddr> = global.map(|address| address.socket.ip()).collect();
-        for host in hosts {
+        for host in hosts_of(set) {
             match (self.kind(), host) {
                 (RecordType::A, IpAddr::V4(v4)) => self.add(ttl, RData::A(A(v4))),
                 (RecordType::AAAA, IpAddr::V6(v6)) => self.add(ttl, RData::AAAA(AAAA(v6))),
@@ -231,6 +217,15 @@ impl Reply {
     }
 }
 
+/// How long an answer may be, in bytes.
+pub(super) fn limit(asked: Option<&Edns>, transport: Transport) -> usize {
+    let asked = asked.map_or(512, Edns::max_payload);
+    match transport {
+        Transport::Udp => usize::from(asked.clamp(512, MAX_UDP_BYTES)),
+        Transport::Tcp => usize::from(u16::MAX),
+    }
+}
+
 fn header_of(message: &Message) -> [u8; 12] {
     let [a, b] = message.metadata.id.to_be_bytes();
     [a, b, u8::from(message.metadata.recursion_desired), 0, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -239,6 +234,22 @@ fn header_of(message: &Message) -> [u8; 12] {
 /// A header and nothing else, for a query that cannot be echoed: its id, opcode and RD.
 pub(super) fn bare(query: &[u8; 12], code: ResponseCode) -> Vec<u8> {
     vec![query[0], query[1], 0x80 | query[2] & 0x79, code.low(), 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// The texts of the TXT records of a set.
+pub(super) fn texts_of(set: &RecordSet) -> Vec<Vec<u8>> {
+    let texts = set.to_txt();
+    // Owner (a pointer), type, class, ttl, length: 12 bytes of each record; 1 of each character string.
+    let form: usize = texts.iter().map(|text| 12 + text.len() + text.len().div_ceil(255)).sum();
+    if form > MAX_DNS_FORM_BYTES { vec![REDIRECT.to_vec()] } else { texts }
+}
+
+/// The global unicast addresses of a set.
+pub(super) fn hosts_of(set: &RecordSet) -> BTreeSet<IpAddr> {
+    let texts = set.records(&Kind::ADDRESS).filter_map(|text| std::str::from_utf8(text).ok());
+    let addresses = texts.filter_map(|text| text.parse::<Address>().ok());
+    let global = addresses.filter(|address| address.reach() == Reach::Global);
+    global.map(|address| address.socket.ip()).collect()
 }
 
 pub(super) fn ttl_of(remaining: u64) -> u32 {
@@ -250,8 +261,7 @@ fn minimal() -> RData {
     RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()))
 }
 
-fn soa(zone: &Zone, now: Timestamp, minimum: u32) -> RData {
-    let serial = u32::try_from(now.0 / SERIAL_SECS % (1 << 32)).unwrap_or(0);
-    let (primary, responsible) = (zone.name_server.clone(), zone.hostmaster.clone());
+pub(super) fn soa(zone: &Zone, serial: u32, minimum: u32) -> RData {
+    let (primary, responsible) = (zone.name_servers[0].clone(), zone.hostmaster.clone());
     RData::SOA(SOA::new(primary, responsible, serial, 60, 30, 86_400, minimum))
 }

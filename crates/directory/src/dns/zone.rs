@@ -1,6 +1,8 @@
 use hickory_proto::rr::Name;
 use kith_identity::{Authority, Fingerprint};
 
+use super::serial::Serial;
+
 /// Why there can be no zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -19,9 +21,11 @@ pub struct Zone {
     pub(super) apex: Name,
     /// The apex as it is on the wire, in lower case.
     pub(super) wire: Vec<u8>,
-    pub(super) name_server: Name,
+    /// The first is the primary.
+    pub(super) name_servers: Vec<Name>,
     pub(super) hostmaster: Name,
     pub(super) addresses: bool,
+    pub(crate) serial: Serial,
 }
 
 /// Where a name lies, seen from the zone.
@@ -37,7 +41,7 @@ pub(super) enum Place {
 
 impl Zone {
     /// The zone of `authority`; its port does not matter, and its host is the name server until
-    /// [`with_name_server`](Zone::with_name_server) names another.
+    /// [`with_name_servers`](Zone::with_name_servers) names others.
     pub fn new(authority: &Authority) -> Result<Zone, ZoneError> {
         if !authority.is_name() {
             return Err(ZoneError::Address(authority.clone()));
@@ -49,13 +53,16 @@ impl Zone {
         let label = "0".repeat(32);
         apex.prepend_label(&*label).and_then(|half| half.prepend_label(&*label)).map_err(|_| wrong())?;
         let hostmaster = host.prepend_label("hostmaster").map_err(|_| wrong())?;
-        let wire = wire(&apex);
-        Ok(Zone { apex, wire, name_server: host, hostmaster, addresses: false })
+        let (wire, serial) = (wire(&apex), Serial::default());
+        Ok(Zone { apex, wire, name_servers: vec![host], hostmaster, addresses: false, serial })
     }
 
-    /// The same zone, served by `host`, which the operator delegates it to.
-    pub fn with_name_server(mut self, host: &str) -> Result<Zone, ZoneError> {
-        self.name_server = name(host)?;
+    /// The same zone, served by `hosts`, which the operator delegates it to: the primary first. No hosts change
+    /// nothing.
+    pub fn with_name_servers<T: AsRef<str>>(mut self, hosts: &[T]) -> Result<Zone, ZoneError> {
+        if !hosts.is_empty() {
+            self.name_servers = hosts.iter().map(|host| name(host.as_ref())).collect::<Result<_, _>>()?;
+        }
         Ok(self)
     }
 

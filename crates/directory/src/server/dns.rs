@@ -12,7 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use super::metrics::StoreCall;
 use super::shared::Shared;
+use super::transfer::{self, Outcome, Wanted};
 use super::udp::{self, Port};
+use crate::dns::tsig::{Found, Signed};
 use crate::dns::{self, Question, Step, Transport, Zone};
 use crate::store::{BoxFuture, Held, StoreError};
 
@@ -50,31 +52,43 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener, stop: Cancellatio
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         tasks.spawn(async move {
             let life = Duration::from(shared.config.connections.life);
+            let talk = async {
+                // A transfer takes the time that it needs.
+                if let Ok(Ok(Some((stream, wanted)))) =
+                    tokio::time::timeout(life, converse(&shared, stream)).await
+                {
+                    transfer::run(&shared, stream, *wanted).await;
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
-                _ = tokio::time::timeout(life, converse(&shared, stream)) => {}
+                () = talk => {}
             }
             drop(place);
         });
     }
 }
 
-/// Answers the queries of one connection, each after its length (RFC 1035 §4.2.2). Of several that came together
-/// the answers are sent together, in the order in which the store has them (RFC 7766 §6.2.1.1).
-async fn converse(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
+/// Answers the queries of one connection, each after its length (RFC 1035 §4.2.2), until one asks for a transfer,
+/// with which a connection ends. Of several that came together the answers are sent together, in the order in which
+/// the store has them (RFC 7766 §6.2.1.1).
+async fn converse(
+    shared: &Shared,
+    mut stream: TcpStream,
+) -> std::io::Result<Option<(TcpStream, Box<Wanted>)>> {
     // There is always a zone where DNS is listened for.
-    let Some(zone) = shared.zone.as_ref() else { return Ok(()) };
+    let Some(zone) = shared.zone.as_ref() else { return Ok(None) };
     // Failing to say that answers must not wait harms nobody.
     let _ = stream.set_nodelay(true);
     let idle = Duration::from(shared.config.connections.idle);
     let (mut inbox, mut outbox) = (BytesMut::with_capacity(READ_BYTES), Outbox::default());
     loop {
         if tokio::time::timeout(idle, stream.read_buf(&mut inbox)).await?? == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let now = system::utc();
         let mut waiting = FuturesUnordered::new();
-        let mut over = false;
+        let (mut over, mut wanted) = (false, None);
         while let Some(length) = frame(&inbox) {
             if length > dns::MAX_QUERY_BYTES {
                 over = true;
@@ -84,6 +98,13 @@ async fn converse(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()>
             match outbox.add(|out| begin(shared, zone, query, Transport::Tcp, now, out)) {
                 Begun::Done => {}
                 Begun::Later(later) => waiting.push(answered(shared, zone, later)),
+                Begun::Signed(signed) => {
+                    match transfer::answer(shared, zone, &signed, Transport::Tcp).await {
+                        Outcome::Reply(answer) => outbox.add(|out| out.extend(answer)),
+                        Outcome::Transfer(transfer) => (over, wanted) = (true, Some(transfer)),
+                        Outcome::Silence => over = true,
+                    }
+                }
                 // Silence would leave the other side waiting.
                 Begun::Silence => over = true,
             }
@@ -100,7 +121,7 @@ async fn converse(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()>
         }
         outbox.send(&mut stream, idle).await?;
         if over {
-            return Ok(());
+            return Ok(wanted.map(|wanted| (stream, wanted)));
         }
         inbox.reserve(READ_BYTES);
     }
@@ -156,6 +177,8 @@ pub(super) enum Begun<'a> {
     Done,
     /// The store is being asked.
     Later(Later<'a>),
+    /// It is signed.
+    Signed(Box<Signed>),
 }
 
 /// A query that waits for the store.
@@ -174,7 +197,12 @@ pub(super) fn begin<'a>(
     out: &mut Vec<u8>,
 ) -> Begun<'a> {
     let start = out.len();
-    match dns::read(query, transport, zone, now) {
+    let step = match transfer::signature(query) {
+        Found::Signed(signed) => return Begun::Signed(signed),
+        Found::Malformed => dns::malformed(query).map_or(Step::Silence, Step::Reply),
+        Found::Nothing => dns::read(query, transport, zone),
+    };
+    match step {
         Step::Silence => {
             shared.metrics.dns_ignored(transport);
             return Begun::Silence;

@@ -4,7 +4,9 @@ mod connections;
 mod dns;
 mod https;
 mod metrics;
+mod secondaries;
 mod shared;
+mod transfer;
 mod udp;
 
 use std::io;
@@ -18,11 +20,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::secondaries::Secondaries;
+pub use self::secondaries::Secondary;
 use self::shared::Shared;
 pub use self::shared::{Counts, ServerHandle};
 use self::udp::Port;
 use crate::announce::{AllowList, Limits};
 use crate::defaults;
+use crate::dns::tsig::Key;
 use crate::dns::{Zone, ZoneError};
 use crate::limiter::Rate;
 use crate::store::Store;
@@ -51,8 +56,12 @@ pub struct ServerConfig {
     pub allow: Option<Arc<dyn AllowList>>,
     /// Whether the global unicast addresses of a set are given as A and AAAA records too.
     pub a_records: bool,
-    /// The host that the zone is delegated to; the authority's host where this is empty.
-    pub name_server: Option<String>,
+    /// The hosts that the zone is delegated to, the primary first; the authority's host where this is empty.
+    pub name_servers: Vec<String>,
+    /// Who may transfer the zone and is told when it changed.
+    pub secondaries: Vec<Secondary>,
+    /// The keys of the secondaries.
+    pub tsig_keys: Vec<Arc<Key>>,
     /// Times and numbers of connections.
     pub connections: ConnectionLimits,
     /// Where metrics are given out over HTTP, in the text format of Prometheus; a loopback address.
@@ -109,7 +118,9 @@ impl ServerConfig {
             dns_rate: Rate { burst: 500, refill: Span::millis(5) },
             allow: None,
             a_records: false,
-            name_server: None,
+            name_servers: Vec::new(),
+            secondaries: Vec::new(),
+            tsig_keys: Vec::new(),
             connections: ConnectionLimits::default(),
             metrics: None,
             dns_sockets: None,
@@ -148,6 +159,14 @@ pub enum ServerError {
     /// The authority can have no DNS zone.
     #[error(transparent)]
     Zone(#[from] ZoneError),
+    /// A secondary is to sign with a key that is not there.
+    #[error("the secondary {secondary} has the key '{key}', and there is no such key")]
+    UnknownKey {
+        /// The secondary.
+        secondary: SocketAddr,
+        /// The name of its key.
+        key: String,
+    },
     /// The certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] TlsError),
@@ -171,6 +190,7 @@ impl Server {
         let own = Certificate::self_signed(identity)?;
         let tls = tls_config(&config.https_certificate, &own)?;
         let zone = if config.listen_dns.is_empty() { None } else { Some(zone_of(&config)?) };
+        let secondaries = Secondaries::of(&config)?;
         let mut https = Vec::new();
         for address in &config.listen_https {
             https.push(listen(*address).await?);
@@ -185,7 +205,10 @@ impl Server {
             Some(address) if !address.ip().is_loopback() => return Err(ServerError::PublicMetrics(address)),
             Some(address) => Some(listen(address).await?),
         };
-        let shared = Arc::new(Shared::new(config, store, own, tls, zone));
+        let shared = Arc::new(Shared::new(config, store, own, tls, zone, secondaries));
+        if let Some(zone) = &shared.zone {
+            secondaries::check(&shared, zone).await;
+        }
         Ok(Server { shared, https, dns, metrics })
     }
 
@@ -223,6 +246,7 @@ impl Server {
         if let Some(listener) = self.metrics {
             tasks.spawn(metrics::serve(Arc::clone(&self.shared), listener, stop.clone(), tasks.clone()));
         }
+        secondaries::spawn(&self.shared, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&self.shared), stop.clone()));
         tasks.close();
         shutdown.await;
@@ -246,10 +270,7 @@ fn tls_config(
 
 fn zone_of(config: &ServerConfig) -> Result<Zone, ZoneError> {
     let zone = Zone::new(&config.authority)?.with_addresses(config.a_records);
-    match &config.name_server {
-        Some(host) => zone.with_name_server(host),
-        None => Ok(zone),
-    }
+    zone.with_name_servers(&config.name_servers)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {

@@ -7,6 +7,7 @@ use kith_sansio::{Span, Time, system};
 
 use super::connections::Connections;
 use super::metrics::Metrics;
+use super::secondaries::Secondaries;
 use super::{HttpsCertificate, ServerConfig, ServerError, tls_config};
 use crate::announce::Refusal;
 use crate::defaults::{self, LIMITER_ENTRIES};
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     pub(super) config: ServerConfig,
     pub(super) store: Arc<dyn Store>,
     pub(super) zone: Option<Zone>,
+    pub(super) secondaries: Secondaries,
     pub(super) https_connections: Arc<Connections>,
     pub(super) dns_connections: Arc<Connections>,
     pub(super) metrics: Metrics,
@@ -51,6 +53,7 @@ impl Shared {
         own: Certificate,
         tls: Arc<rustls::ServerConfig>,
         zone: Option<Zone>,
+        secondaries: Secondaries,
     ) -> Shared {
         let limits = config.connections;
         Shared {
@@ -66,6 +69,7 @@ impl Shared {
             store,
             own,
             zone,
+            secondaries,
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::net::UdpSocket;
 
 use super::dns::{Begun, begin};
 use super::shared::Shared;
+use super::transfer::{self, Outcome};
 use crate::dns::{self, Transport, Zone};
 
 /// Room for one packet, or for several that the system hands over as one.
@@ -113,12 +114,23 @@ pub(super) async fn serve(shared: Arc<Shared>, port: Port) {
             let route = Route { source: meta.addr, own: meta.dst_ip };
             for query in packet[..meta.len].chunks(meta.stride.max(1)) {
                 out.clear();
-                if !shared.spend_answer(route.source.ip()) {
+                if shared.spend_answer(route.source.ip()) {
+                    match begin(&shared, zone, query, Transport::Udp, now, &mut out) {
+                        Begun::Later(later) => {
+                            let shared = &shared;
+                            waiting.push(async move { (route, finished(shared, zone, later).await) });
+                        }
+                        // The store is asked only for who has a key.
+                        Begun::Signed(signed) => {
+                            let outcome = transfer::answer(&shared, zone, &signed, Transport::Udp).await;
+                            if let Outcome::Reply(answer) = outcome {
+                                out.extend(answer);
+                            }
+                        }
+                        Begun::Silence | Begun::Done => {}
+                    }
+                } else {
                     put_off(&shared, query, &mut silent, &mut out);
-                } else if let Begun::Later(later) = begin(&shared, zone, query, Transport::Udp, now, &mut out)
-                {
-                    let shared = &shared;
-                    waiting.push(async move { (route, finished(shared, zone, later).await) });
                 }
                 if !out.is_empty() {
                     port.send(route, &out).await;

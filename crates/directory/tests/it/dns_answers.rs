@@ -127,8 +127,9 @@ fn apex_has_soa_and_ns_and_nothing_else() {
         let reply = tcp("0a.example.org", kind, None);
         assert_eq!((code(&reply), has_only_soa(&reply)), (ResponseCode::NoError, 60));
     }
-    let other = zone().with_name_server("ns7.example.net").unwrap();
+    let other = zone().with_name_servers(&["ns7.example.net", "ns8.example.net"]).unwrap();
     let ns = asked(&query("0a.example.org", RecordType::NS), Transport::Tcp, &other, None);
+    assert_eq!(ns.answers.len(), 2);
     assert!(matches!(&ns.answers[0].data, RData::NS(host) if host.0.to_ascii() == "ns7.example.net."));
 }
 

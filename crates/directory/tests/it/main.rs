@@ -20,3 +20,4 @@ mod store_walk;
 mod stores;
 mod vnet;
 mod world;
+mod zone_transfer;

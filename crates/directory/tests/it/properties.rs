@@ -172,6 +172,7 @@ proptest! {
     fn dns_packets_of_any_bytes_do_no_harm(data: Vec<u8>) {
         fuzz::fuzz_dns_query(&data);
         fuzz::fuzz_dns_answer(&data);
+        fuzz::fuzz_dns_signed(&data);
     }
 
     #[test]
@@ -190,6 +191,7 @@ proptest! {
         bytes.extend(more);
         fuzz::fuzz_dns_query(&bytes);
         fuzz::fuzz_dns_answer(&bytes);
+        fuzz::fuzz_dns_signed(&bytes);
     }
 
     #[test]

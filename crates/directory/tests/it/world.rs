@@ -71,7 +71,7 @@ impl Zone {
         Zone::over(Database::open(path, 1 << 20).unwrap(), |_| {}).await
     }
 
-    async fn over(database: Database, change: impl FnOnce(&mut ServerConfig)) -> Zone {
+    pub(crate) async fn over(database: Database, change: impl FnOnce(&mut ServerConfig)) -> Zone {
         let identity = identity(1000);
         let mut config = ServerConfig::new("localhost:443".parse().unwrap());
         config.listen_https = vec!["127.0.0.1:0".parse().unwrap()];

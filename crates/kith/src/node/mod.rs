@@ -12,6 +12,7 @@ mod power;
 mod push;
 mod replay;
 pub(crate) mod running;
+mod secondaries;
 mod serving;
 pub(crate) mod successions;
 pub(crate) mod transfers;

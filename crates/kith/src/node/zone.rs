@@ -16,6 +16,7 @@ use kith_sansio::Span;
 use kith_store::Home;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::secondaries;
 use crate::config::Zone;
 use crate::failure::{Failure, Result, chain};
 
@@ -47,6 +48,7 @@ pub(crate) async fn bind(home: &Home, zone: &Zone, identity: &Identity) -> Resul
     config.listen_dns.clone_from(&zone.listen_dns);
     config.https_certificate = certificate(zone)?;
     config.a_records = zone.address_records;
+    secondaries::configure(&mut config, zone)?;
     if let Some(bytes) = zone.max_blob_bytes {
         config.limits = Limits { max_blob_bytes: bytes, ..Limits::default() };
     }
@@ -209,6 +211,9 @@ fn cannot_serve(error: &ServerError) -> Failure {
             _ => failure.hint("choose another address with --listen-https and --listen-dns, or 'off'"),
         },
         ServerError::PublicMetrics(_) => failure.hint("say --metrics 127.0.0.1:9117"),
+        ServerError::UnknownKey { key, .. } => {
+            failure.hint(format!("describe '{key}' in a section [[directory.tsig-key]] of kith.toml"))
+        }
         _ => failure,
     }
 }

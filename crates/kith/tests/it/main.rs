@@ -10,6 +10,7 @@ mod homes;
 mod invitations;
 mod orders;
 mod outsiders;
+mod secondary;
 #[allow(dead_code, reason = "the tests of the directory use all of it")]
 #[path = "../../../directory/tests/it/servers.rs"]
 mod servers;

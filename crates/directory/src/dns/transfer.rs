@@ -1,0 +1,242 @@
+//! Transfers of the whole zone to its secondaries (AXFR, RFC 5936): what is asked for, and the messages of the answer.
+//!
+//! The answer is written as the sets come, one message in memory at a time. Its serial number is that of before the
+//! first set was read, so whatever changes meanwhile comes with a higher one.
+
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, RData, RecordType};
+use hickory_proto::serialize::binary::BinEncodable;
+use kith_identity::Fingerprint;
+use kith_identity::record::VerifiedRecordSet;
+use kith_sansio::Timestamp;
+
+use super::Zone;
+use super::reply::{hosts_of, soa, texts_of, ttl_of};
+use super::serial::is_newer;
+use super::tsig::Signer;
+use super::zone::Place;
+use crate::defaults::MAX_AGE_SECS;
+
+/// Largest message of a transfer in bytes, length not counted: names are compressed by pointers, which reach that
+/// far (RFC 1035 §4.1.4).
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16_383;
+/// Where the question's name stands, which is the zone's.
+const APEX: u16 = 0xc00c;
+
+/// A transfer that somebody asks for.
+pub(crate) struct Request {
+    id: u16,
+    /// Name, type and class as they were asked.
+    question: Vec<u8>,
+    /// The serial number that is there already; only an incremental transfer says it.
+    known: Option<u32>,
+}
+
+impl Request {
+    /// The transfer that `message` asks for; `None` where it asks for something else.
+    pub(crate) fn read(message: &[u8], zone: &Zone) -> Option<Request> {
+        let message = Message::from_vec(message).ok()?;
+        let asks =
+            message.metadata.message_type == MessageType::Query && message.metadata.op_code == OpCode::Query;
+        let [question] = message.queries.as_slice() else { return None };
+        let known = match question.query_type() {
+            RecordType::AXFR => None,
+            RecordType::IXFR => message.authorities.iter().find_map(|record| match &record.data {
+                RData::SOA(soa) => Some(soa.serial),
+                _ => None,
+            }),
+            _ => return None,
+        };
+        if !asks || question.query_class() != DNSClass::IN || zone.place(question.name()) != Place::Apex {
+            return None;
+        }
+        Some(Request { id: message.metadata.id, question: question.to_bytes().ok()?, known })
+    }
+
+    /// Whether the secondary has what there is (RFC 1995 §2).
+    pub(crate) fn is_current(&self, serial: u32) -> bool {
+        self.known.is_some_and(|known| !is_newer(serial, known))
+    }
+
+    /// The answer that there is no transfer now, after its length.
+    pub(crate) fn fail(&self, code: ResponseCode, mut signer: Signer, now: Timestamp) -> Vec<u8> {
+        let mut message = self.header();
+        message[3] = code.low();
+        signer.sign(&mut message, now);
+        let length = u16::try_from(message.len()).unwrap_or(0).to_be_bytes();
+        [&length[..], &message].concat()
+    }
+
+    /// The beginning of every message of the answer.
+    fn header(&self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(MAX_MESSAGE_BYTES);
+        message.extend_from_slice(&self.id.to_be_bytes());
+        // An authoritative response with one question and no records yet.
+        message.extend_from_slice(&[0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        message.extend_from_slice(&self.question);
+        message
+    }
+}
+
+/// The answer to a request that came over UDP: the zone's SOA record.
+pub(crate) fn serial(request: Request, zone: &Zone, signer: Signer, now: Timestamp) -> Vec<u8> {
+    let mut transfer = Transfer::new(request, zone, signer);
+    transfer.soa(now);
+    transfer.finish(now).split_off(2)
+}
+
+/// The answer to a [`Request`] in the making.
+pub(crate) struct Transfer<'a> {
+    zone: &'a Zone,
+    request: Request,
+    serial: u32,
+    signer: Signer,
+    most: usize,
+    message: Vec<u8>,
+    answers: u16,
+    /// The node that the last record was of, and where in the message its name stands.
+    owner: Option<(Fingerprint, u16)>,
+    /// Messages that are complete, each after its length.
+    complete: Vec<u8>,
+}
+
+impl<'a> Transfer<'a> {
+    /// The answer to `request` with the zone's present serial number, signed by `signer`.
+    pub(crate) fn new(request: Request, zone: &'a Zone, signer: Signer) -> Transfer<'a> {
+        let (serial, most) = (zone.serial.get(), MAX_MESSAGE_BYTES - signer.overhead());
+        let mut transfer = Transfer {
+            zone,
+            request,
+            serial,
+            signer,
+            most,
+            message: Vec::new(),
+            answers: 0,
+            owner: None,
+            complete: Vec::new(),
+        };
+        transfer.begin();
+        transfer
+    }
+
+    /// Whether the secondary already has what there is; the answer is then its one SOA record.
+    pub(crate) fn is_current(&self) -> bool {
+        self.request.is_current(self.serial)
+    }
+
+    /// The serial number that is transferred.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// Writes what stands at the top of the zone: the SOA record, which comes first, and the NS records.
+    pub(crate) fn apex(&mut self, now: Timestamp) {
+        self.soa(now);
+        for name_server in &self.zone.name_servers {
+            let name = name_server.to_bytes().unwrap_or_default();
+            self.record(None, RecordType::NS, ttl_of(MAX_AGE_SECS), &name, now);
+        }
+    }
+
+    /// Writes the SOA record, with which a transfer begins and ends.
+    pub(crate) fn soa(&mut self, now: Timestamp) {
+        let ttl = ttl_of(MAX_AGE_SECS);
+        let RData::SOA(soa) = soa(self.zone, self.serial, ttl) else { return };
+        // Name by name: together they would be compressed, with pointers into another message than this one.
+        let mut data = soa.mname.to_bytes().unwrap_or_default();
+        data.extend(soa.rname.to_bytes().unwrap_or_default());
+        for number in [soa.serial, soa.refresh as u32, soa.retry as u32, soa.expire as u32, soa.minimum] {
+            data.extend_from_slice(&number.to_be_bytes());
+        }
+        self.record(None, RecordType::SOA, ttl, &data, now);
+    }
+
+    /// Writes the records of one set, the same that a question for it is answered with.
+    pub(crate) fn set(&mut self, set: &VerifiedRecordSet, now: Timestamp) {
+        let owner = Some(set.fingerprint());
+        let ttl = ttl_of(set.expires().secs_since(now));
+        for text in texts_of(set.as_record_set()) {
+            let strings =
+                text.chunks(255).map(|part| [&[u8::try_from(part.len()).unwrap_or(0)], part].concat());
+            let data: Vec<u8> = strings.flatten().collect();
+            self.record(owner, RecordType::TXT, ttl, &data, now);
+        }
+        if !self.zone.addresses {
+            return;
+        }
+        for host in hosts_of(set.as_record_set()) {
+            match host {
+                std::net::IpAddr::V4(v4) => self.record(owner, RecordType::A, ttl, &v4.octets(), now),
+                std::net::IpAddr::V6(v6) => self.record(owner, RecordType::AAAA, ttl, &v6.octets(), now),
+            }
+        }
+    }
+
+    /// The messages that are complete, each after its length, ready to be sent.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.complete)
+    }
+
+    /// All that is left, the last message too.
+    pub(crate) fn finish(mut self, now: Timestamp) -> Vec<u8> {
+        self.close(now);
+        self.complete
+    }
+
+    fn record(
+        &mut self,
+        owner: Option<Fingerprint>,
+        kind: RecordType,
+        ttl: u32,
+        data: &[u8],
+        now: Timestamp,
+    ) {
+        // Two labels of 32 characters and a pointer; type, class, ttl, length.
+        let room = 68 + 10 + data.len();
+        if self.message.len() + room > self.most && self.answers > 0 {
+            self.close(now);
+            self.begin();
+        }
+        self.owner(owner);
+        self.message.extend_from_slice(&u16::from(kind).to_be_bytes());
+        self.message.extend_from_slice(&u16::from(DNSClass::IN).to_be_bytes());
+        self.message.extend_from_slice(&ttl.to_be_bytes());
+        // The largest value is that of a set that still fits the DNS: 4 096 bytes.
+        self.message.extend_from_slice(&u16::try_from(data.len()).unwrap_or(0).to_be_bytes());
+        self.message.extend_from_slice(data);
+        self.answers += 1;
+    }
+
+    /// Writes the name of a node, or of the zone.
+    fn owner(&mut self, owner: Option<Fingerprint>) {
+        let Some(fingerprint) = owner else {
+            return self.message.extend_from_slice(&APEX.to_be_bytes());
+        };
+        match self.owner {
+            Some((known, at)) if known == fingerprint => {
+                self.message.extend_from_slice(&(0xc000 | at).to_be_bytes());
+            }
+            _ => {
+                self.owner = u16::try_from(self.message.len()).ok().map(|at| (fingerprint, at));
+                for half in fingerprint.as_bytes().chunks(16) {
+                    self.message.push(32);
+                    self.message.extend_from_slice(data_encoding::HEXLOWER.encode(half).as_bytes());
+                }
+                self.message.extend_from_slice(&APEX.to_be_bytes());
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        self.message = self.request.header();
+        (self.answers, self.owner) = (0, None);
+    }
+
+    fn close(&mut self, now: Timestamp) {
+        self.message[6..8].copy_from_slice(&self.answers.to_be_bytes());
+        self.signer.sign(&mut self.message, now);
+        let length = u16::try_from(self.message.len()).unwrap_or(0);
+        self.complete.extend_from_slice(&length.to_be_bytes());
+        self.complete.append(&mut self.message);
+    }
+}

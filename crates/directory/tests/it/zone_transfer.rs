@@ -1,0 +1,282 @@
+//! Transfers of the zone and notices of its changes, by a secondary that shares no code with the directory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{RData, RecordType};
+use hmac::{Hmac, KeyInit, Mac};
+use kith_directory::dns::tsig::{Algorithm, Key};
+use kith_directory::server::{Secondary, ServerConfig};
+use kith_directory::store::{RedbStore, Store};
+use kith_identity::Fingerprint;
+use kith_identity::record::RecordSet;
+use kith_sansio::Timestamp;
+use kith_store::Database;
+use sha2::Sha256;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpStream, UdpSocket};
+
+use crate::dns_answers::query;
+use crate::world::{Zone, ask_over, identity, in_time, set, set_with_blobs, utc};
+
+const NAME: &[u8] = b"\x08transfer\x07example\0";
+const ALGORITHM: &[u8] = b"\x0bhmac-sha256\0";
+const SECRET: [u8; 32] = [7; 32];
+/// Bytes of a signature's record with this name, this algorithm and no other data.
+const SIGNATURE: usize = 18 + 10 + 13 + 16 + 32;
+
+/// A directory that takes notices and transfers with the right key to `secondary`.
+fn with_secondary(secondary: &str) -> impl FnOnce(&mut ServerConfig) {
+    let address = secondary.parse().unwrap();
+    move |config| {
+        let key = |name: &str| Arc::new(Key::new(name, Algorithm::HmacSha256, &SECRET).unwrap());
+        config.tsig_keys = vec![key("transfer.example"), key("nobody.example")];
+        config.secondaries = vec![Secondary { address, key: "Transfer.Example.".to_owned() }];
+    }
+}
+
+async fn zone() -> Zone {
+    Zone::start(with_secondary("127.0.0.1:9")).await
+}
+
+fn mac(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret).unwrap();
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// The signature after RFC 8945 §4.3: what is signed beside the message, then the record.
+fn sign(
+    mut message: Vec<u8>,
+    name: &[u8],
+    secret: &[u8],
+    time: Timestamp,
+    prior: &[u8],
+) -> (Vec<u8>, Vec<u8>) {
+    let timers = [&time.0.to_be_bytes()[2..], &300_u16.to_be_bytes()].concat();
+    let code = mac(secret, &[prior, &message, name, &[0, 255, 0, 0, 0, 0], ALGORITHM, &timers, &[0; 4]]);
+    let id = [message[0], message[1]];
+    let data = [ALGORITHM, &timers, &[0, 32], &code, &id, &[0; 4]].concat();
+    message.extend_from_slice(
+        &[name, &[0, 250, 0, 255, 0, 0, 0, 0], &(data.len() as u16).to_be_bytes(), &data].concat(),
+    );
+    message[11] += 1;
+    (message, code)
+}
+
+fn signed(kind: RecordType, secret: &[u8], time: Timestamp) -> (Vec<u8>, Vec<u8>) {
+    sign(query("0a.localhost", kind).to_vec().unwrap(), NAME, secret, time, &[])
+}
+
+/// An answer without its signature, and the signature's code after it was checked.
+fn checked(answer: &[u8], prior: &[u8], first: bool) -> (Vec<u8>, Vec<u8>) {
+    let (message, record) = answer.split_at(answer.len() - SIGNATURE);
+    let mut message = message.to_vec();
+    message[11] -= 1;
+    let timers = &record[41..49];
+    let code = record[51..83].to_vec();
+    let prior = [&(prior.len() as u16).to_be_bytes(), prior].concat();
+    let expected = match first {
+        true => mac(&SECRET, &[&prior, &message, NAME, &[0, 255, 0, 0, 0, 0], ALGORITHM, timers, &[0; 4]]),
+        false => mac(&SECRET, &[&prior, &message, timers]),
+    };
+    assert_eq!(code, expected, "the signature");
+    (message, code)
+}
+
+/// All messages of the answer to a signed request, each with its signature checked.
+async fn transfer(zone: &Zone, request: &(Vec<u8>, Vec<u8>)) -> Vec<Message> {
+    let mut stream = TcpStream::connect(zone.dns).await.unwrap();
+    let (mut answer, mut prior) = (ask_over(&mut stream, &request.0).await, request.1.clone());
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        let (message, code) = checked(&answer, &prior, messages.is_empty());
+        messages.push(Message::from_vec(&message).unwrap());
+        prior = code;
+        let Ok(length) = in_time(stream.read_u16()).await else { return messages };
+        answer = vec![0; usize::from(length)];
+        in_time(stream.read_exact(&mut answer)).await.unwrap();
+    }
+}
+
+fn serials(messages: &[Message]) -> Vec<u32> {
+    let records = messages.iter().flat_map(|message| &message.answers);
+    let serials = records.filter_map(|record| match &record.data {
+        RData::SOA(soa) => Some(soa.serial),
+        _ => None,
+    });
+    serials.collect()
+}
+
+/// The texts of each name below the zone.
+fn texts(messages: &[Message]) -> BTreeMap<String, Vec<Vec<u8>>> {
+    let mut all: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    for record in messages.iter().flat_map(|message| &message.answers) {
+        if let RData::TXT(txt) = &record.data {
+            assert!((1..=60).contains(&record.ttl), "{}", record.ttl);
+            all.entry(record.name.to_ascii()).or_default().push(txt.txt_data.concat());
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_transfer_of_many_messages_holds_every_set_and_each_is_signed() {
+    const SETS: u64 = 20_000;
+    let database = Database::in_memory().unwrap();
+    let (store, now) = (RedbStore::new(database.clone()), utc());
+    let mut waiting = Vec::new();
+    for seed in 0..SETS {
+        let identity = identity(seed);
+        let set = match seed {
+            0 => set_with_blobs(&identity, now, &[4096]),
+            1 => set(&identity, now.minus_secs(30), 20),
+            _ => set(&identity, now, 3000),
+        };
+        waiting.push(store.announce(if seed == 1 { now.minus_secs(30) } else { now }, set));
+        if waiting.len() == 500 {
+            for announce in waiting.drain(..) {
+                announce.await.unwrap();
+            }
+        }
+    }
+    drop(waiting);
+    drop(store);
+    let zone = Zone::over(database, with_secondary("127.0.0.1:9")).await;
+    let messages = transfer(&zone, &signed(RecordType::AXFR, &SECRET, utc())).await;
+    assert!((100..1000).contains(&messages.len()), "{} messages", messages.len());
+    let (first, last) = (&messages[0].answers, &messages.last().unwrap().answers);
+    assert!(matches!(first[0].data, RData::SOA(_)) && matches!(first[1].data, RData::NS(_)));
+    assert!(matches!(last.last().unwrap().data, RData::SOA(_)));
+    assert_eq!(serials(&messages).len(), 2);
+    let texts = texts(&messages);
+    assert_eq!(texts.len() as u64, SETS - 1, "one has expired");
+    for (seed, expected) in [(2, 6), (777, 6), (SETS - 1, 6), (0, 1)] {
+        let fingerprint: Fingerprint = identity(seed).fingerprint();
+        let name = format!("{}.", zone.ni(&identity(seed)).fqdn().unwrap());
+        let texts = &texts[&name];
+        assert_eq!(texts.len(), expected);
+        match seed {
+            0 => assert_eq!(texts[0], b"kithnet=https"),
+            _ => drop(RecordSet::from_txt(texts).unwrap().verify(&fingerprint, utc()).unwrap()),
+        }
+    }
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn requests_without_a_right_signature_get_nothing_but_the_reason() {
+    let zone = zone().await;
+    let ask = async |query: &[u8]| zone.ask_tcp(query).await;
+    let bare = query("0a.localhost", RecordType::AXFR).to_vec().unwrap();
+    let refused = Message::from_vec(&ask(&bare).await).unwrap();
+    assert_eq!((refused.metadata.response_code, refused.answers.len()), (ResponseCode::Refused, 0));
+    let error = |answer: &[u8], other: usize| {
+        assert_eq!(answer[3] & 15, 9, "NOTAUTH");
+        let at = answer.len() - other - 4;
+        u16::from_be_bytes([answer[at], answer[at + 1]])
+    };
+    let wrong = ask(&signed(RecordType::AXFR, &[8; 32], utc()).0).await;
+    assert_eq!(error(&wrong, 0), 16, "BADSIG");
+    let unknown = sign(bare.clone(), b"\x07unknown\0", &SECRET, utc(), &[]).0;
+    assert_eq!(error(&ask(&unknown).await, 0), 17, "BADKEY");
+    for time in [utc().minus_secs(400), utc().plus_secs(400)] {
+        let answer = ask(&signed(RecordType::AXFR, &SECRET, time).0).await;
+        assert_eq!(error(&answer, 6), 18, "BADTIME");
+        let mut clock = [0; 8];
+        clock[2..].copy_from_slice(&answer[answer.len() - 6..]);
+        assert!(u64::from_be_bytes(clock).abs_diff(utc().0) < 60);
+    }
+    let mut changed = signed(RecordType::AXFR, &SECRET, utc()).0;
+    let at = changed.len() - 20;
+    changed[at] ^= 1;
+    assert_eq!(error(&ask(&changed).await, 0), 16, "another code");
+    // A key that no secondary has signs queries, and transfers nothing.
+    let (nobody, _) = sign(bare.clone(), b"\x06nobody\x07example\0", &SECRET, utc(), &[]);
+    assert_eq!(ask(&nobody).await[3] & 15, 5);
+    let mut not_last = signed(RecordType::AXFR, &SECRET, utc()).0;
+    not_last.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    not_last[11] += 1;
+    assert_eq!(ask(&not_last).await[3] & 15, 1, "FORMERR");
+    // Transfers go over TCP.
+    assert_eq!(zone.ask_udp(&signed(RecordType::AXFR, &SECRET, utc()).0).await[3] & 15, 0);
+    let (elsewhere, prior) =
+        sign(query("localhost", RecordType::AXFR).to_vec().unwrap(), NAME, &SECRET, utc(), &[]);
+    let (answer, _) = checked(&ask(&elsewhere).await, &prior, true);
+    assert_eq!(answer[3] & 15, 5);
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn a_secondary_that_is_current_is_told_so_and_others_get_everything() {
+    let zone = zone().await;
+    let alice = identity(1);
+    assert_eq!(zone.put(&alice, &set(&alice, utc(), 600)).await.status, 201);
+    let serial = serials(&transfer(&zone, &signed(RecordType::AXFR, &SECRET, utc())).await)[0];
+    let asked = async |known: u32| {
+        let mut request = query("0a.localhost", RecordType::IXFR).to_vec().unwrap();
+        request[9] = 1;
+        request.extend_from_slice(&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 0, 0, 22, 0, 0]);
+        request.extend_from_slice(&known.to_be_bytes());
+        request.extend_from_slice(&[0; 16]);
+        transfer(&zone, &sign(request, NAME, &SECRET, utc(), &[])).await
+    };
+    let current = asked(serial).await;
+    assert_eq!((current.len(), current[0].answers.len()), (1, 1));
+    assert_eq!(serials(&asked(serial.wrapping_sub(1)).await).len(), 2);
+    assert_eq!(texts(&asked(serial.wrapping_sub(1)).await).len(), 1);
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn signed_queries_get_signed_answers_over_udp_and_tcp() {
+    let zone = zone().await;
+    let alice = identity(1);
+    assert_eq!(zone.put(&alice, &set(&alice, utc(), 600)).await.status, 201);
+    let name = zone.ni(&alice).fqdn().unwrap();
+    for (name, kind) in [("0a.localhost", RecordType::SOA), (&name, RecordType::TXT)] {
+        let (request, prior) = sign(query(name, kind).to_vec().unwrap(), NAME, &SECRET, utc(), &[]);
+        let udp = zone.ask_udp(&request).await;
+        assert!(udp.len() <= 512);
+        for answer in [udp, zone.ask_tcp(&request).await] {
+            let answer = Message::from_vec(&checked(&answer, &prior, true).0).unwrap();
+            assert!(answer.metadata.truncation || !answer.answers.is_empty());
+        }
+    }
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_is_told_until_the_secondary_acknowledges_it_with_its_signature() {
+    let secondary = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let zone = Zone::start(with_secondary(&secondary.local_addr().unwrap().to_string())).await;
+    let notice = async || {
+        let mut packet = [0; 1232];
+        let (length, from) = in_time(secondary.recv_from(&mut packet)).await.unwrap();
+        let record = &packet[length - SIGNATURE..length];
+        let message = Message::from_vec(&packet[..length]).unwrap();
+        (message, record[51..83].to_vec(), from)
+    };
+    let answered = |message: &Message, code: &[u8], secret: &[u8]| {
+        let bytes = [&message.metadata.id.to_be_bytes()[..], &[0xa4, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
+        let question = query("0a.localhost", RecordType::SOA).to_vec().unwrap();
+        let bytes = [bytes, question[12..].to_vec()].concat();
+        let prior = [&[0, 32], code].concat();
+        sign(bytes, NAME, secret, utc(), &prior).0
+    };
+    let (first, code, from) = notice().await;
+    assert_eq!(first.queries[0].query_type(), RecordType::SOA);
+    // Neither a forged answer nor one to another notice counts.
+    secondary.send_to(&answered(&first, &code, &[8; 32]), from).await.unwrap();
+    secondary.send_to(&answered(&first, &[0; 32], &SECRET), from).await.unwrap();
+    let (again, code, from) = notice().await;
+    let before = serials(std::slice::from_ref(&again))[0];
+    secondary.send_to(&answered(&again, &code, &SECRET), from).await.unwrap();
+    let alice = identity(1);
+    assert_eq!(zone.put(&alice, &set(&alice, utc(), 600)).await.status, 201);
+    let (changed, ..) = notice().await;
+    let after = serials(&[changed])[0];
+    assert!(after > before && u64::from(after).abs_diff(utc().0 / 10) < 10, "{before} then {after}");
+    zone.stop().await;
+}
