@@ -336,10 +336,11 @@ fn refuse_unknown(table: &toml::Table, prefix: &str) -> Result<()> {
 fn nearest(name: &str) -> Option<&'static str> {
     KNOWN
         .iter()
-        .map(|known| (strsim::damerau_levenshtein(name, known), *known))
+        // Of two that are as near, one that was begun rightly is meant.
+        .map(|known| (strsim::damerau_levenshtein(name, known), !known.starts_with(name), *known))
         .min()
-        .filter(|(distance, known)| *distance <= known.len().div_ceil(2))
-        .map(|(_, known)| known)
+        .filter(|(distance, _, known)| *distance <= known.len().div_ceil(2))
+        .map(|(_, _, known)| known)
 }
 
 /// A value that has a text form.

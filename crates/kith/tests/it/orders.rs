@@ -187,9 +187,9 @@ fn an_order_waits_in_the_node_until_the_contact_is_there_though_the_node_was_kil
         let again = north.run(&[&send[..], &["--detach", "--json"]].concat()).ok().json();
         assert_eq!((&again["id"], &again["attached"]), (&detached["id"], &true.into()));
         north.crash();
-        north.up(&[]);
         // What is sent is what is there when the contact is.
         fs::write(&file, "second, and longer").unwrap();
+        north.up(&[]);
         id = detached["id"].clone();
     });
     // Without a command the offer waits there in its turn.

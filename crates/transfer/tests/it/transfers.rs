@@ -394,22 +394,23 @@ fn a_transfer_can_be_cancelled_from_either_side() {
 fn a_transfer_paused_on_either_side_says_so_and_goes_on_later() {
     for sender_pauses in [true, false] {
         let (_root, from, to) = folders();
-        std::fs::write(from.join("film"), bytes(16 << 20, 3)).unwrap();
+        std::fs::write(from.join("film"), bytes(48 << 20, 3)).unwrap();
         let offer = Offer::from_paths(std::slice::from_ref(&from)).unwrap();
         let (sent, received) = run(async {
             let (near, mut far, _) = link(None);
             let options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
             let (pause, never) = (kith_transfer::Cancel::new(), kith_transfer::Cancel::new());
             let (first, second) = if sender_pauses { (&pause, &never) } else { (&never, &pause) };
-            let progress = std::sync::Arc::new(kith_transfer::Progress::new());
-            let watch = std::sync::Arc::clone(&progress);
-            let sending = kith_transfer::send(near, &offer, options, progress, first.clone());
+            // What is on its way when the pause comes, to the receiver or to its disk, is asked for again.
+            let arrived = std::sync::Arc::new(kith_transfer::Progress::new());
+            let watch = std::sync::Arc::clone(&arrived);
+            let sending = kith_transfer::send(near, &offer, options, Default::default(), first.clone());
             let receiving = async {
                 let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await.unwrap();
-                kith_transfer::receive(far, incoming, into(&to), Default::default(), second.clone()).await
+                kith_transfer::receive(far, incoming, into(&to), arrived, second.clone()).await
             };
             let pausing = async {
-                while watch.moved_bytes() < 4 << 20 {
+                while watch.moved_bytes() < 24 << 20 {
                     tokio::task::yield_now().await;
                 }
                 pause.cancel(AbortReason::Paused);
