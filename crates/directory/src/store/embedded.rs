@@ -195,8 +195,11 @@ fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<
     let newest = Newest { seen: Seen::of(set), expires: set.expires() };
     match newest.seen.judge(now, before.as_ref().map(|newest| newest.seen)) {
         Verdict::Older | Verdict::Different => return Ok(Stored::NotNewer),
-        Verdict::Repeat => return Ok(Stored::Repeated),
-        Verdict::Newer => {}
+        // Where the set itself is gone, or damaged, a repeat brings it back.
+        Verdict::Repeat if rows.row(SETS, key)?.is_some_and(|row| row == set.to_bytes()) => {
+            return Ok(Stored::Repeated);
+        }
+        Verdict::Repeat | Verdict::Newer => {}
     }
     if let Some(before) = &before {
         rows.remove(DUE, &due_key(before.expires, key, Due::Expire))?;

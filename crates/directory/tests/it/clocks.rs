@@ -83,6 +83,18 @@ async fn a_directory_that_was_days_ahead_for_a_moment_takes_the_next_announce() 
     assert_eq!(store.lookup(NOW.plus_secs(5), &alice.fingerprint()).await.unwrap(), Some(again));
 }
 
+#[tokio::test]
+async fn a_repeat_brings_back_what_a_clock_that_was_hours_ahead_swept_away() {
+    let store = RedbStore::new(Database::in_memory().unwrap());
+    let held = set(&identity(1), NOW, 3600);
+    store.announce(NOW, held.clone()).await.unwrap();
+    while store.expire(NOW.plus_secs(7_200), 100).await.unwrap() > 0 {}
+    assert_eq!(store.lookup(NOW, &held.fingerprint()).await.unwrap(), None);
+    store.announce(NOW, held.clone()).await.unwrap();
+    assert_eq!(store.lookup(NOW, &held.fingerprint()).await.unwrap(), Some(held.clone()));
+    assert_eq!(store.announce(NOW, held).await.unwrap(), Stored::Repeated);
+}
+
 fn announced(announcer: &mut Announcer) -> Option<u64> {
     let mut last = None;
     while let Some(output) = announcer.poll_output() {

@@ -92,6 +92,13 @@ pub(crate) async fn every_change_raises_the_revision_and_nothing_else_does(store
     // Not every store counts the memories that go.
     store.expire(at(200_000), 100).await.unwrap();
     assert_eq!(told(at(200_011)).await, NOW.0 / 10 + 5, "only a memory went");
+    store.announce(at(300_000), set(&identity(2), at(300_000), 25)).await.unwrap();
+    told(at(300_011)).await;
+    for (seed, earlier) in [(3, 200_020), (4, 200_040)] {
+        let before = told(at(earlier)).await;
+        store.announce(at(earlier), set(&identity(seed), at(earlier), 25)).await.unwrap();
+        assert!(told(at(earlier)).await > before, "changed after a clock was ahead");
+    }
 }
 
 #[tokio::test]

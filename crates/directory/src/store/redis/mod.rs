@@ -25,6 +25,7 @@ mod error;
 mod link;
 mod node;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use futures_util::future::{join_all, try_join_all};
@@ -65,6 +66,8 @@ pub struct RedisStore {
     config: Arc<RedisConfig>,
     cluster: Cluster,
     recent: Recent,
+    /// The newest batch of changes that was read from any hash tag.
+    newest: AtomicU64,
 }
 
 impl RedisStore {
@@ -75,8 +78,10 @@ impl RedisStore {
     pub async fn connect(config: RedisConfig) -> Result<RedisStore, RedisError> {
         let config = Arc::new(config);
         let recent = Recent::new(STORE_CACHE_SETS);
-        let store = RedisStore { cluster: Cluster::new(Arc::clone(&config)), config, recent };
+        let cluster = Cluster::new(Arc::clone(&config));
+        let store = RedisStore { cluster, config, recent, newest: AtomicU64::new(0) };
         store.greet().await?;
+        store.read_revision().await?;
         Ok(store)
     }
 
@@ -179,8 +184,15 @@ impl RedisStore {
         command.arg(data_encoding::HEXLOWER.encode(&seen.digest)).arg(set.to_bytes());
         command.arg(fingerprint.as_bytes().as_slice());
         command.arg(set.expires().secs_since(now).max(1)).arg(seen.forget_at().secs_since(now).max(1));
-        command.arg(REPLAY_SECS).arg(now.0 / BATCH_SECS);
+        command.arg(REPLAY_SECS).arg(self.batch(now));
         command
+    }
+
+    /// The batch of a change at `now`. After a clock that was ahead it follows what any hash tag has, since only the
+    /// newest of all is told.
+    fn batch(&self, now: Timestamp) -> u64 {
+        let (batch, newest) = (now.0 / BATCH_SECS, self.newest.load(Ordering::Relaxed));
+        if newest > batch + 1 { newest + 1 } else { batch }
     }
 
     fn removing(&self, now: Timestamp, fingerprint: &Fingerprint) -> Cmd {
@@ -188,7 +200,7 @@ impl RedisStore {
         let mut command = cmd("EVALSHA");
         command.arg(REMOVE.get_hash()).arg(4).arg(self.key_of(fingerprint, "set"));
         command.arg(self.key(bucket, "index")).arg(self.key(bucket, "due")).arg(self.key(bucket, "revision"));
-        command.arg(now.0).arg(fingerprint.as_bytes().as_slice()).arg(now.0 / BATCH_SECS);
+        command.arg(now.0).arg(fingerprint.as_bytes().as_slice()).arg(self.batch(now));
         command
     }
 
@@ -268,14 +280,16 @@ impl RedisStore {
         Ok(Page { sets: reading.await.map_err(|_| StoreError::Stopped)?, next })
     }
 
-    async fn read_revision(&self) -> Result<Revision, StoreError> {
+    async fn read_revision(&self) -> Result<Revision, RedisError> {
         let parts = (0..=u8::MAX).map(|bucket| {
             let mut command = cmd("GETRANGE");
             command.arg(self.key(bucket, "revision")).arg(0).arg(63);
             self.ask(bucket, Lane::Read, command)
         });
         let parts = try_join_all(parts).await?;
-        Ok(parts.iter().map(revision_of).fold(Revision::default(), Revision::join))
+        let joined = parts.iter().map(revision_of).fold(Revision::default(), Revision::join);
+        self.newest.fetch_max(joined.newest, Ordering::Relaxed);
+        Ok(joined)
     }
 
     fn strange(&self, question: &'static str) -> StoreError {
@@ -324,6 +338,7 @@ impl Store for RedisStore {
 
     fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(async move {
+            self.read_revision().await?;
             let over = self.over(now, limit).await?;
             let removing = over.iter().map(|fingerprint| {
                 let command = self.removing(now, fingerprint);
@@ -344,7 +359,7 @@ impl Store for RedisStore {
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        Box::pin(self.read_revision())
+        Box::pin(async move { Ok(self.read_revision().await?) })
     }
 }
 
