@@ -126,7 +126,7 @@ impl Cluster {
 
     fn learn(&self, from: RedisServer, shards: Vec<Shard>) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = Map { known: vec![from], ..Map::default() };
+        let mut next = Map::default();
         for Shard { slots, servers } in shards {
             if let Some(master) = servers.first() {
                 let old = next.nodes.get(master).or_else(|| map.nodes.get(master)).cloned();
@@ -140,6 +140,9 @@ impl Cluster {
                 }
             }
         }
+        // Whoever answered is asked last the next time: it may have lost its cluster without knowing.
+        next.known.retain(|server| *server != from);
+        next.known.push(from);
         *map = Arc::new(next);
     }
 

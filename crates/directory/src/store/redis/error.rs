@@ -135,6 +135,10 @@ impl Trouble {
                 | ServerErrorKind::ReadOnly
                 | ServerErrorKind::NoScript,
             ) => Trouble::Again(format!("{server} says {} {details}", error.code())),
+            // A master that became a replica, too few replicas, a script that runs long: these pass.
+            _ if matches!(error.code(), "UNBLOCKED" | "NOREPLICAS" | "BUSY") => {
+                Trouble::Again(format!("{server} says {} {details}", error.code()))
+            }
             _ => Trouble::Final(RedisError::Refused {
                 server: server.clone(),
                 code: error.code().to_owned(),
