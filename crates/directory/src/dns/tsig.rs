@@ -97,7 +97,9 @@ impl Signed {
             }
             _ => Vec::new(),
         };
-        append(&mut answer, &self.name, &self.algorithm, &variables, &mac, self.original_id);
+        // The code is over this id, which need not be the one that the asker began with.
+        let [a, b, ..] = self.header();
+        append(&mut answer, &self.name, &self.algorithm, &variables, &mac, u16::from_be_bytes([a, b]));
         answer
     }
 

@@ -61,7 +61,7 @@ impl Secondaries {
 
     /// Whether one of the secondaries has this key.
     pub(super) fn may_transfer(&self, key: &Key) -> bool {
-        self.all.iter().any(|(_, known)| known.name() == key.name())
+        self.all.iter().any(|(_, known)| std::ptr::eq(&**known, key))
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn check(shared: &Shared, zone: &Zone) -> u32 {
     match shared.store.revision().await {
         Ok(revision) => zone.serial.raise(revision.told(system::utc())),
         Err(error) => {
-            tracing::error!(%error, "the store does not say whether the zone changed");
+            shared.store_failed(&error);
             zone.serial.get()
         }
     }

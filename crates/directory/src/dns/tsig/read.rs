@@ -30,7 +30,6 @@ pub(crate) struct Signed {
     pub(super) time: u64,
     pub(super) fudge: u16,
     pub(super) mac: Vec<u8>,
-    pub(super) original_id: u16,
     pub(super) error: u16,
     pub(super) other: Vec<u8>,
 }
@@ -134,7 +133,6 @@ fn read(message: &[u8], start: usize, data: std::ops::Range<usize>, question_end
         time: u64::from_be_bytes(long),
         fudge,
         mac,
-        original_id,
         error,
         other,
     })))
