@@ -331,6 +331,8 @@ impl Live {
             last.state = if last.failure.is_some() { badly } else { State::Done };
             (last.paused_by, last.until, last.waiting_for) = (None, None, None);
             last.done = last.failure.is_none();
+            // What has ended is paused no more, and is not answered so.
+            (facts.row.paused_here, facts.row.paused_there) = (false, false);
             facts.change(last);
         }
         self.tell();
@@ -414,4 +416,40 @@ pub(crate) fn events(live: Arc<Live>) -> impl Stream<Item = Result<Value, Failur
         let value = serde_json::to_value(&transfer).map_err(Failure::failed);
         Some((value, (live, changes, Some(transfer.state))))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::transfers::outgoing::blank;
+
+    fn incoming() -> Arc<Live> {
+        let peer = kith_identity::Fingerprint::from_bytes([7; 32]);
+        let row = Row {
+            peer: peer.to_string(),
+            job: Job::In {
+                into: "/inbox".to_owned(),
+                overwrite: false,
+                digest: String::new(),
+                staging: String::new(),
+            },
+            changed: 0,
+            reported: false,
+            paused_here: false,
+            paused_there: false,
+            until: 0,
+            last: blank("1", "in", "north", State::Interrupted),
+        };
+        Live::new("1".to_owned(), peer, row)
+    }
+
+    #[test]
+    fn what_has_ended_is_paused_no_more() {
+        let live = incoming();
+        assert!(live.pause(By::Here) && live.pause(By::Contact));
+        live.end(Err(live.cancelled()));
+        let row = live.row();
+        assert!(!live.is_paused() && !row.paused_here && !row.paused_there);
+        assert!(!live.pause(By::Contact));
+    }
 }
