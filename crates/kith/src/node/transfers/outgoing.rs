@@ -178,6 +178,8 @@ struct Run<'a> {
     via: Via,
     accept_within: Span,
     course: Course,
+    /// Until when it may stay paused; set while somebody pauses it.
+    paused_until: Option<Timestamp>,
 }
 
 async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary, Ended> {
@@ -193,10 +195,13 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary,
     };
     let accept_within = order.accept_ms.map_or(ACCEPT_WITHIN, Span::millis);
     let course = Course::new(system::time(), patience);
-    let mut run = Run { node, live, order, via, accept_within, course };
+    let mut run = Run { node, live, order, via, accept_within, course, paused_until: None };
     loop {
         if live.is_paused() {
             run.sleep_while_paused().await?;
+        }
+        if !live.is_paused() {
+            run.paused_until = None;
         }
         match run.attempt().await? {
             Outcome::Done(summary) => return Ok(summary),
@@ -213,7 +218,8 @@ impl Run<'_> {
         let live = self.live;
         live.enter_rest();
         let _logged = self.node.transfers.record(live).await;
-        let forgotten = system::utc().plus_secs(PAUSED_SECS);
+        // Asking the contact in between does not make it younger.
+        let forgotten = *self.paused_until.get_or_insert_with(|| system::utc().plus_secs(PAUSED_SECS));
         let mut changes = live.changes();
         while live.is_paused() {
             let ask = async {
@@ -264,8 +270,29 @@ impl Run<'_> {
         note_path(live, &stream);
         let until = system::utc().plus_secs(self.accept_within.as_secs());
         live.enter_until(State::Offered, Some(until), None);
-        let sent = carry(node, live, stream, &offer, attempt, self.accept_within).await;
+        let sent = self.carry(stream, &offer, attempt).await;
         self.outcome(sent, &cancel).await
+    }
+
+    async fn carry(
+        &mut self,
+        stream: Stream,
+        offer: &LocalOffer,
+        attempt: Attempt,
+    ) -> std::result::Result<Summary, SendError> {
+        let (node, live) = (self.node, self.live);
+        let stream = Paced::new(stream, vec![node.transfers.up.clone(), live.limit.clone()], Vec::new());
+        let options = SendOptions { accept_within: self.accept_within, ..SendOptions::new(id(&live.id)) };
+        let accepted = Arc::clone(&attempt.progress);
+        let sending = kith_transfer::send(stream, offer, options, attempt.progress, attempt.cancel);
+        tokio::pin!(sending);
+        tokio::select! {
+            outcome = &mut sending => return outcome,
+            () = accepted.accepted() => live.enter(State::Moving),
+        }
+        // Whoever accepts it does not pause it.
+        self.paused_until = None;
+        sending.await
     }
 
     /// A person has paused it, or does not want it any more.
@@ -349,6 +376,10 @@ impl Run<'_> {
                 return Err(node.explain(&live.peer, &error).await.into());
             }
             let Some(pause) = self.course.unreached(system::time()) else {
+                // What is paused waits for whoever has paused it, however long they are away.
+                if live.is_paused() {
+                    return Ok(None);
+                }
                 return Err(Ended::Expired(node.explain(&live.peer, &error).await));
             };
             if live.snapshot().waiting_for.as_deref() != Some(failure.error.as_str()) {
@@ -409,26 +440,6 @@ pub(super) fn note_path(live: &Live, stream: &Stream) {
         row.last.path = "direct".to_owned();
         row.last.transport = Some(path.transport.to_string());
     });
-}
-
-async fn carry(
-    node: &Node,
-    live: &Arc<Live>,
-    stream: Stream,
-    offer: &LocalOffer,
-    attempt: Attempt,
-    accept_within: Span,
-) -> std::result::Result<Summary, SendError> {
-    let stream = Paced::new(stream, vec![node.transfers.up.clone(), live.limit.clone()], Vec::new());
-    let options = SendOptions { accept_within, ..SendOptions::new(id(&live.id)) };
-    let accepted = Arc::clone(&attempt.progress);
-    let sending = kith_transfer::send(stream, offer, options, attempt.progress, attempt.cancel);
-    tokio::pin!(sending);
-    tokio::select! {
-        outcome = &mut sending => return outcome,
-        () = accepted.accepted() => live.enter(State::Moving),
-    }
-    sending.await
 }
 
 /// The transfer's id as the wire carries it; zeros for an id that is not of our making.
