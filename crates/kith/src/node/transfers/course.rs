@@ -29,6 +29,8 @@ pub(super) struct Course {
     lost_in_vain: u32,
     /// Until when a busy contact is asked.
     busy_until: Option<Time>,
+    /// How often in a row it was busy.
+    busy: u32,
 }
 
 impl Course {
@@ -40,6 +42,7 @@ impl Course {
             pause: PAUSE,
             lost_in_vain: 0,
             busy_until: None,
+            busy: 0,
         }
     }
 
@@ -66,16 +69,25 @@ impl Course {
         Some(PAUSE * 2u32.pow(self.lost_in_vain.min(9)))
     }
 
-    /// The contact has no room for the offer now; it is asked as long as an offer would wait for an answer.
+    /// The contact has no room for the offer now; it is asked as long as an offer would wait for an answer. Each time
+    /// it was reached, so that its pause grows by itself.
     pub(super) fn busy(&mut self, now: Time, accept_within: Span) -> Option<Duration> {
         let until = *self.busy_until.get_or_insert(now + accept_within);
-        (now < until.max(self.give_up)).then(|| self.next_pause(now).max(Duration::from_millis(500)))
+        self.busy = self.busy.saturating_add(1);
+        let pause = (PAUSE * 5 * 2u32.pow(self.busy.min(8) - 1)).min(LONGEST);
+        (now < until.max(self.give_up)).then_some(pause)
+    }
+
+    /// The contact has taken the offer.
+    pub(super) fn accepted(&mut self) {
+        (self.busy_until, self.busy) = (None, 0);
     }
 
     /// A pause by a person costs no patience.
     pub(super) fn resumed(&mut self, now: Time) {
         self.give_up = self.give_up.max(now + COMING_BACK);
-        (self.busy_until, self.lost_in_vain) = (None, 0);
+        self.lost_in_vain = 0;
+        self.accepted();
         self.reached(now);
     }
 
@@ -131,11 +143,17 @@ mod tests {
         let mut course = Course::new(Time(0), Span::secs(1));
         let mut now = Time(0) + Span::secs(10);
         let mut asked = 0;
+        // Whoever says that it is busy was reached.
+        course.reached(now);
         while let Some(pause) = course.busy(now, Span::secs(600)) {
             now += pause.into();
             asked += 1;
+            course.reached(now);
         }
-        assert!(now >= Time(0) + Span::secs(610) && asked < 60, "{now:?} after {asked}");
+        let end = Time(0) + Span::secs(610);
+        assert!(now >= end && now <= end + Span::secs(60) && asked < 20, "{now:?} after {asked}");
+        course.accepted();
+        assert_eq!(course.busy(now, Span::secs(600)), Some(Duration::from_millis(500)));
     }
 
     #[test]

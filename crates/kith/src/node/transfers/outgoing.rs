@@ -168,6 +168,8 @@ enum Outcome {
     Paused,
     /// Again after so long.
     Again(Duration),
+    /// The contact has no room for it: again after so long.
+    Busy(Duration),
 }
 
 /// A transfer that is being tried.
@@ -207,6 +209,7 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary,
             Outcome::Done(summary) => return Ok(summary),
             Outcome::Paused => live.enter_rest(),
             Outcome::Again(pause) => rest(live, pause).await?,
+            Outcome::Busy(pause) => rest_while_busy(live, pause).await?,
         }
     }
 }
@@ -292,6 +295,7 @@ impl Run<'_> {
         }
         // Whoever accepts it does not pause it.
         self.paused_until = None;
+        self.course.accepted();
         sending.await
     }
 
@@ -322,7 +326,7 @@ impl Run<'_> {
             SendError::Refused(Refusal::Busy) => {
                 let again = self.course.busy(now, self.accept_within);
                 live.enter_until(State::Waiting, self.until(), Some("the contact is busy".to_owned()));
-                again
+                again.map(Outcome::Busy)
             }
             SendError::Unanswered { .. } | SendError::Refused(Refusal::Unanswered) => {
                 let within = self.accept_within;
@@ -334,11 +338,11 @@ impl Run<'_> {
                 let Transfer { state, bytes, resumed_bytes, .. } = live.snapshot();
                 let again = self.course.lost(now, state == State::Moving && bytes > resumed_bytes);
                 live.enter_until(State::Interrupted, self.until(), None);
-                again
+                again.map(Outcome::Again)
             }
             _ => None,
         };
-        again.map(Outcome::Again).ok_or_else(|| explain(live, &error).into())
+        again.ok_or_else(|| explain(live, &error).into())
     }
 
     /// When the contact is given up.
@@ -429,6 +433,17 @@ fn bulk(via: Via) -> Via {
 async fn rest(live: &Live, pause: Duration) -> Result<()> {
     tokio::select! {
         () = sleep_or_sign(live, pause) => Ok(()),
+        () = live.cancel.cancelled() => Err(live.cancelled()),
+    }
+}
+
+/// Waits for room at a contact, whose signs of life say nothing about that; a pause by a person ends it.
+async fn rest_while_busy(live: &Live, pause: Duration) -> Result<()> {
+    let mut changes = live.changes();
+    let paused = async { while !live.is_paused() && changes.changed().await.is_ok() {} };
+    tokio::select! {
+        () = tokio::time::sleep(pause) => Ok(()),
+        () = paused => Ok(()),
         () = live.cancel.cancelled() => Err(live.cancelled()),
     }
 }
