@@ -22,10 +22,10 @@ pub(super) struct Course {
     pub(super) give_up: Time,
     /// When the contact was not reached the last time.
     pub(super) unreached_at: Time,
-    /// Since when it has been tried in vain.
+    /// Since when it has been tried in vain: when it was reached the last time.
     since: Time,
     pause: Duration,
-    /// Connections in a row that were lost before anything moved.
+    /// Connections in a row that were lost soon, before anything moved.
     lost_in_vain: u32,
     /// Until when a busy contact is asked.
     busy_until: Option<Time>,
@@ -58,9 +58,10 @@ impl Course {
     }
 
     /// The connection was lost; `moved` says whether bytes had moved over it. A peer that takes connections and drops
-    /// them is not asked in a circle, nor for ever.
+    /// them is not asked in a circle, nor for ever; one that held an offer for a while is no such peer.
     pub(super) fn lost(&mut self, now: Time, moved: bool) -> Option<Duration> {
-        self.lost_in_vain = if moved { 0 } else { self.lost_in_vain + 1 };
+        let held = now - self.since >= AT_FIRST;
+        self.lost_in_vain = if moved || held { 0 } else { self.lost_in_vain + 1 };
         if self.lost_in_vain <= 1 {
             self.give_up = self.give_up.max(now + COMING_BACK);
         } else if now >= self.give_up {
@@ -128,14 +129,27 @@ mod tests {
     fn a_lost_contact_is_waited_for_but_one_that_drops_all_connections_not_for_ever() {
         let mut course = Course::new(Time(0), Span::ZERO);
         let later = Time(0) + Span::secs(3_600);
+        course.reached(later);
         assert!(course.lost(later, true).is_some());
         assert_eq!(course.give_up, later + COMING_BACK);
         let (mut now, mut losses) = (later, 0);
         while let Some(pause) = course.lost(now, false) {
             now += pause.into();
             losses += 1;
+            course.reached(now);
         }
         assert!(now <= later + COMING_BACK + COMING_BACK && losses < 50, "{now:?} after {losses}");
+    }
+
+    #[test]
+    fn a_contact_that_held_the_offer_for_hours_is_waited_for_each_time() {
+        let mut course = Course::new(Time(0), Span::ZERO);
+        for hour in [0, 4, 8] {
+            course.reached(Time(0) + Span::secs(hour * 3_600));
+            let lost = Time(0) + Span::secs((hour + 3) * 3_600);
+            assert!(course.lost(lost, false).is_some(), "{hour}");
+            assert_eq!(course.give_up, lost + COMING_BACK);
+        }
     }
 
     #[test]
