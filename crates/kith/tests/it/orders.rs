@@ -137,12 +137,16 @@ fn cancelling_ends_it_on_both_sides_paused_or_not() {
 
 #[test]
 fn an_offer_can_be_paused_by_its_sender_alone() {
-    let slow = Slow::set();
+    let mut slow = Slow::set();
     let id = slow.order();
     wait_for_state(&slow.south, "offered");
     slow.south.run(&["transfer", "pause", &id]).fails(1, "not accepted yet");
+    slow.south.run(&["transfer", "limit", &id, "2MiB/s"]).ok();
     slow.north.run(&["transfer", "pause", &id]).ok();
     eventually("the end of the offer", || all(&slow.south).is_empty().then_some(()));
+    // Nor does it come back by itself.
+    slow.south.crash_and_return(|| {});
+    assert!(all(&slow.south).is_empty());
     slow.north.run(&["transfer", "resume", &id]).ok();
     wait_for_state(&slow.south, "offered");
 }
