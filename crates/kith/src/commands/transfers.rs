@@ -69,6 +69,15 @@ fn by_id<'a>(all: &'a [Transfer], text: &str) -> Result<&'a Transfer> {
     }
 }
 
+/// The transfer of an id; refused where it has ended.
+fn under_way<'a>(all: &'a [Transfer], text: &str) -> Result<&'a Transfer> {
+    let one = by_id(all, text)?;
+    if one.state.is_final() {
+        return Err(Failure::failed(format!("the transfer {} has ended", one.id)));
+    }
+    Ok(one)
+}
+
 /// The transfers that are meant: of a contact all that have not ended.
 fn meant<'a>(all: &'a [Transfer], which: &[String]) -> Result<Vec<&'a Transfer>> {
     let mut meant: Vec<&Transfer> = Vec::new();
@@ -100,7 +109,7 @@ async fn change(
 }
 
 async fn cancel(context: &Context, node: &mut Control, all: &[Transfer], which: &[String]) -> Result<()> {
-    let ids = which.iter().map(|text| by_id(all, text).map(|one| one.id.clone()));
+    let ids = which.iter().map(|text| under_way(all, text).map(|one| one.id.clone()));
     let ids: Vec<String> = ids.collect::<Result<_>>()?;
     for id in &ids {
         let _: Value = node.call(Method::DELETE, &format!("/v1/transfers/{id}"), None::<&()>).await?;
@@ -205,6 +214,14 @@ mod tests {
         for unknown in ["", "b", "ab100"] {
             assert_eq!(by_id(&all, unknown).unwrap_err().code, crate::failure::Code::NotFound);
         }
+    }
+
+    #[test]
+    fn what_has_ended_cannot_be_cancelled() {
+        let all = transfers();
+        assert_eq!(under_way(&all, "ab").unwrap().id, "ab10");
+        assert_eq!(under_way(&all, "aa11").unwrap_err().error, "the transfer aa11 has ended");
+        assert_eq!(under_way(&all, "b").unwrap_err().code, crate::failure::Code::NotFound);
     }
 
     #[test]

@@ -49,7 +49,8 @@ async fn cancel(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answ
     let live = node.transfers.find(&id)?;
     if live.is_pending() {
         live.decide(Decision::Decline)?;
-    } else {
+    } else if !live.state().is_final() {
+        // What has ended in this moment stays as it ended.
         let sleeps = matches!(live.state(), State::Interrupted | State::Paused);
         live.cancel_by(By::Here);
         super::incoming::cancel_sleeping(&node, &live).await?;
