@@ -419,11 +419,11 @@ pub(crate) fn events(live: Arc<Live>) -> impl Stream<Item = Result<Value, Failur
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::node::transfers::outgoing::blank;
 
-    fn incoming() -> Arc<Live> {
+    pub(in crate::node::transfers) fn incoming() -> Arc<Live> {
         let peer = kith_identity::Fingerprint::from_bytes([7; 32]);
         let row = Row {
             peer: peer.to_string(),

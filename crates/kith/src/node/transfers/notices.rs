@@ -22,7 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How a transfer stands here.
 fn standing(live: &Live) -> Standing {
     match live.state() {
-        state if state.is_final() => Standing::Over,
+        // Somebody has ended it, though the state may not say so yet.
+        state if state.is_final() || live.cancel.is_cancelled() => Standing::Over,
         _ if live.is_paused_here() => Standing::Paused,
         _ => Standing::Going,
     }
@@ -96,5 +97,21 @@ async fn heard(node: &Arc<Node>, live: &Arc<Live>, theirs: Standing, is_notice: 
     live.saw();
     if changed {
         let _logged = node.transfers.record(live).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::transfers::live::tests::incoming;
+
+    #[test]
+    fn what_was_cancelled_is_told_to_be_over() {
+        let live = incoming();
+        assert_eq!(standing(&live), Standing::Going);
+        live.pause(By::Here);
+        assert_eq!(standing(&live), Standing::Paused);
+        live.cancel_by(By::Here);
+        assert_eq!(standing(&live), Standing::Over);
     }
 }
