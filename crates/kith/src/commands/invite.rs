@@ -133,11 +133,20 @@ pub(super) fn joined(contact: &Contact) -> String {
     format!("{} is a contact now: {}\nwords: {spoken}", printable(&contact.name), contact.ni)
 }
 
+/// Takes an invitation back; a failure where somebody is a contact by it already.
 async fn cancel(context: &Context, id: &str) -> Result<()> {
     let mut node = context.node().await?;
     let path = format!("/v1/invitations/{}", escape(id));
     let _: Value = node.call(Method::DELETE, &path, None::<&()>).await?;
-    Ok(())
+    let mut events = node.lines(Method::GET, &format!("{path}/events"), None::<&()>).await?;
+    match events.next::<Invitation>().await? {
+        Some(Invitation { state: State::Joined, contact: Some(contact), .. }) => {
+            let name = printable(&contact.name);
+            Err(Failure::failed(format!("{name} joined before"))
+                .hint(format!("'kith contact remove {name}' takes that back")))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn list(context: &Context) -> Result<()> {

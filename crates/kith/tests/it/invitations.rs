@@ -300,7 +300,7 @@ fn a_cancelled_command_takes_its_invitation_back() {
     assert_eq!(state(&north, opened["id"].as_str().unwrap()), "cancelled");
 }
 
-fn interrupt(running: &Running) {
+pub fn interrupt(running: &Running) {
     let pid = rustix::process::Pid::from_child(&running.child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
 }

@@ -19,7 +19,7 @@ use kith_sansio::system::{self, OsRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{DEADLINE, Person, Place, eventually, free_port};
-use crate::invitations::{contacts, invite, join, state};
+use crate::invitations::{contacts, interrupt, invite, join, state};
 
 const INVITE: Protocol = Protocol::new("invite/1");
 
@@ -265,6 +265,25 @@ async fn a_contact_removed_before_all_was_done_does_not_come_back_by_joining_aga
     north.run(&["contact", "remove", "outsider"]).ok();
     assert!(matches!(joiner.join(&parse(&link)).await.1, Message::Refused));
     assert!(contacts(&north).is_empty());
+}
+
+/// Whoever has the link is a contact once he is answered, also where he keeps silent about it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_an_invitation_back_too_late_is_told_who_joined() {
+    let place = Place::new();
+    let north = place.stranger("north");
+    let thief = Outsider::new().await;
+    let (id, link) = invite(&north, &[]);
+    drop(thief.join(&parse(&link)).await);
+    north.run(&["invite", "cancel", &id]).fails(1, "outsider joined before");
+    assert_eq!(state(&north, &id), "joined");
+    assert!(matches!(thief.approach(&parse(&link), Via::Any).await, Err(ConnectError::Refused { .. })));
+    north.run(&["contact", "remove", "outsider"]).ok();
+    let inviting = north.command(&["invite"]);
+    drop(thief.join(&parse(&inviting.line("kith:"))).await);
+    interrupt(&inviting);
+    inviting.finish().fails(1, "kith contact remove outsider");
+    assert_eq!(contacts(&north), ["outsider"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

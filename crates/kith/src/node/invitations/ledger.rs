@@ -212,12 +212,12 @@ impl Ledger {
         })
     }
 
-    /// Ends an invitation before anybody has joined.
+    /// Ends an invitation. Where its joiner is a contact already he has joined, whatever he has said of it.
     pub(super) fn cancel(&self, ticket: &Ticket) -> Result<()> {
-        self.change(ticket, |row| {
-            if !row.stage.is_final() {
-                end(row, Stage::Cancelled);
-            }
+        self.change(ticket, |row| match row.stage {
+            Stage::Open | Stage::Claimed => end(row, Stage::Cancelled),
+            Stage::Answered => end(row, Stage::Joined),
+            _ => {}
         })
     }
 

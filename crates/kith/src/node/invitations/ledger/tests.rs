@@ -75,6 +75,21 @@ fn one_key_has_it_and_may_come_again_until_all_is_done() {
 }
 
 #[test]
+fn one_that_is_taken_back_says_whether_its_joiner_is_a_contact() {
+    for (advanced, ended) in [(false, Stage::Cancelled), (true, Stage::Joined)] {
+        let ledger = open();
+        assert!(is_granted(&ledger, 1, at(1001, 1), true));
+        if advanced {
+            ledger.advance(&TICKET, Stage::Answered).unwrap();
+        }
+        ledger.cancel(&TICKET).unwrap();
+        let row = ledger.find(&TICKET).unwrap();
+        assert_eq!((row.stage, row.secret.is_some()), (ended, false));
+        assert!(!is_granted(&ledger, 1, at(1002, 2), true));
+    }
+}
+
+#[test]
 fn one_guess_burns_it_and_a_wrong_ticket_touches_nothing() {
     let ledger = open();
     let other = Ticket::from_bytes([2; 8]);
