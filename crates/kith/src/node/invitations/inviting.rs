@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kith_connect::{Admission, Peer, Stream};
 use kith_directory::limiter::{Limiter, Network, Rate};
-use kith_identity::Fingerprint;
 use kith_identity::invitation::{Binding, EXPORTER_LABEL, Introduction, Message, Role, Secret, Ticket};
+use kith_identity::{Fingerprint, Ni};
 use kith_sansio::{Span, system};
 use tokio::io::AsyncWriteExt;
 
@@ -204,8 +204,15 @@ fn grant(
     let Claim::Granted(row) = ledger.claim(ticket, peer, system::now(), proves)? else { return Ok(None) };
     match row.stage {
         Stage::Claimed => {
-            admit(node, peer, &row, who)?;
-            ledger.advance(ticket, Stage::Answered)?;
+            let is_new = admit(node, peer, &row, who)?;
+            let advanced = ledger.advance(ticket, Stage::Answered);
+            if !matches!(advanced, Ok(true)) {
+                // It has ended since the claim: nobody becomes a contact by it.
+                if is_new {
+                    node.book.remove(&Ni::new(peer, None).to_string())?;
+                }
+                return advanced.map(|_| None);
+            }
         }
         // Who was removed since then stays removed.
         _ if node.book.contact_of(&peer).is_none() => return Ok(None),
@@ -214,7 +221,8 @@ fn grant(
     Ok(row.secret)
 }
 
-fn admit(node: &Arc<Node>, peer: Fingerprint, row: &Row, who: &Introduction) -> Result<()> {
+/// Makes `peer` a contact; whether he is new.
+fn admit(node: &Arc<Node>, peer: Fingerprint, row: &Row, who: &Introduction) -> Result<bool> {
     let called = row.called.as_deref().and_then(|name| name.parse().ok());
-    node.book.meet(met(node, peer, who, called)).map(drop)
+    node.book.meet(met(node, peer, who, called)).map(|(_, is_new)| is_new)
 }

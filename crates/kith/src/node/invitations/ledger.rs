@@ -203,13 +203,14 @@ impl Ledger {
     }
 
     /// The joiner is a contact now ([`Stage::Answered`]), or knows this node too ([`Stage::Joined`]). An invitation
-    /// that has ended meanwhile stays as it is.
-    pub(super) fn advance(&self, ticket: &Ticket, stage: Stage) -> Result<()> {
-        self.change(ticket, |row| match (row.stage, stage) {
+    /// that has ended otherwise meanwhile stays as it is, and the answer is no.
+    pub(super) fn advance(&self, ticket: &Ticket, stage: Stage) -> Result<bool> {
+        let stands = self.change(ticket, |row| match (row.stage, stage) {
             (Stage::Claimed, Stage::Answered) => row.stage = stage,
             (Stage::Claimed | Stage::Answered, Stage::Joined) => end(row, stage),
             _ => {}
-        })
+        })?;
+        Ok(matches!(stands, Stage::Answered | Stage::Joined))
     }
 
     /// Ends an invitation. Where its joiner is a contact already he has joined, whatever he has said of it.
@@ -219,20 +220,23 @@ impl Ledger {
             Stage::Answered => end(row, Stage::Joined),
             _ => {}
         })
+        .map(drop)
     }
 
-    fn change(&self, ticket: &Ticket, change: impl FnOnce(&mut Row)) -> Result<()> {
+    /// Where it stands after the change.
+    fn change(&self, ticket: &Ticket, change: impl FnOnce(&mut Row)) -> Result<Stage> {
         let mut all = self.all();
         let entry = all.get_mut(ticket).ok_or_else(|| unknown(ticket))?;
         let mut row = entry.row.clone();
         change(&mut row);
-        if row.stage != entry.row.stage {
+        let stage = row.stage;
+        if stage != entry.row.stage {
             self.store(ticket, &row)?;
             entry.row = row;
             drop(all);
             self.tell();
         }
-        Ok(())
+        Ok(stage)
     }
 
     /// Ends what is over and forgets what ended long ago; says when to come again.

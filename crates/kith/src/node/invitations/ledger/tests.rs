@@ -90,6 +90,25 @@ fn one_that_is_taken_back_says_whether_its_joiner_is_a_contact() {
 }
 
 #[test]
+fn a_joiner_does_not_advance_one_that_has_ended_since_his_claim() {
+    let ledger = open();
+    assert!(is_granted(&ledger, 1, at(1001, 1), true));
+    ledger.cancel(&TICKET).unwrap();
+    assert!(!ledger.advance(&TICKET, Stage::Answered).unwrap());
+    assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Cancelled);
+    let ledger = open();
+    assert!(is_granted(&ledger, 1, at(1001, 1), true));
+    ledger.sweep(at(1600, 600)).unwrap();
+    assert!(!ledger.advance(&TICKET, Stage::Answered).unwrap());
+    let ledger = open();
+    assert!(is_granted(&ledger, 1, at(1001, 1), true));
+    for stage in [Stage::Answered, Stage::Answered, Stage::Joined, Stage::Answered] {
+        assert!(ledger.advance(&TICKET, stage).unwrap());
+    }
+    assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Joined);
+}
+
+#[test]
 fn one_guess_burns_it_and_a_wrong_ticket_touches_nothing() {
     let ledger = open();
     let other = Ticket::from_bytes([2; 8]);
