@@ -52,12 +52,7 @@ impl Talk {
         let mut lately = talks.lately.lock().unwrap_or_else(PoisonError::into_inner);
         lately.take(system::time(), network).ok()?;
         let mut now = talks.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, own) = (now.values().sum::<usize>(), now.entry(network).or_default());
-        if all >= MAX_TALKS.0 || *own >= MAX_TALKS.1 {
-            return None;
-        }
-        *own += 1;
-        Some(Talk { node: Arc::clone(node), network })
+        enter(&mut now, network).then(|| Talk { node: Arc::clone(node), network })
     }
 }
 
@@ -71,6 +66,17 @@ impl Drop for Talk {
             }
         }
     }
+}
+
+/// Counts one more conversation with a network. Whoever is turned away leaves nothing behind.
+fn enter(now: &mut HashMap<Network, usize>, network: Network) -> bool {
+    let all: usize = now.values().sum();
+    let own = now.get(&network).copied().unwrap_or(0);
+    let has_room = all < MAX_TALKS.0 && own < MAX_TALKS.1;
+    if has_room {
+        now.insert(network, own + 1);
+    }
+    has_room
 }
 
 /// Listens whenever an invitation is open, and ends those whose time is over.
@@ -225,4 +231,20 @@ fn grant(
 fn admit(node: &Arc<Node>, peer: Fingerprint, row: &Row, who: &Introduction) -> Result<bool> {
     let called = row.called.as_deref().and_then(|name| name.parse().ok());
     node.book.meet(met(node, peer, who, called)).map(|(_, is_new)| is_new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversations_are_bounded_and_so_is_what_is_remembered_of_them() {
+        let network = |n: u8| Network::of(IpAddr::from([198, 51, n, 1]));
+        let mut now = HashMap::new();
+        let entered = (0..20).filter(|_| enter(&mut now, network(0))).count();
+        assert_eq!(entered, MAX_TALKS.1);
+        let entered = (1..=255).filter(|n| enter(&mut now, network(*n))).count();
+        assert_eq!(entered, MAX_TALKS.0 - MAX_TALKS.1);
+        assert_eq!((now.values().sum::<usize>(), now.len()), (MAX_TALKS.0, entered + 1));
+    }
 }
