@@ -37,7 +37,8 @@ impl Book {
                 Some(known) => contacts.replace(renewed(contacts, known, met)).map(drop).map_err(refused),
                 None => {
                     is_new = true;
-                    let Met { ni, hints, called, proposed } = met;
+                    let Met { ni, mut hints, called, proposed } = met;
+                    hints.truncate(MAX_HINTS);
                     let wanted = called.or(proposed).map_or_else(|| fallback(&ni), |name| name.to_string());
                     let name = unique(contacts, &wanted, &ni)?;
                     contacts.add(Contact { hints, ..Contact::new(name, ni, system::utc()) }).map_err(refused)
@@ -146,6 +147,17 @@ mod tests {
         assert_eq!(contact.hints[0].to_string(), "quic://192.0.2.9:1");
         assert_eq!(book.meet(met(1, Some("mine"), None)).unwrap().0.name.as_str(), "mine");
         assert_eq!(book.list().len(), 1);
+    }
+
+    #[test]
+    fn of_too_many_addresses_the_first_are_kept() {
+        let book = Book::open(Database::in_memory().unwrap()).unwrap();
+        let many = |n: usize| format!("tcp://192.0.2.1:{}", 1000 + n).parse().unwrap();
+        let crowded = Met { hints: (0..2 * MAX_HINTS).map(many).collect(), ..met(1, None, None) };
+        for is_new in [true, false] {
+            let (contact, was_new) = book.meet(crowded.clone()).unwrap();
+            assert_eq!((contact.hints.as_slice(), was_new), (&crowded.hints[..MAX_HINTS], is_new));
+        }
     }
 
     #[test]
