@@ -81,7 +81,10 @@ fn show(context: &Context, invitation: &Invitation, options: &Open) -> Result<()
 async fn until_joined(context: &Context, options: &Open, offers: bool) -> Result<Contact> {
     let mut node = context.node().await?;
     let mut interrupt = interrupt()?;
-    let invitation = open(&mut node, options, offers).await?;
+    let invitation = tokio::select! {
+        opened = open(&mut node, options, offers) => opened?,
+        _ = interrupt.recv() => return Err(Failure::failed("cancelled")),
+    };
     show(context, &invitation, options)?;
     let path = format!("/v1/invitations/{}/events", invitation.id);
     let events = node.lines(Method::GET, &path, None::<&()>).await?;

@@ -12,8 +12,8 @@ use kith_sansio::{Timestamp, system};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::joining;
 use super::ledger::{Row, Stage};
+use super::{Invitations, joining};
 use crate::api::invitations::{self as shapes, Joined, NewInvitation, NewJoin};
 use crate::api::server::{Answer, Route, json_lines};
 use crate::api::wish::Body;
@@ -56,15 +56,30 @@ async fn create(
             return Err(Failure::usage(format!("the name '{name}' belongs to {}", holder.ni)));
         }
     }
-    let mut is_listening = node.invitations.listening.subscribe();
+    let mut changes = node.invitations.ledger.changes();
     let (ticket, link, qr) = blocking(&node, move |node| open(node, &wish, valid_secs)).await?;
-    // Whoever has the link may use it at once.
     tokio::select! {
-        heard = is_listening.wait_for(|listening| *listening) => heard.map(drop).map_err(Failure::failed)?,
+        usable = until_usable(&node.invitations, &ticket, &mut changes) => usable?,
         () = node.stopped.cancelled() => return Err(Failure::failed("the node is stopping")),
     }
     let row = node.invitations.ledger.find(&ticket)?;
     Ok(Json(shapes::Invitation { link: Some(link), qr: Some(qr), ..document(&node, &ticket, &row) }))
+}
+
+/// Whoever has the link may use it at once: waits until joiners are listened to, or the invitation has ended before.
+async fn until_usable(
+    invitations: &Invitations,
+    ticket: &Ticket,
+    changes: &mut watch::Receiver<u64>,
+) -> Result<()> {
+    let mut is_listening = invitations.listening.subscribe();
+    while !*is_listening.borrow_and_update() && !invitations.ledger.find(ticket)?.stage.is_final() {
+        tokio::select! {
+            listening = is_listening.changed() => listening.map_err(Failure::failed)?,
+            changed = changes.changed() => changed.map_err(Failure::failed)?,
+        }
+    }
+    Ok(())
 }
 
 fn open(node: &Node, wish: &NewInvitation, valid_secs: u64) -> Result<(Ticket, String, String)> {
@@ -72,7 +87,8 @@ fn open(node: &Node, wish: &NewInvitation, valid_secs: u64) -> Result<(Ticket, S
     let terms = Terms {
         inviter: node.ni(),
         addresses: node.endpoint.advertised_addresses(),
-        expires: now.utc.plus_secs(valid_secs),
+        // The second that has begun is no part of its time.
+        expires: now.utc.plus_secs(valid_secs + 1),
         offers: wish.offers,
     };
     let invitation = Invitation::new(&terms, &mut system::OsRng).map_err(|error| match error {
@@ -186,4 +202,41 @@ impl Watcher {
 
 async fn join(Shared(node): Shared<Arc<Node>>, Body(wish): Body<NewJoin>) -> Answer<Joined> {
     joining::join(&node, &wish).await.map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kith_store::Database;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_invitation_that_ends_before_it_is_listened_for_keeps_nobody_waiting() {
+        for ends in [true, false] {
+            let invitations = Invitations::open(Database::in_memory().unwrap()).unwrap();
+            let (ticket, now) = (Ticket::from_bytes([1; 8]), system::now());
+            let (created, expires) = (now.utc.0, now.utc.0 + 60);
+            let row = Row {
+                called: None,
+                offers: false,
+                created,
+                expires,
+                stage: Stage::Open,
+                peer: None,
+                secret: None,
+            };
+            let mut changes = invitations.ledger.changes();
+            invitations.ledger.add(ticket, row, now).unwrap();
+            let mut waiting = Box::pin(until_usable(&invitations, &ticket, &mut changes));
+            assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
+            if ends {
+                invitations.ledger.cancel(&ticket).unwrap();
+            } else {
+                invitations.listening.send_replace(true);
+            }
+            tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();
+        }
+    }
 }
