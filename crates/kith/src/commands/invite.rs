@@ -30,9 +30,7 @@ pub(super) async fn invite(context: &Context, options: Invite) -> Result<()> {
         }
         None => {
             let own = OwnNode::ensure(context).await?;
-            let outcome = until_joined(context, &options.open, false).await.map(drop);
-            own.end().await;
-            outcome
+            own.run(until_joined(context, &options.open, false)).await.map(drop)
         }
     }
 }
@@ -42,14 +40,11 @@ pub(super) async fn send(context: &Context, options: Send) -> Result<()> {
     let wish =
         Open { called: options.called.clone(), valid: options.valid, no_qr: options.no_qr, detach: false };
     let own = OwnNode::ensure(context).await?;
-    let outcome = match until_joined(context, &wish, true).await {
-        Ok(contact) => {
-            Box::pin(transfer::send(context, Send { invite: false, to: vec![contact.ni], ..options })).await
-        }
-        Err(failure) => Err(failure),
-    };
-    own.end().await;
-    outcome
+    own.run(async {
+        let contact = until_joined(context, &wish, true).await?;
+        Box::pin(transfer::send(context, Send { invite: false, to: vec![contact.ni], ..options })).await
+    })
+    .await
 }
 
 async fn open(node: &mut Control, options: &Open, offers: bool) -> Result<Invitation> {

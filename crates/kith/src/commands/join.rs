@@ -34,12 +34,14 @@ pub(super) async fn join(context: &Context, options: Join) -> Result<()> {
         .hint("say --yes to accept them without asking, or --no-receive to leave them to 'kith receive'"));
     }
     let own = OwnNode::ensure(context).await?;
-    let outcome = match meet(context, &options, &link).await {
-        Ok(contact) if receives => Box::pin(transfer::receive(context, reception(options, contact))).await,
-        outcome => outcome.map(drop),
-    };
-    own.end().await;
-    outcome
+    own.run(async {
+        let contact = meet(context, &options, &link).await?;
+        if receives {
+            Box::pin(transfer::receive(context, reception(options, contact))).await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// The link of the command line, which a terminal may have cut into words, or of standard input.

@@ -8,7 +8,7 @@ use super::{Context, init};
 use crate::api::client::Control;
 use crate::cli::Init;
 use crate::config::Config;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::node::{LOCK_NAME, Node};
 
 /// The node that this command runs, where it runs one.
@@ -38,11 +38,16 @@ impl OwnNode {
         Ok(OwnNode(Some(node)))
     }
 
-    /// Ends the node that this command has started.
-    pub(super) async fn end(self) {
-        if let Some(node) = self.0 {
-            node.stop();
-            drop(node.end().await);
-        }
+    /// Does the command's work, then ends the node that the command has started. Whoever stops that node ends the
+    /// work too.
+    pub(super) async fn run<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(node) = self.0 else { return work.await };
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = node.stopping.cancelled() => Err(Failure::failed("somebody stopped this command's node")),
+        };
+        node.stop();
+        drop(node.end().await);
+        outcome
     }
 }

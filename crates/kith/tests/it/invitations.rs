@@ -300,6 +300,17 @@ fn a_cancelled_command_takes_its_invitation_back() {
     assert_eq!(state(&north, opened["id"].as_str().unwrap()), "cancelled");
 }
 
+#[test]
+fn whoever_stops_the_node_of_a_command_ends_the_command() {
+    let place = Place::new();
+    let north = place.newcomer("north");
+    let inviting = north.command(&["invite"]);
+    inviting.line("kith:");
+    north.run(&["down"]).ok();
+    inviting.finish().fails(1, "stopped this command's node");
+    north.run(&["status"]).fails(1, "no node is running");
+}
+
 pub fn interrupt(running: &Running) {
     let pid = rustix::process::Pid::from_child(&running.child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
