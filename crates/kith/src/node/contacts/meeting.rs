@@ -23,6 +23,8 @@ pub(crate) struct Met {
     pub(crate) called: Option<Petname>,
     /// How he would like to be called.
     pub(crate) proposed: Option<Petname>,
+    /// Where he is found is his own word alone, and what is known of him goes first.
+    pub(crate) is_own_word: bool,
 }
 
 impl Book {
@@ -37,7 +39,7 @@ impl Book {
                 Some(known) => contacts.replace(renewed(contacts, known, met)).map(drop).map_err(refused),
                 None => {
                     is_new = true;
-                    let Met { ni, mut hints, called, proposed } = met;
+                    let Met { ni, mut hints, called, proposed, .. } = met;
                     hints.truncate(MAX_HINTS);
                     let wanted = called.or(proposed).map_or_else(|| fallback(&ni), |name| name.to_string());
                     let name = unique(contacts, &wanted, &ni)?;
@@ -53,15 +55,17 @@ impl Book {
     }
 }
 
-/// What is known of a contact, with what was learnt now before what was known before.
+/// What is known of a contact, with what was learnt now: before what was known, or where it is his own word after it.
 fn renewed(contacts: &Contacts, known: Contact, met: Met) -> Contact {
     let mut contact = known.clone();
-    contact.hints = met.hints;
-    contact.hints.extend(known.hints);
+    let (first, second) = if met.is_own_word { (known.hints, met.hints) } else { (met.hints, known.hints) };
+    contact.hints = first;
+    contact.hints.extend(second);
     let mut seen = std::collections::BTreeSet::new();
     contact.hints.retain(|hint| seen.insert(hint.clone()));
     contact.hints.truncate(MAX_HINTS);
-    if met.ni.authority.is_some() {
+    let has_authority = known.ni.authority.is_some();
+    if met.ni.authority.is_some() && !(met.is_own_word && has_authority) {
         contact.ni = met.ni;
     }
     if let Some(called) = met.called
@@ -118,6 +122,7 @@ mod tests {
             hints: vec![format!("tcp://192.0.2.{byte}:7117").parse().unwrap()],
             called: called.map(|name| name.parse().unwrap()),
             proposed: proposed.map(|name| name.parse().unwrap()),
+            is_own_word: false,
         }
     }
 
@@ -147,6 +152,23 @@ mod tests {
         assert_eq!(contact.hints[0].to_string(), "quic://192.0.2.9:1");
         assert_eq!(book.meet(met(1, Some("mine"), None)).unwrap().0.name.as_str(), "mine");
         assert_eq!(book.list().len(), 1);
+    }
+
+    #[test]
+    fn what_a_contact_says_of_himself_displaces_nothing() {
+        let book = Book::open(Database::in_memory().unwrap()).unwrap();
+        let typed = book.meet(met(1, None, Some("south"))).unwrap().0;
+        let claim = |authority: &str| Met {
+            ni: Ni::new(typed.ni.fingerprint, Some(authority.parse().unwrap())),
+            hints: (0..MAX_HINTS).map(|n| format!("tcp://192.0.2.9:{}", 1000 + n).parse().unwrap()).collect(),
+            is_own_word: true,
+            ..met(1, None, None)
+        };
+        let first = book.meet(claim("example.org")).unwrap().0;
+        assert_eq!(first.ni.authority.as_ref().unwrap().to_string(), "example.org");
+        assert_eq!((first.hints.len(), &first.hints[0]), (MAX_HINTS, &typed.hints[0]));
+        let second = book.meet(claim("example.net")).unwrap().0;
+        assert_eq!((second.ni, second.hints), (first.ni, first.hints));
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl Joining<'_> {
         let mut hints = hints_of(&self.invitation.addresses());
         hints.extend(found.hints.into_iter().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>());
         found.hints = hints;
+        found.is_own_word = false;
         let node = Arc::clone(self.node);
         tokio::task::spawn_blocking(move || node.book.meet(found)).await.map_err(Failure::failed)?
     }

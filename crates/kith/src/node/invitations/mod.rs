@@ -89,6 +89,7 @@ fn met(node: &Node, peer: Fingerprint, who: &Introduction, called: Option<Petnam
         hints: hints_of(&addresses),
         called,
         proposed: who.name.clone(),
+        is_own_word: true,
     }
 }
 
