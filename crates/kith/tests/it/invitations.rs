@@ -267,9 +267,11 @@ fn a_link_comes_by_standard_input_or_in_pieces_and_is_checked_before_anything_is
     let place = Place::new();
     let (north, south) = (place.stranger("north"), place.newcomer("south"));
     let (_, link) = invite(&north, &[]);
+    let mut mistyped = link.clone();
+    mistyped.replace_range(20..21, if &link[20..21] == "a" { "b" } else { "a" });
     for (wrong, part) in [
         (link[..link.len() - 1].to_owned(), "incomplete"),
-        (link.replacen(&link[20..22], "77", 1), "a character is wrong"),
+        (mistyped, "a character is wrong"),
         ("https://example.org".to_owned(), "starts with 'kith:'"),
     ] {
         south.run(&["join", &wrong]).fails(2, part);
