@@ -32,7 +32,6 @@ class Options:
     seconds: float = 5  # of a round of the directory's cases, for each row
     sets: tuple[int, ...] = (1000, 1_000_000)  # sizes of zones
     connections: int = 1000  # of `announce`
-    store: str | None = None  # URL of the store of `announce`; the embedded one where it is missing
     disk: str = "/var/tmp"  # where `announce` keeps its database
 
 

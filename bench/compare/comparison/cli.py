@@ -45,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sets", type=_numbers, default=(1000, 1_000_000), metavar="N,…",
                         help="sizes of the zones of dns, the last also of https, there 100000 at most (1000,1000000)")
     parser.add_argument("--connections", type=int, default=1000, metavar="N", help="of announce (1000)")
-    parser.add_argument("--store", metavar="URL", help="store of announce (the embedded one)")
-    parser.add_argument("--disk", default="/var/tmp", metavar="FOLDER", help="of announce's database (/var/tmp)")
+    parser.add_argument("--disk", default="/var/tmp", metavar="FOLDER", help="of announce's databases (/var/tmp)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--no-isolation", action="store_true", help="use the machine's own loopback")
@@ -64,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
         limit=arguments.limit, kith=arguments.kith.resolve(),
         only=arguments.only.split(",") if arguments.only else None,
         seconds=arguments.seconds, sets=arguments.sets, connections=arguments.connections,
-        store=arguments.store, disk=arguments.disk,
+        disk=arguments.disk,
     )
     names = list(CASES) if arguments.case == "all" else [arguments.case]
     try:
