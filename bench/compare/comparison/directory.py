@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import sys
 import time
@@ -288,13 +289,14 @@ NGINX = """\
 daemon off;
 {user}
 worker_processes auto;
+worker_rlimit_nofile {limit};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 8192; }}
 http {{
     access_log off;
     default_type application/json;
-    open_file_cache max=200000 inactive=600s;
+    open_file_cache max={files} inactive=600s;
     open_file_cache_valid 600s;
     keepalive_requests 1000000000;
     client_body_temp_path {folder}/t1;
@@ -320,7 +322,11 @@ def _nginx(stage: Stage, options, zone: Zone):
                 "-keyout", folder / "key.pem", "-out", folder / "cert.pem"])
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(NGINX.format(folder=folder, port=port, root=zone.folder / "www", user=user), encoding="utf-8")
+    # Every file may stay open, as far as the system allows; connections need their own.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = 1 << 20 if limit == resource.RLIM_INFINITY else limit
+    config.write_text(NGINX.format(folder=folder, port=port, root=zone.folder / "www", user=user, limit=limit,
+                                   files=min(200_000, max(1000, limit - 20_000))), encoding="utf-8")
     process = stage.start([find("nginx"), "-p", folder, "-e", folder / "error.log", "-c", config])
     until_listening(process, port)
     return first_line("nginx", "-v").removeprefix("nginx version: "), (process, port)
