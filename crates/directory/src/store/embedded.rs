@@ -13,9 +13,9 @@ use crate::replay::{Seen, Verdict};
 
 /// Fingerprint → binary form of the set.
 const SETS: Table = Table("directory-sets");
-/// Fingerprint → u64 timestamp ‖ u64 end ‖ digest, of the newest set that was seen.
+/// Fingerprint → u64 timestamp ‖ digest, of the newest set that was seen, once the set itself is gone.
 const SEEN: Table = Table("directory-seen");
-/// u64 time ‖ fingerprint ‖ what → nothing: what is to be removed when.
+/// u64 time ‖ fingerprint → nothing: when a set ends, or the memory of one that is gone.
 const DUE: Table = Table("directory-due");
 /// Nothing → u64 newest ‖ u64 before: the revision.
 const REVISION: Table = Table("directory-revision");
@@ -28,16 +28,12 @@ pub struct RedbStore {
     committer: Committer,
 }
 
-/// What is remembered of the newest set.
+/// What is known of the newest set of a node. A node has a row in one of the two tables, and one row that says until
+/// when.
 struct Newest {
     seen: Seen,
-    expires: Timestamp,
-}
-
-#[derive(Clone, Copy)]
-enum Due {
-    Expire = 0,
-    Forget = 1,
+    /// The end of the set, while it is held.
+    expires: Option<Timestamp>,
 }
 
 impl RedbStore {
@@ -190,46 +186,46 @@ fn changed(rows: &mut WriteRows, now: Timestamp) -> Result<(), DatabaseError> {
 fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<Stored, DatabaseError> {
     let fingerprint = set.fingerprint();
     let key = fingerprint.as_bytes();
-    // A row of another length can only be damage; the set that comes now takes its place.
-    let before = rows.row(SEEN, key)?.and_then(|row| Newest::from_row(&row).ok());
-    let newest = Newest { seen: Seen::of(set), expires: set.expires() };
-    match newest.seen.judge(now, before.as_ref().map(|newest| newest.seen)) {
+    let before = Newest::find(rows, &fingerprint)?;
+    match Seen::of(set).judge(now, before.as_ref().map(|newest| newest.seen)) {
         Verdict::Older | Verdict::Different => return Ok(Stored::NotNewer),
-        // Where the set itself is gone, or damaged, a repeat brings it back.
-        Verdict::Repeat if rows.row(SETS, key)?.is_some_and(|row| row == set.to_bytes()) => {
+        // Where the set itself is gone a repeat brings it back.
+        Verdict::Repeat if before.as_ref().is_some_and(|before| before.expires.is_some()) => {
             return Ok(Stored::Repeated);
         }
         Verdict::Repeat | Verdict::Newer => {}
     }
     if let Some(before) = &before {
-        rows.remove(DUE, &due_key(before.expires, key, Due::Expire))?;
-        rows.remove(DUE, &due_key(before.seen.forget_at(), key, Due::Forget))?;
+        rows.remove(DUE, &due_key(before.due(), key))?;
+        if before.expires.is_none() {
+            rows.remove(SEEN, key)?;
+        }
     }
-    rows.put(DUE, &due_key(newest.expires, key, Due::Expire), &[])?;
-    rows.put(DUE, &due_key(newest.seen.forget_at(), key, Due::Forget), &[])?;
-    rows.put(SEEN, key, &newest.to_row())?;
+    rows.put(DUE, &due_key(set.expires(), key), &[])?;
     rows.put(SETS, key, &set.to_bytes())?;
     changed(rows, now)?;
-    let was_valid = before.is_some_and(|before| before.seen.counts(now) && now < before.expires);
+    let was_valid = before
+        .is_some_and(|before| before.seen.counts(now) && before.expires.is_some_and(|expires| now < expires));
     Ok(if was_valid { Stored::Replaced } else { Stored::Created })
 }
 
 fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<usize, DatabaseError> {
     let mut due = Vec::new();
     rows.scan(DUE, &[], |key, _| {
-        let over = key.first_chunk().is_some_and(|time| u64::from_be_bytes(*time) <= now.0);
-        if !over || due.len() >= limit {
-            return ControlFlow::Break(());
+        let time = key.first_chunk().map(|time| Timestamp(u64::from_be_bytes(*time)));
+        let over = time.filter(|time| *time <= now);
+        match over {
+            Some(time) if due.len() < limit => due.push((time, key.to_vec())),
+            _ => return ControlFlow::Break(()),
         }
-        due.push(key.to_vec());
         ControlFlow::Continue(())
     })?;
     let mut gone = false;
-    for key in &due {
+    for (time, key) in &due {
         rows.remove(DUE, key)?;
-        let forget = key.last() == Some(&(Due::Forget as u8));
-        let removed = rows.remove(if forget { SEEN } else { SETS }, key.get(8..40).unwrap_or_default())?;
-        gone |= removed && !forget;
+        if let Some(fingerprint) = key.get(8..40).and_then(|bytes| bytes.try_into().ok()) {
+            gone |= end(rows, now, *time, &Fingerprint::from_bytes(fingerprint))?;
+        }
     }
     if gone {
         changed(rows, now)?;
@@ -237,24 +233,66 @@ fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<usize, Da
     Ok(due.len())
 }
 
-fn due_key(at: Timestamp, fingerprint: &[u8; 32], due: Due) -> Vec<u8> {
+/// Ends what is due at `time`; whether that was a set.
+fn end(
+    rows: &mut WriteRows,
+    now: Timestamp,
+    time: Timestamp,
+    fingerprint: &Fingerprint,
+) -> Result<bool, DatabaseError> {
+    let key = fingerprint.as_bytes();
+    let Some(newest) = Newest::find(rows, fingerprint)? else {
+        // Only damage leaves a row without a meaning.
+        rows.remove(SEEN, key)?;
+        return rows.remove(SETS, key);
+    };
+    if newest.due() != time {
+        return Ok(false);
+    }
+    if newest.expires.is_none() {
+        rows.remove(SEEN, key)?;
+        return Ok(false);
+    }
+    rows.remove(SETS, key)?;
+    if now < newest.seen.forget_at() {
+        rows.put(SEEN, key, &newest.to_row())?;
+        rows.put(DUE, &due_key(newest.seen.forget_at(), key), &[])?;
+    }
+    Ok(true)
+}
+
+fn due_key(at: Timestamp, fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut writer = Writer::new();
-    writer.u64(at.0).bytes(fingerprint).u8(due as u8);
+    writer.u64(at.0).bytes(fingerprint);
     writer.finish()
 }
 
 impl Newest {
+    /// A row that is none of ours can only be damage; it is as if it were not there.
+    fn find(rows: &WriteRows, fingerprint: &Fingerprint) -> Result<Option<Newest>, DatabaseError> {
+        let held = rows.row(SETS, fingerprint.as_bytes())?;
+        if let Some(held) = held.and_then(|bytes| Held::from_bytes(fingerprint, bytes)) {
+            return Ok(Some(Newest { seen: held.seen(), expires: Some(held.expires()) }));
+        }
+        let seen = rows.row(SEEN, fingerprint.as_bytes())?;
+        Ok(seen.and_then(|row| Newest::from_row(&row).ok()))
+    }
+
+    /// When the row of this is due.
+    fn due(&self) -> Timestamp {
+        self.expires.unwrap_or_else(|| self.seen.forget_at())
+    }
+
     fn to_row(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.u64(self.seen.timestamp.0).u64(self.expires.0).bytes(&self.seen.digest);
+        writer.u64(self.seen.timestamp.0).bytes(&self.seen.digest);
         writer.finish()
     }
 
     fn from_row(row: &[u8]) -> Result<Newest, WireError> {
         let mut reader = Reader::new(row);
-        let (timestamp, expires) = (Timestamp(reader.u64()?), Timestamp(reader.u64()?));
-        let digest = reader.array()?;
+        let (timestamp, digest) = (Timestamp(reader.u64()?), reader.array()?);
         reader.finish()?;
-        Ok(Newest { seen: Seen { timestamp, digest }, expires })
+        Ok(Newest { seen: Seen { timestamp, digest }, expires: None })
     }
 }

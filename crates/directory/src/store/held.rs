@@ -76,6 +76,11 @@ impl Held {
         self.expires
     }
 
+    /// What the replay rule remembers of it.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen { timestamp: self.timestamp, digest: self.digest() }
+    }
+
     /// Whether its time is now.
     #[must_use]
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
