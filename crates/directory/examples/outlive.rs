@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the servers of the tests are used")]
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -118,7 +119,7 @@ async fn redb(options: &Options) {
     for round in 0..=options.rounds {
         let store: Arc<dyn Store> = Arc::new(RedbStore::new(open(&path)));
         fill(&store, options.sets, first.plus_secs(round), &format!("round {round}")).await;
-        println!("  {} MiB on disk", size(&path));
+        println!("  {}", size(&path));
     }
     let pin = pin(options, &home);
     let begun = system::time();
@@ -138,7 +139,7 @@ async fn redb(options: &Options) {
         acknowledged.extend(load.finish().await);
         let begun = system::time();
         served = Served::start(options, &home, &[]);
-        println!("start after kill -9: {}, {} MiB on disk", seconds(begun), size(&path));
+        println!("start after kill -9: {}, {}", seconds(begun), size(&path));
         // The limit of announces of one network begins anew with the process.
     }
     let client = client(pin, &[served.port]);
@@ -177,8 +178,10 @@ fn open(path: &Path) -> Database {
     Database::open(path, CACHE_BYTES).expect("a database")
 }
 
-fn size(path: &Path) -> u64 {
-    std::fs::metadata(path).expect("a file").len() >> 20
+/// What a file takes of the disk; it has holes where nothing was written yet.
+fn size(path: &Path) -> String {
+    let file = std::fs::metadata(path).expect("a file");
+    format!("{} MiB on disk, in a file of {} MiB", file.blocks() >> 11, file.len() >> 20)
 }
 
 fn seconds(since: Time) -> String {

@@ -2,6 +2,7 @@
 
 mod embedded;
 mod held;
+mod hot;
 mod recent;
 mod redis;
 mod revision;

@@ -1,5 +1,7 @@
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use kith_identity::Fingerprint;
 use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
@@ -7,6 +9,7 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 use kith_store::{Committer, Database, StoreError as DatabaseError, Table, WriteRows};
 use tokio::sync::oneshot;
 
+use super::hot::Hot;
 use super::recent::stored;
 use super::{BoxFuture, Held, Page, Revision, Store, StoreError, Stored};
 use crate::replay::{Seen, Verdict};
@@ -26,6 +29,7 @@ const REVISION: Table = Table("directory-revision");
 pub struct RedbStore {
     database: Database,
     committer: Committer,
+    hot: Arc<Hot>,
 }
 
 /// What is known of the newest set of a node. A node has a row in one of the two tables, and one row that says until
@@ -41,12 +45,12 @@ impl RedbStore {
     #[must_use]
     pub fn new(database: Database) -> Self {
         let committer = Committer::start(database.clone());
-        RedbStore { database, committer }
+        RedbStore { database, committer, hot: Arc::new(Hot::new()) }
     }
 
     /// The set's binary form, valid or not.
-    fn row(&self, fingerprint: &Fingerprint) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.database.read(|rows| rows.row(SETS, fingerprint.as_bytes()))?)
+    fn row(&self, fingerprint: &Fingerprint) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.hot.row(fingerprint, || self.database.read(|rows| rows.row(SETS, fingerprint.as_bytes())))?)
     }
 
     fn read_held(&self, now: Timestamp, fingerprint: &Fingerprint) -> Result<Option<Held>, StoreError> {
@@ -67,9 +71,11 @@ impl RedbStore {
 impl Store for RedbStore {
     fn announce(&self, now: Timestamp, set: VerifiedRecordSet) -> BoxFuture<'_, Result<Stored, StoreError>> {
         let (sender, receiver) = oneshot::channel();
+        let (hot, fingerprint) = (Arc::clone(&self.hot), set.fingerprint());
         self.committer.submit(
             move |rows| put(rows, now, &set),
             move |result| {
+                hot.forget(&fingerprint);
                 // Whoever asked may be gone; the set is stored all the same.
                 let _ = sender.send(result);
             },

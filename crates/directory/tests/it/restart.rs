@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kith_directory::store::{RedbStore, Store, Stored};
+use kith_directory::store::{Held, RedbStore, Store, Stored};
 use kith_sansio::SeededRng;
 use kith_store::Database;
 use kith_store::crash::Backend;
@@ -57,6 +57,34 @@ async fn expired_sets_leave_the_answers_at_once_and_the_store_when_swept() {
     assert_eq!(store.expire(forgotten, 1).await.unwrap(), 1);
     assert_eq!(store.expire(forgotten, 1).await.unwrap(), 0);
     assert_eq!((rows("directory-sets"), rows("directory-seen"), rows("directory-due")), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_acknowledged_is_found_at_once_however_many_read_meanwhile() {
+    let store = Arc::new(RedbStore::new(Database::in_memory().unwrap()));
+    let alice = identity(1);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (store, stop, alice) = (Arc::clone(&store), stop.clone(), alice.fingerprint());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    store.held(NOW, alice).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for step in 0..300 {
+        let newest = set(&alice, NOW.minus_secs(3600 - step), 80_000);
+        assert_ne!(store.announce(NOW, newest.clone()).await.unwrap(), Stored::NotNewer);
+        let held = store.held(NOW, alice.fingerprint()).await.unwrap();
+        assert_eq!(held, Some(Held::of(&newest)), "step {step}");
+    }
+    stop.cancel();
+    for reader in readers {
+        reader.await.unwrap();
+    }
 }
 
 #[tokio::test]
