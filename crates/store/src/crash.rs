@@ -17,6 +17,8 @@ const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Default)]
 pub struct Backend {
     disk: Arc<Mutex<Disk>>,
+    /// Passed by every sync.
+    gate: Arc<Mutex<()>>,
 }
 
 /// The disk as one engine has it open; a kind of its own, so that no type of the engine shows.
@@ -53,7 +55,7 @@ impl Backend {
     /// A disk with something on it, such as an image of another.
     pub fn with_image(image: Vec<u8>) -> Backend {
         let disk = Disk { initial: image.clone(), current: image, ..Disk::default() };
-        Backend { disk: Arc::new(Mutex::new(disk)) }
+        Backend { disk: Arc::new(Mutex::new(disk)), gate: Arc::default() }
     }
 
     /// Lets databases on it be written as large ones are, which need no repair after a crash.
@@ -111,6 +113,11 @@ impl Backend {
     /// Lets `events` more writes, changes of length and syncs succeed, and all after them fail with `kind`.
     pub fn fail_after(&self, events: u64, kind: io::ErrorKind) {
         self.disk().until_failure = Some((events, kind));
+    }
+
+    /// Lets no sync end until the guard is dropped: a slow disk.
+    pub fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets everything succeed again.
@@ -204,6 +211,7 @@ impl redb::StorageBackend for Opened {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        drop(self.backend.hold_syncs());
         self.record(Event::Sync)
     }
 

@@ -53,6 +53,15 @@ pub(crate) struct Invitation {
     pub(crate) qr: Option<String>,
 }
 
+/// The answer to `DELETE /v1/invitations/{id}`.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Cancelled {
+    /// Whether it was taken back, now or before; not so where it had ended otherwise.
+    pub(crate) cancelled: bool,
+    /// How it stands.
+    pub(crate) invitation: Invitation,
+}
+
 /// `POST /v1/join`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,13 +4,13 @@ use hyper::Method;
 use kith_identity::{Ni, words};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::own_node::OwnNode;
 use super::transfer::interrupt;
 use super::{Context, escape, transfer};
 use crate::api::client::{Control, Lines};
-use crate::api::invitations::{Invitation, NewInvitation, State};
+use crate::api::invitations::{Cancelled, Invitation, NewInvitation, State};
 use crate::api::shapes::Contact;
 use crate::cli::{Invitations, Invite, Open, Send};
 use crate::failure::{Failure, Result};
@@ -131,19 +131,22 @@ pub(super) fn joined(contact: &Contact) -> String {
     format!("{} is a contact now: {}\nwords: {spoken}", printable(&contact.name), contact.ni)
 }
 
-/// Takes an invitation back; a failure where somebody is a contact by it already.
+/// Takes an invitation back; a failure where it had ended otherwise.
 async fn cancel(context: &Context, id: &str) -> Result<()> {
     let mut node = context.node().await?;
     let path = format!("/v1/invitations/{}", escape(id));
-    let _: Value = node.call(Method::DELETE, &path, None::<&()>).await?;
-    let mut events = node.lines(Method::GET, &format!("{path}/events"), None::<&()>).await?;
-    match events.next::<Invitation>().await? {
-        Some(Invitation { state: State::Joined, contact: Some(contact), .. }) => {
+    let answer: Cancelled = node.call(Method::DELETE, &path, None::<&()>).await?;
+    if answer.cancelled {
+        return Ok(());
+    }
+    match (answer.invitation.state, &answer.invitation.contact) {
+        (State::Joined, Some(contact)) => {
             let name = printable(&contact.name);
             Err(Failure::failed(format!("{name} joined before"))
                 .hint(format!("'kith contact remove {name}' takes that back")))
         }
-        _ => Ok(()),
+        (State::Joined, None) => Err(Failure::failed("somebody joined before, and is no contact any more")),
+        (state, _) => Err(Failure::failed(format!("the invitation had ended before: {}", said(state)))),
     }
 }
 
@@ -156,15 +159,19 @@ async fn list(context: &Context) -> Result<()> {
     })
 }
 
-fn line(one: &Invitation) -> String {
-    let state = match one.state {
+fn said(state: State) -> &'static str {
+    match state {
         State::Open => "open",
         State::Joining => "somebody is joining",
         State::Joined => "joined",
         State::Guessed => "ended by a wrong secret",
         State::Expired => "expired",
         State::Cancelled => "cancelled",
-    };
+    }
+}
+
+fn line(one: &Invitation) -> String {
+    let state = said(one.state);
     let who = one.contact.as_ref().map(|contact| contact.name.clone()).or_else(|| one.called.clone());
     let who = who.map_or(String::new(), |who| format!("\t{}", printable(&who)));
     format!("{}\t{state}\tuntil {}{who}", one.id, one.expires)

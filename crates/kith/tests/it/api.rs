@@ -157,12 +157,16 @@ fn invitations(api: &mut Description, north: &Person, south: &Person) {
     let taken = api.call(north, "post", all, all, Some(wish.clone()));
     let open = api.call(north, "post", all, all, Some(wish));
     let one = |invitation: &Value| format!("{all}/{}", invitation["id"].as_str().unwrap());
-    api.call(north, "delete", "/v1/invitations/{id}", &one(&open), None);
+    let back = api.call(north, "delete", "/v1/invitations/{id}", &one(&open), None);
+    assert_eq!((&back["cancelled"], &back["invitation"]["state"]), (&json!(true), &json!("cancelled")));
     let order = json!({ "link": taken["link"], "as": null, "via": null, "wait_ms": 1000 });
     let joined = api.call(south, "post", "/v1/join", "/v1/join", Some(order.clone()));
     assert_eq!(joined["new"], false);
     let again = api.call(south, "post", "/v1/join", "/v1/join", Some(order));
     assert_eq!(again["code"], "not-trusted");
+    let late = api.call(north, "delete", "/v1/invitations/{id}", &one(&taken), None);
+    assert_eq!((&late["cancelled"], &late["invitation"]["state"]), (&json!(false), &json!("joined")));
+    assert_eq!(late["invitation"]["contact"]["name"], "south");
     let events = format!("{}/events", one(&taken));
     let end = api.call(north, "get", "/v1/invitations/{id}/events", &events, None);
     assert_eq!((&end["state"], &end["link"]), (&json!("joined"), &Value::Null));

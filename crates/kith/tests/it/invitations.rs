@@ -151,7 +151,6 @@ fn an_invitation_is_good_for_one_person_once() {
     let place = Place::new();
     let (north, south, west) = (place.stranger("north"), place.stranger("south"), place.stranger("west"));
     let (id, link) = invite(&north, &[]);
-    // Another one stays open all the time, so that joiners are listened to.
     let (other, _) = invite(&north, &[]);
     join(&south, &link).ok();
     assert_eq!(state(&north, &id), "joined");
@@ -218,9 +217,7 @@ fn of_many_who_join_at_once_exactly_one_does() {
 fn an_open_invitation_outlives_a_killed_node() {
     let place = Place::new();
     let mut north = place.newcomer("north");
-    let port = crate::harness::free_port();
-    let listen = format!("listen = [\"quic://127.0.0.1:{port}\", \"tcp://127.0.0.1:{port}\"]\n");
-    fs::write(north.home.join("kith.toml"), listen).unwrap();
+    settle_at(&north, crate::harness::free_port());
     north.up_with(&["up"]);
     let (id, link) = invite(&north, &["--as", "marie"]);
     let (cancelled, gone) = invite(&north, &[]);
@@ -235,6 +232,57 @@ fn an_open_invitation_outlives_a_killed_node() {
     north.crash();
     north.up_with(&["up"]);
     join(&place.stranger("west"), &link).fails(4, "not open");
+}
+
+/// Has every node of this home listen on one port.
+fn settle_at(person: &Person, port: u16) {
+    let listen = format!("listen = [\"quic://127.0.0.1:{port}\", \"tcp://127.0.0.1:{port}\"]\n");
+    fs::write(person.home.join("kith.toml"), listen).unwrap();
+}
+
+#[test]
+fn a_joiner_outlasts_a_node_that_does_not_let_him_in_yet() {
+    let place = Place::new();
+    let (mut north, mut double) = (place.newcomer("north"), place.newcomer("double"));
+    let port = crate::harness::free_port();
+    settle_at(&north, port);
+    settle_at(&double, port);
+    north.up_with(&["up"]);
+    let (_, link) = invite(&north, &["--as", "marie"]);
+    north.run(&["down"]).ok();
+    // The same key and no invitation: a node that starts, or has no room for strangers, refuses in the same way.
+    fs::copy(north.home.join("key.pem"), double.home.join("key.pem")).unwrap();
+    double.up_with(&["up"]);
+    let south = place.stranger("south");
+    let joining = south.command(&["join", &link, "--no-receive", "--wait", "100s", "--json"]);
+    eventually("a refusal", || {
+        let asked = double.run(&["contact", "requests", "--json"]).ok().json();
+        asked.as_array().unwrap().iter().any(|one| one["ni"] == south.ni()).then_some(())
+    });
+    double.run(&["down"]).ok();
+    north.up_with(&["up"]);
+    joining.finish().ok();
+    assert_eq!(contacts(&north), ["marie"]);
+}
+
+#[test]
+fn what_has_ended_otherwise_cannot_be_taken_back() {
+    let place = Place::new();
+    let (north, south) = (place.stranger("north"), place.stranger("south"));
+    let (id, link) = invite(&north, &[]);
+    join(&south, &link).ok();
+    north.run(&["invite", "cancel", &id]).fails(1, "south joined before");
+    north.run(&["contact", "remove", "south"]).ok();
+    north.run(&["invite", "cancel", &id]).fails(1, "no contact any more");
+    let inviting = north.command(&["invite", "--valid", "1s", "--json"]);
+    let opened: Value = serde_json::from_str(&inviting.line("kith:")).unwrap();
+    inviting.finish().fails(5, "nobody joined");
+    let expired = opened["id"].as_str().unwrap();
+    north.run(&["invite", "cancel", expired]).fails(1, "ended before: expired");
+    let (open, _) = invite(&north, &[]);
+    for _ in 0..2 {
+        north.run(&["invite", "cancel", &open]).ok();
+    }
 }
 
 #[test]

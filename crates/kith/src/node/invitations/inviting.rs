@@ -79,13 +79,13 @@ fn enter(now: &mut HashMap<Network, usize>, network: Network) -> bool {
     has_room
 }
 
-/// Listens whenever an invitation is open, and ends those whose time is over.
+/// Listens whenever an invitation is open or ended a moment ago, and ends those whose time is over.
 pub(super) async fn run(node: Arc<Node>) {
     let mut changes = node.invitations.ledger.changes();
     loop {
         changes.mark_unchanged();
         let next = sweep(&node).await;
-        if !node.invitations.ledger.is_open(system::now()) {
+        if !node.invitations.ledger.hears(system::now()) {
             tokio::select! {
                 _ = changes.changed() => continue,
                 () = node.stopped.cancelled() => return,
@@ -115,7 +115,7 @@ async fn sweep(node: &Arc<Node>) -> Option<Span> {
     }
 }
 
-/// Takes joiners until no invitation is open.
+/// Takes joiners until none is to be heard any more.
 async fn listen(
     node: &Arc<Node>,
     mut next: Option<Span>,
@@ -180,7 +180,7 @@ async fn converse(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> io
     let Message::Stored = wire::read(&mut stream).await? else {
         return Err(io::Error::other("a joiner answers with another message than stored"));
     };
-    on_disk(node, move |node| node.invitations.ledger.advance(&ticket, Stage::Joined)).await?;
+    on_disk(node, move |node| node.invitations.ledger.advance(&ticket, Stage::Joined, system::now())).await?;
     wire::write(&mut stream, &Message::Seen).await?;
     stream.shutdown().await
 }
@@ -211,7 +211,7 @@ fn grant(
     match row.stage {
         Stage::Claimed => {
             let is_new = admit(node, peer, &row, who)?;
-            let advanced = ledger.advance(ticket, Stage::Answered);
+            let advanced = ledger.advance(ticket, Stage::Answered, system::now());
             if !matches!(advanced, Ok(true)) {
                 // It has ended since the claim: nobody becomes a contact by it.
                 if is_new {

@@ -1,5 +1,5 @@
 //! The invitations of a home: in memory, and one row each in `node.redb`. Whatever is decided here is durable before
-//! it is told.
+//! it is told. Decisions are made one after the other and wait for the disk; whoever only reads waits for neither.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -20,8 +20,10 @@ const TABLE: Table = Table("invitations");
 pub(super) const MAX_OPEN: usize = 16;
 /// Ended invitations that are remembered.
 const MAX_ENDED: usize = 64;
-/// For how long.
+/// For how long after their end.
 const KEPT_SECS: u64 = 86_400;
+/// Joiners are still listened to for so long after an end, to be told that it is over.
+pub(super) const LINGER: Span = Span::secs(600);
 /// How far a clock may be set back while the node is down; more, and an invitation would outlive its time.
 const SET_BACK_SECS: u64 = 60;
 
@@ -63,6 +65,9 @@ pub(crate) struct Row {
     pub(crate) created: u64,
     pub(crate) expires: u64,
     pub(crate) stage: Stage,
+    /// When it ended, in seconds since 1970; 0 before.
+    #[serde(default)]
+    pub(crate) ended: u64,
     /// The joiner, once there is one.
     pub(crate) peer: Option<Fingerprint>,
     /// Gone once the invitation has ended.
@@ -81,13 +86,16 @@ pub(super) enum Claim {
 /// All invitations.
 pub(crate) struct Ledger {
     database: Database,
+    /// Held by whoever decides, until the disk has it; never on a thread of the runtime.
+    deciding: Mutex<()>,
+    /// What stands; held for no longer than it takes to look or to put something in.
     all: Mutex<BTreeMap<Ticket, Entry>>,
     changes: watch::Sender<u64>,
 }
 
 struct Entry {
     row: Row,
-    /// Its end on the clock that cannot be set.
+    /// On the clock that cannot be set: its end, or where it has ended, until when joiners are told so.
     deadline: Time,
 }
 
@@ -100,9 +108,31 @@ impl Entry {
         !self.row.stage.is_final() && !self.is_over(now)
     }
 
-    /// What is left of its time.
+    fn is_heard(&self, now: Now) -> bool {
+        self.is_live(now) || self.row.stage.is_final() && now.time < self.deadline
+    }
+
+    /// How much longer it is listened for.
     fn left(&self, now: Now) -> Span {
-        (self.deadline - now.time).min(Span::secs(self.row.expires.saturating_sub(now.utc.0)))
+        let left = self.deadline - now.time;
+        if self.row.stage.is_final() {
+            return left;
+        }
+        left.min(Span::secs(self.row.expires.saturating_sub(now.utc.0)))
+    }
+
+    /// An invitation as it was read from the disk.
+    fn read(mut row: Row, now: Now) -> Entry {
+        let left = if row.stage.is_final() {
+            if row.ended == 0 {
+                row.ended = row.expires.min(now.utc.0);
+            }
+            Span(LINGER.0.saturating_sub(Span::secs(now.utc.secs_since(Timestamp(row.ended))).0))
+        } else {
+            let set_back = row.created.saturating_sub(SET_BACK_SECS) > now.utc.0;
+            Span::secs(if set_back { 0 } else { row.expires.saturating_sub(now.utc.0) })
+        };
+        Entry { deadline: now.time + left, row }
     }
 }
 
@@ -114,12 +144,7 @@ impl Ledger {
             tables.scan(TABLE, &[], |key, value| {
                 match (key.try_into(), serde_json::from_slice::<Row>(value)) {
                     (Ok(ticket), Ok(row)) => {
-                        let set_back = row.created.saturating_sub(SET_BACK_SECS) > now.utc.0;
-                        let left = if set_back { 0 } else { row.expires.saturating_sub(now.utc.0) };
-                        all.insert(
-                            Ticket::from_bytes(ticket),
-                            Entry { deadline: now.time + Span::secs(left), row },
-                        );
+                        all.insert(Ticket::from_bytes(ticket), Entry::read(row, now));
                     }
                     _ => tracing::warn!("an invitation in the database cannot be read and is left out"),
                 }
@@ -127,13 +152,22 @@ impl Ledger {
             })
         });
         read.map_err(|error: StoreError| Failure::failed(chain(&error)))?;
-        let ledger = Ledger { database, all: Mutex::new(all), changes: watch::Sender::new(0) };
+        let ledger = Ledger {
+            database,
+            deciding: Mutex::default(),
+            all: Mutex::new(all),
+            changes: watch::Sender::new(0),
+        };
         ledger.sweep(now)?;
         Ok(ledger)
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<Ticket, Entry>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(&self) -> MutexGuard<'_, ()> {
+        self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hears every change from now on.
@@ -145,19 +179,28 @@ impl Ledger {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Shows what was decided.
+    fn put(&self, ticket: &Ticket, row: Row, now: Now) {
+        if let Some(entry) = self.all().get_mut(ticket) {
+            if row.stage.is_final() {
+                entry.deadline = now.time + LINGER;
+            }
+            entry.row = row;
+        }
+        self.tell();
+    }
+
     /// Enters a new invitation.
     pub(super) fn add(&self, ticket: Ticket, row: Row, now: Now) -> Result<()> {
         self.sweep(now)?;
-        let mut all = self.all();
-        if all.values().filter(|entry| !entry.row.stage.is_final()).count() >= MAX_OPEN {
+        let _deciding = self.decide();
+        if self.all().values().filter(|entry| !entry.row.stage.is_final()).count() >= MAX_OPEN {
             return Err(Failure::failed(format!("{MAX_OPEN} invitations are open already"))
                 .hint("cancel one with 'kith invite cancel ID'; 'kith invite list' shows them"));
         }
+        self.store(&ticket, &row)?;
         let deadline = now.time + Span::secs(row.expires.saturating_sub(row.created));
-        let entry = Entry { row, deadline };
-        self.store(&ticket, &entry.row)?;
-        all.insert(ticket, entry);
-        drop(all);
+        self.all().insert(ticket, Entry { row, deadline });
         self.tell();
         Ok(())
     }
@@ -171,106 +214,105 @@ impl Ledger {
         now: Now,
         proves: impl FnOnce(&Secret) -> bool,
     ) -> Result<Claim> {
-        let mut all = self.all();
-        let Some(entry) = all.get_mut(ticket).filter(|entry| entry.is_live(now)) else {
-            return Ok(Claim::Refused);
-        };
-        let Some(secret) = entry.row.secret.as_ref() else { return Ok(Claim::Refused) };
-        if entry.row.peer.is_some_and(|claimed| claimed != peer) {
+        let _deciding = self.decide();
+        let live = self.all().get(ticket).filter(|entry| entry.is_live(now)).map(|entry| entry.row.clone());
+        let Some(mut row) = live else { return Ok(Claim::Refused) };
+        let Some(secret) = row.secret.as_ref() else { return Ok(Claim::Refused) };
+        if row.peer.is_some_and(|claimed| claimed != peer) {
             return Ok(Claim::Refused);
         }
         if !proves(secret) {
-            if entry.row.stage == Stage::Open {
-                // In memory at once: should the disk fail, there is no second guess either.
-                end(&mut entry.row, Stage::Burnt);
-                entry.row.peer = Some(peer);
-                let stored = self.store(ticket, &entry.row);
-                drop(all);
-                self.tell();
-                stored?;
+            if row.stage == Stage::Open {
+                self.burn(ticket, peer, row, now)?;
             }
             return Ok(Claim::Refused);
         }
-        if entry.row.stage == Stage::Open {
-            let claimed = Row { stage: Stage::Claimed, peer: Some(peer), ..entry.row.clone() };
-            self.store(ticket, &claimed)?;
-            entry.row = claimed;
+        if row.stage == Stage::Open {
+            (row.stage, row.peer) = (Stage::Claimed, Some(peer));
+            self.store(ticket, &row)?;
+            self.put(ticket, row.clone(), now);
         }
-        let row = entry.row.clone();
-        drop(all);
-        self.tell();
         Ok(Claim::Granted(row))
+    }
+
+    fn burn(&self, ticket: &Ticket, by: Fingerprint, mut row: Row, now: Now) -> Result<()> {
+        // In memory at once: should the disk fail, there is no second guess either.
+        if let Some(entry) = self.all().get_mut(ticket) {
+            entry.row.secret = None;
+        }
+        end(&mut row, Stage::Burnt, now);
+        row.peer = Some(by);
+        let stored = self.store(ticket, &row);
+        self.put(ticket, row, now);
+        stored
     }
 
     /// The joiner is a contact now ([`Stage::Answered`]), or knows this node too ([`Stage::Joined`]). An invitation
     /// that has ended otherwise meanwhile stays as it is, and the answer is no.
-    pub(super) fn advance(&self, ticket: &Ticket, stage: Stage) -> Result<bool> {
-        let stands = self.change(ticket, |row| match (row.stage, stage) {
+    pub(super) fn advance(&self, ticket: &Ticket, stage: Stage, now: Now) -> Result<bool> {
+        let stands = self.change(ticket, now, |row| match (row.stage, stage) {
             (Stage::Claimed, Stage::Answered) => row.stage = stage,
-            (Stage::Claimed | Stage::Answered, Stage::Joined) => end(row, stage),
+            (Stage::Claimed | Stage::Answered, Stage::Joined) => end(row, stage, now),
             _ => {}
         })?;
-        Ok(matches!(stands, Stage::Answered | Stage::Joined))
+        Ok(matches!(stands.stage, Stage::Answered | Stage::Joined))
     }
 
-    /// Ends an invitation. Where its joiner is a contact already he has joined, whatever he has said of it.
-    pub(super) fn cancel(&self, ticket: &Ticket) -> Result<()> {
-        self.change(ticket, |row| match row.stage {
-            Stage::Open | Stage::Claimed => end(row, Stage::Cancelled),
-            Stage::Answered => end(row, Stage::Joined),
+    /// Ends an invitation, and says how it stands then. Where its joiner is a contact already he has joined, whatever
+    /// he has said of it; what has ended before stays as it ended.
+    pub(super) fn cancel(&self, ticket: &Ticket, now: Now) -> Result<Row> {
+        self.change(ticket, now, |row| match row.stage {
+            Stage::Open | Stage::Claimed => end(row, Stage::Cancelled, now),
+            Stage::Answered => end(row, Stage::Joined, now),
             _ => {}
         })
-        .map(drop)
     }
 
-    /// Where it stands after the change.
-    fn change(&self, ticket: &Ticket, change: impl FnOnce(&mut Row)) -> Result<Stage> {
-        let mut all = self.all();
-        let entry = all.get_mut(ticket).ok_or_else(|| unknown(ticket))?;
-        let mut row = entry.row.clone();
+    /// How it stands after the change.
+    fn change(&self, ticket: &Ticket, now: Now, change: impl FnOnce(&mut Row)) -> Result<Row> {
+        let _deciding = self.decide();
+        let before = self.find(ticket)?;
+        let mut row = before.clone();
         change(&mut row);
-        let stage = row.stage;
-        if stage != entry.row.stage {
+        if row.stage != before.stage {
             self.store(ticket, &row)?;
-            entry.row = row;
-            drop(all);
-            self.tell();
+            self.put(ticket, row.clone(), now);
         }
-        Ok(stage)
+        Ok(row)
     }
 
     /// Ends what is over and forgets what ended long ago; says when to come again.
     pub(super) fn sweep(&self, now: Now) -> Result<Option<Span>> {
-        let mut all = self.all();
-        let over: Vec<Ticket> = all
-            .iter()
-            .filter(|(_, entry)| !entry.row.stage.is_final() && entry.is_over(now))
-            .map(|(ticket, _)| *ticket)
-            .collect();
-        for ticket in &over {
-            let Some(entry) = all.get_mut(ticket) else { continue };
-            let end_as = if entry.row.stage == Stage::Answered { Stage::Joined } else { Stage::Expired };
-            end(&mut entry.row, end_as);
-            self.store(ticket, &entry.row)?;
+        let _deciding = self.decide();
+        let over: Vec<(Ticket, Row)> = {
+            let all = self.all();
+            let over = all.iter().filter(|(_, entry)| !entry.row.stage.is_final() && entry.is_over(now));
+            over.map(|(ticket, entry)| (*ticket, entry.row.clone())).collect()
+        };
+        for (ticket, mut row) in over {
+            let end_as = if row.stage == Stage::Answered { Stage::Joined } else { Stage::Expired };
+            end(&mut row, end_as, now);
+            let stored = self.store(&ticket, &row);
+            // Over it is, whatever the disk says.
+            self.put(&ticket, row, now);
+            stored?;
         }
-        let ended = ended(&all);
-        for (place, (expires, ticket)) in ended.iter().enumerate() {
-            if place >= MAX_ENDED || now.utc.secs_since(Timestamp(*expires)) >= KEPT_SECS {
+        let ended = ended(&self.all());
+        for (place, (at, ticket)) in ended.iter().enumerate() {
+            if place >= MAX_ENDED || now.utc.secs_since(Timestamp(*at)) >= KEPT_SECS {
                 self.remove(ticket)?;
-                all.remove(ticket);
+                self.all().remove(ticket);
             }
         }
-        let next = all.values().filter(|entry| entry.is_live(now)).map(|entry| entry.left(now)).min();
-        drop(all);
-        if !over.is_empty() {
-            self.tell();
-        }
-        Ok(next)
+        let all = self.all();
+        let heard = all.values().filter(|entry| entry.is_heard(now));
+        Ok(heard.map(|entry| entry.left(now)).min())
     }
 
-    /// Whether somebody may join.
-    pub(super) fn is_open(&self, now: Now) -> bool {
-        self.all().values().any(|entry| entry.is_live(now))
+    /// Whether joiners are to be listened to: while somebody may join, and for [`LINGER`] after that, so that whoever
+    /// comes too late is told.
+    pub(super) fn hears(&self, now: Now) -> bool {
+        self.all().values().any(|entry| entry.is_heard(now))
     }
 
     /// How many wait for a joiner.
@@ -304,15 +346,17 @@ impl Ledger {
     }
 }
 
-fn end(row: &mut Row, stage: Stage) {
+fn end(row: &mut Row, stage: Stage, now: Now) {
     row.stage = stage;
+    row.ended = now.utc.0;
     row.secret = None;
 }
 
+/// Those that have ended and when, the last ones first.
 fn ended(all: &BTreeMap<Ticket, Entry>) -> Vec<(u64, Ticket)> {
     let ended = all.iter().filter(|(_, entry)| entry.row.stage.is_final());
-    let mut ended: Vec<_> = ended.map(|(ticket, entry)| (entry.row.expires, *ticket)).collect();
-    ended.sort_unstable_by_key(|(expires, _)| std::cmp::Reverse(*expires));
+    let mut ended: Vec<_> = ended.map(|(ticket, entry)| (entry.row.ended, *ticket)).collect();
+    ended.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
     ended
 }
 

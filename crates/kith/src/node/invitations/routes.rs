@@ -9,12 +9,11 @@ use axum::routing::{delete, get, post};
 use kith_identity::contacts::Petname;
 use kith_identity::invitation::{Invitation, InvitationError, Terms, Ticket};
 use kith_sansio::{Timestamp, system};
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::ledger::{Row, Stage};
 use super::{Invitations, joining};
-use crate::api::invitations::{self as shapes, Joined, NewInvitation, NewJoin};
+use crate::api::invitations::{self as shapes, Cancelled, Joined, NewInvitation, NewJoin};
 use crate::api::server::{Answer, Route, json_lines};
 use crate::api::wish::Body;
 use crate::failure::{Failure, Result, chain};
@@ -104,6 +103,7 @@ fn open(node: &Node, wish: &NewInvitation, valid_secs: u64) -> Result<(Ticket, S
         created: now.utc.0,
         expires: terms.expires.0,
         stage: Stage::Open,
+        ended: 0,
         peer: None,
         secret: Some(invitation.secret().clone()),
     };
@@ -152,10 +152,11 @@ fn ticket(id: &str) -> Result<Ticket> {
     id.parse().map_err(|error| Failure::not_found(chain(&error)).hint("'kith invite list' shows them"))
 }
 
-async fn cancel(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answer<Value> {
+async fn cancel(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answer<Cancelled> {
     let ticket = ticket(&id)?;
-    blocking(&node, move |node| node.invitations.ledger.cancel(&ticket)).await?;
-    Ok(Json(json!({ "cancelled": true })))
+    let row = blocking(&node, move |node| node.invitations.ledger.cancel(&ticket, system::now())).await?;
+    let invitation = document(&node, &ticket, &row);
+    Ok(Json(Cancelled { cancelled: row.stage == Stage::Cancelled, invitation }))
 }
 
 async fn watch(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Result<Response> {
@@ -224,6 +225,7 @@ mod tests {
                 created,
                 expires,
                 stage: Stage::Open,
+                ended: 0,
                 peer: None,
                 secret: None,
             };
@@ -232,7 +234,7 @@ mod tests {
             let mut waiting = Box::pin(until_usable(&invitations, &ticket, &mut changes));
             assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
             if ends {
-                invitations.ledger.cancel(&ticket).unwrap();
+                invitations.ledger.cancel(&ticket, now).unwrap();
             } else {
                 invitations.listening.send_replace(true);
             }

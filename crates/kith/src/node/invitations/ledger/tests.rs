@@ -1,5 +1,7 @@
 //! The rules of invitations: with clocks that jump, and a machine that dies at every write.
 
+use std::sync::Arc;
+
 use kith_sansio::{Now, SeededRng, Span, Time, Timestamp};
 use kith_store::crash::Backend;
 
@@ -17,7 +19,16 @@ fn who(byte: u8) -> Fingerprint {
 
 fn row() -> Row {
     let secret = Some(Secret::from_bytes([7; 16]));
-    Row { called: None, offers: false, created: 1000, expires: 1600, stage: Stage::Open, peer: None, secret }
+    Row {
+        called: None,
+        offers: false,
+        created: 1000,
+        expires: 1600,
+        stage: Stage::Open,
+        ended: 0,
+        peer: None,
+        secret,
+    }
 }
 
 fn open() -> Ledger {
@@ -38,7 +49,8 @@ fn it_is_good_until_its_time_on_either_clock() {
     assert!(!is_granted(&open(), 1, at(5000, 1), true), "the wall clock was set forward");
     let ledger = open();
     assert_eq!(ledger.sweep(at(1100, 100)).unwrap(), Some(Span::secs(500)));
-    assert_eq!(ledger.sweep(at(1001, 600)).unwrap(), None);
+    assert_eq!(ledger.sweep(at(1001, 600)).unwrap(), Some(LINGER), "joiners are told so");
+    assert_eq!(ledger.sweep(at(1001, 1200)).unwrap(), None);
     assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Expired);
     assert!(ledger.find(&TICKET).unwrap().secret.is_none());
 }
@@ -65,12 +77,12 @@ fn one_key_has_it_and_may_come_again_until_all_is_done() {
     assert!(is_granted(&ledger, 1, at(1001, 1), true));
     assert!(!is_granted(&ledger, 2, at(1002, 2), true));
     assert!(is_granted(&ledger, 1, at(1003, 3), true));
-    ledger.advance(&TICKET, Stage::Answered).unwrap();
+    ledger.advance(&TICKET, Stage::Answered, at(1004, 4)).unwrap();
     assert!(is_granted(&ledger, 1, at(1004, 4), true));
     assert!(!is_granted(&ledger, 1, at(1004, 4), false), "the same key without the secret");
-    ledger.advance(&TICKET, Stage::Joined).unwrap();
+    ledger.advance(&TICKET, Stage::Joined, at(1004, 4)).unwrap();
     assert!(!is_granted(&ledger, 1, at(1005, 5), true));
-    ledger.cancel(&TICKET).unwrap();
+    ledger.cancel(&TICKET, at(1006, 6)).unwrap();
     assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Joined);
 }
 
@@ -80,9 +92,9 @@ fn one_that_is_taken_back_says_whether_its_joiner_is_a_contact() {
         let ledger = open();
         assert!(is_granted(&ledger, 1, at(1001, 1), true));
         if advanced {
-            ledger.advance(&TICKET, Stage::Answered).unwrap();
+            ledger.advance(&TICKET, Stage::Answered, at(1004, 4)).unwrap();
         }
-        ledger.cancel(&TICKET).unwrap();
+        ledger.cancel(&TICKET, at(1006, 6)).unwrap();
         let row = ledger.find(&TICKET).unwrap();
         assert_eq!((row.stage, row.secret.is_some()), (ended, false));
         assert!(!is_granted(&ledger, 1, at(1002, 2), true));
@@ -93,17 +105,17 @@ fn one_that_is_taken_back_says_whether_its_joiner_is_a_contact() {
 fn a_joiner_does_not_advance_one_that_has_ended_since_his_claim() {
     let ledger = open();
     assert!(is_granted(&ledger, 1, at(1001, 1), true));
-    ledger.cancel(&TICKET).unwrap();
-    assert!(!ledger.advance(&TICKET, Stage::Answered).unwrap());
+    ledger.cancel(&TICKET, at(1006, 6)).unwrap();
+    assert!(!ledger.advance(&TICKET, Stage::Answered, at(1004, 4)).unwrap());
     assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Cancelled);
     let ledger = open();
     assert!(is_granted(&ledger, 1, at(1001, 1), true));
     ledger.sweep(at(1600, 600)).unwrap();
-    assert!(!ledger.advance(&TICKET, Stage::Answered).unwrap());
+    assert!(!ledger.advance(&TICKET, Stage::Answered, at(1004, 4)).unwrap());
     let ledger = open();
     assert!(is_granted(&ledger, 1, at(1001, 1), true));
     for stage in [Stage::Answered, Stage::Answered, Stage::Joined, Stage::Answered] {
-        assert!(ledger.advance(&TICKET, stage).unwrap());
+        assert!(ledger.advance(&TICKET, stage, at(1004, 4)).unwrap());
     }
     assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Joined);
 }
@@ -129,7 +141,7 @@ fn open_and_remembered_ones_are_bounded() {
     }
     assert!(ledger.add(number(500), row(), at(1000, 0)).is_err());
     for n in 0..200 {
-        ledger.cancel(&number(n)).unwrap();
+        ledger.cancel(&number(n), at(1000, 0)).unwrap();
         ledger.add(number(n + MAX_OPEN as u16), row(), at(1000, 0)).unwrap();
     }
     assert!(ledger.list().len() <= MAX_OPEN + MAX_ENDED);
@@ -137,6 +149,73 @@ fn open_and_remembered_ones_are_bounded() {
     assert_eq!(ledger.list().len(), MAX_ENDED);
     ledger.sweep(at(1600 + KEPT_SECS, 600)).unwrap();
     assert!(ledger.list().is_empty());
+}
+
+#[test]
+fn ended_ones_are_remembered_by_their_end_and_not_by_the_time_that_they_had() {
+    let database = Database::in_memory().unwrap();
+    let ledger = Ledger::open(database.clone(), at(1000, 0)).unwrap();
+    let long = Ticket::from_bytes([2; 8]);
+    ledger.add(TICKET, row(), at(1000, 0)).unwrap();
+    ledger.add(long, Row { expires: 1000 + 30 * KEPT_SECS, ..row() }, at(1000, 0)).unwrap();
+    ledger.cancel(&long, at(1100, 100)).unwrap();
+    drop(ledger);
+    // The node was down when the other one's time was over, for longer than ended ones are remembered.
+    let late = 1100 + KEPT_SECS;
+    let after = Ledger::open(database, at(late, 0)).unwrap();
+    assert!(after.find(&long).is_err());
+    let expired = after.find(&TICKET).unwrap();
+    assert_eq!((expired.stage, expired.ended), (Stage::Expired, late));
+    after.sweep(at(late + KEPT_SECS - 1, 900)).unwrap();
+    assert!(after.find(&TICKET).is_ok());
+    after.sweep(at(late + KEPT_SECS, 901)).unwrap();
+    assert!(after.find(&TICKET).is_err());
+}
+
+#[test]
+fn joiners_are_listened_to_for_a_while_after_the_end_and_across_a_restart() {
+    let database = Database::in_memory().unwrap();
+    let ledger = Ledger::open(database.clone(), at(1000, 0)).unwrap();
+    assert!(!ledger.hears(at(1000, 0)));
+    ledger.add(TICKET, row(), at(1000, 0)).unwrap();
+    assert!(is_granted(&ledger, 1, at(1001, 1), true));
+    ledger.advance(&TICKET, Stage::Joined, at(1010, 10)).unwrap();
+    assert!(ledger.hears(at(1609, 609)) && !ledger.hears(at(1610, 610)));
+    assert_eq!(ledger.sweep(at(1010, 10)).unwrap(), Some(LINGER));
+    assert_eq!(ledger.sweep(at(1610, 610)).unwrap(), None);
+    assert_eq!(ledger.open_count(at(1010, 10)), 0);
+    drop(ledger);
+    let after = Ledger::open(database.clone(), at(1310, 5)).unwrap();
+    assert!(after.hears(at(1310, 304)) && !after.hears(at(1310, 305)));
+    drop(after);
+    assert!(!Ledger::open(database, at(1610, 0)).unwrap().hears(at(1610, 0)));
+}
+
+#[test]
+fn whoever_only_reads_does_not_wait_for_the_disk() {
+    let disk = Backend::new();
+    let ledger =
+        Arc::new(Ledger::open(Database::open_backend(&disk, 1 << 20).unwrap(), at(1000, 0)).unwrap());
+    ledger.add(TICKET, row(), at(1000, 0)).unwrap();
+    let held = disk.hold_syncs();
+    let before = disk.events();
+    let deciding = Arc::clone(&ledger);
+    let decided = std::thread::spawn(move || is_granted(&deciding, 1, at(1001, 1), true));
+    while disk.events() == before {
+        std::thread::yield_now();
+    }
+    let (tell, read) = std::sync::mpsc::channel();
+    let reading = Arc::clone(&ledger);
+    std::thread::spawn(move || {
+        let now = at(1001, 1);
+        let open = (reading.hears(now), reading.open_count(now), reading.list().len());
+        tell.send((open, reading.find(&TICKET).unwrap().stage))
+    });
+    let seen = read.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    assert_eq!(seen, ((true, 1, 1), Stage::Open), "and nothing that is not durable");
+    drop(held);
+    assert!(decided.join().unwrap());
+    assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Claimed);
 }
 
 /// What was told before the machine died holds after it.
