@@ -46,6 +46,7 @@ targets! {
     directory_members => kith_directory::fuzz::fuzz_members,
     directory_held => kith_directory::fuzz::fuzz_held,
     connect_hello => kith_connect::fuzz::fuzz_hello,
+    connect_relay_message => kith_connect::fuzz::fuzz_relay_message,
     transfer_frame => kith_transfer::fuzz::fuzz_frame,
     transfer_offer => kith_transfer::fuzz::fuzz_offer,
     transfer_receiver => kith_transfer::fuzz::fuzz_receiver,

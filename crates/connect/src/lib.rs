@@ -36,6 +36,7 @@ mod knocks;
 mod limits;
 mod node;
 mod protocol;
+pub mod relay;
 mod shell;
 mod trust;
 

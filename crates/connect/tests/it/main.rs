@@ -7,5 +7,6 @@ mod exporter;
 mod hostile;
 mod library;
 mod nodes;
+mod relays;
 mod secrecy;
 mod vnet;

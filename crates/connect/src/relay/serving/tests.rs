@@ -1,0 +1,343 @@
+use std::net::IpAddr;
+
+use kith_identity::Identity;
+use kith_sansio::{SeededRng, Span, Timestamp};
+
+use super::*;
+use crate::relay::limits::{MAX_QUARANTINED_PER_SOURCE, QUOTA_PERIOD};
+
+const OWN: Fingerprint = Fingerprint::from_bytes([1; 32]);
+
+/// A relay, and the time.
+struct Bench {
+    relay: Relay,
+    now: Now,
+    rng: SeededRng,
+    next: u64,
+}
+
+fn bench(quota: Quota) -> Bench {
+    let settings = Settings { quota, stream_port: Some(7117), datagram_port: None };
+    let now = Now { time: Time(0), utc: Timestamp(1_800_000_000) };
+    Bench { relay: Relay::new(OWN, settings), now, rng: SeededRng::new(1), next: 0 }
+}
+
+fn address(ip: [u8; 4]) -> Address {
+    Address::new(kith_identity::Transport::Tcp, (IpAddr::from(ip), 9).into())
+}
+
+impl Bench {
+    fn give(&mut self, input: Input) -> Vec<Output> {
+        self.relay.handle_input(self.now, input, &mut self.rng);
+        std::iter::from_fn(|| self.relay.poll_output()).collect()
+    }
+
+    fn wait(&mut self, span: Span) -> Vec<Output> {
+        self.now.time += span;
+        self.now.utc = self.now.utc.plus_secs(span.as_secs());
+        self.relay.handle_timeout(self.now, &mut self.rng);
+        assert!(self.relay.poll_timeout().is_none_or(|due| due > self.now.time));
+        std::iter::from_fn(|| self.relay.poll_output()).collect()
+    }
+
+    fn identity(&mut self) -> Identity {
+        Identity::generate(&mut self.rng)
+    }
+
+    fn arrives(&mut self, peer: Fingerprint, ip: [u8; 4], is_served: bool) -> Client {
+        self.next += 1;
+        let client = Client(self.next);
+        let outputs = self.give(Input::Arrived { client, peer, from: address(ip), is_served });
+        assert_eq!(outputs, []);
+        client
+    }
+
+    fn says(&mut self, client: Client, message: Message) -> Vec<Output> {
+        self.give(Input::Message(client, message))
+    }
+
+    fn exposed(&mut self, peer: Fingerprint) -> Client {
+        let client = self.arrives(peer, [10, 0, 0, 1], true);
+        let outputs = self.says(client, Message::Expose);
+        let observed = Message::Observed(address([10, 0, 0, 1]));
+        assert_eq!(outputs, [Output::Send(client, Message::Exposed), Output::Send(client, observed)]);
+        client
+    }
+
+    fn request(&mut self, who: &Identity, target: Fingerprint) -> Request {
+        Request::sign(who, OWN, target, (Carriage::Stream, vec![]), self.now.utc, &mut self.rng)
+    }
+
+    /// Somebody unknown asks for `target`, from an address of his own.
+    fn knocks(&mut self, who: &Identity, target: Fingerprint) -> (Client, Vec<Output>) {
+        let next = self.next;
+        let client = self.arrives(who.fingerprint(), [10, 7, (next >> 8) as u8, next as u8], false);
+        let request = self.request(who, target);
+        (client, self.says(client, Message::Request(Box::new(request))))
+    }
+
+    /// Both are put together as far as having tokens.
+    fn agreed(&mut self, who: &Identity, at: Client, target: Fingerprint) -> [Token; 2] {
+        let (client, outputs) = self.knocks(who, target);
+        let [_, Output::Send(to, Message::Knock(id, request))] = &outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!((*to, request.initiator.fingerprint()), (at, who.fingerprint()));
+        let outputs = self.says(at, Message::Admit(*id));
+        let [
+            Output::Send(asked, Message::Meet(met, theirs)),
+            Output::Send(told, Message::Ack(his)),
+            Output::Close(closed),
+        ] = outputs[..]
+        else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!((asked, met, told, closed), (at, *id, client, client));
+        assert_eq!((his.port, theirs.port), (7117, 7117));
+        [his.token, theirs.token]
+    }
+
+    fn joined(&mut self, who: &Identity, at: Client, target: Fingerprint) -> Session {
+        let [his, theirs] = self.agreed(who, at, target);
+        self.next += 2;
+        let [one, two] = [self.next - 1, self.next].map(Side::Stream);
+        assert_eq!(self.give(Input::Presented(theirs, two)), [Output::Wait(two)]);
+        match self.give(Input::Presented(his, one))[..] {
+            [Output::Join(joined)] => {
+                assert_eq!((joined.sides, joined.payer), ([one, two], target));
+                joined.session
+            }
+            ref other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_initiator_whom_the_target_admits_is_put_through() {
+    let mut bench = bench(Quota::default());
+    let (who, target) = (bench.identity(), bench.identity().fingerprint());
+    let at = bench.exposed(target);
+    let session = bench.joined(&who, at, target);
+    assert_eq!(bench.relay.load(), Load { exposed: 1, waiting: 0, sessions: 1 });
+    assert_eq!(bench.give(Input::Moved(session, 9_999)), []);
+    assert_eq!(bench.give(Input::Ended(session)), []);
+    assert_eq!(bench.relay.load(), Load { exposed: 1, waiting: 0, sessions: 0 });
+}
+
+#[test]
+fn unknown_target_refusal_and_silence_are_one_answer_at_one_time() {
+    let mut bench = bench(Quota::default());
+    let target = bench.identity().fingerprint();
+    let at = bench.exposed(target);
+    for case in 0..3 {
+        let who = bench.identity();
+        let whom = if case == 0 { bench.identity().fingerprint() } else { target };
+        let (client, outputs) = bench.knocks(&who, whom);
+        let to_him = outputs.iter().filter(|one| matches!(one, Output::Send(to, _) if *to == client)).count();
+        assert_eq!(to_him, 1, "he hears where he is seen");
+        if case == 1 {
+            let Some(Output::Send(_, Message::Knock(id, _))) = outputs.last() else { panic!("{outputs:?}") };
+            assert_eq!(bench.says(at, Message::Decline(*id)), []);
+            assert_eq!(bench.says(at, Message::Admit(*id)), [], "an answer counts once");
+        }
+        assert_eq!(bench.wait(Span(REFUSED_AFTER.0 - 1)), []);
+        assert_eq!(bench.wait(Span(1)), [Output::Send(client, Message::Refused), Output::Close(client)]);
+        assert_eq!(bench.relay.load().waiting, 0);
+    }
+}
+
+#[test]
+fn a_late_answer_and_the_answer_of_another_put_nobody_through() {
+    let mut bench = bench(Quota::default());
+    let (who, target, other) =
+        (bench.identity(), bench.identity().fingerprint(), bench.identity().fingerprint());
+    let (at, elsewhere) = (bench.exposed(target), bench.exposed(other));
+    let (_, outputs) = bench.knocks(&who, target);
+    let Some(Output::Send(_, Message::Knock(id, _))) = outputs.last() else { panic!("{outputs:?}") };
+    assert_eq!(bench.says(elsewhere, Message::Admit(*id)), []);
+    assert_eq!(bench.wait(REFUSED_AFTER).len(), 2);
+    assert_eq!(bench.says(at, Message::Admit(*id)), []);
+    assert_eq!(bench.relay.load(), Load { exposed: 2, waiting: 0, sessions: 0 });
+}
+
+#[test]
+fn what_is_no_proper_request_ends_the_stream() {
+    let mut bench = bench(Quota::default());
+    let (who, other) = (bench.identity(), bench.identity());
+    let target = bench.identity().fingerprint();
+    bench.exposed(target);
+    let good = bench.request(&who, target);
+    for wrong in [
+        Message::Request(Box::new(Request { nonce: [0; 16], ..good.clone() })),
+        Message::Request(Box::new(bench.request(&other, target))),
+        Message::Request(Box::new(Request { expires: Timestamp(0), ..good.clone() })),
+        Message::Ping(1),
+        Message::Admit(1),
+        Message::Exposed,
+        Message::Knock(1, Box::new(good.clone())),
+    ] {
+        let client = bench.arrives(who.fingerprint(), [10, 0, 0, 9], false);
+        assert_eq!(bench.says(client, wrong), [Output::Close(client)]);
+    }
+    let client = bench.arrives(who.fingerprint(), [10, 0, 0, 9], false);
+    bench.says(client, Message::Request(Box::new(good.clone())));
+    assert_eq!(
+        bench.says(client, Message::Request(Box::new(good))),
+        [Output::Close(client)],
+        "one request a stream"
+    );
+    assert_eq!(bench.relay.load().waiting, 0);
+    let silent = bench.arrives(who.fingerprint(), [10, 0, 0, 9], false);
+    assert_eq!(bench.wait(FIRST_MESSAGE), [Output::Close(silent)]);
+}
+
+#[test]
+fn too_many_requests_are_refused_at_once_and_nobody_is_asked() {
+    let mut bench = bench(Quota::default());
+    let target = bench.identity().fingerprint();
+    bench.exposed(target);
+    let who = bench.identity();
+    let (_, outputs) = bench.knocks(&who, target);
+    assert_eq!(outputs.len(), 2);
+    let (client, outputs) = bench.knocks(&who, target);
+    assert_eq!(outputs, [Output::Send(client, Message::Refused), Output::Close(client)]);
+    for n in 0..=MAX_QUARANTINED_PER_SOURCE {
+        let who = bench.identity();
+        let client = bench.arrives(who.fingerprint(), [10, 200, 0, 1], false);
+        let request = bench.request(&who, target);
+        let outputs = bench.says(client, Message::Request(Box::new(request)));
+        assert_eq!(outputs.contains(&Output::Close(client)), n == MAX_QUARANTINED_PER_SOURCE);
+    }
+    bench.wait(REFUSED_AFTER);
+    let (_, outputs) = bench.knocks(&who, target);
+    assert_eq!(outputs.len(), 2, "there is room again");
+}
+
+#[test]
+fn tokens_open_one_side_once_and_for_a_while() {
+    let mut bench = bench(Quota::default());
+    let (who, target) = (bench.identity(), bench.identity().fingerprint());
+    let at = bench.exposed(target);
+    let [his, theirs] = bench.agreed(&who, at, target);
+    let (one, two, three) = (Side::Stream(1), Side::Stream(2), Side::Stream(3));
+    let forged = Token::from_bytes([7; 16]);
+    assert_eq!(bench.give(Input::Presented(forged, one)), [Output::Reject(one)]);
+    assert_eq!(bench.give(Input::Presented(his, one)), [Output::Wait(one)]);
+    assert_eq!(bench.give(Input::Presented(his, two)), [Output::Reject(two)]);
+    assert!(matches!(bench.give(Input::Presented(theirs, two))[..], [Output::Join(_)]));
+    for token in [his, theirs] {
+        assert_eq!(bench.give(Input::Presented(token, three)), [Output::Reject(three)]);
+    }
+    let [his, theirs] = bench.agreed(&who, at, target);
+    assert_eq!(bench.give(Input::Presented(his, three)), [Output::Wait(three)]);
+    assert_eq!(bench.wait(TOKEN_LIFE), [Output::Reject(three)]);
+    assert_eq!(bench.give(Input::Presented(theirs, three)), [Output::Reject(three)]);
+    let [his, theirs] = bench.agreed(&who, at, target);
+    let datagrams = Side::Datagrams("192.0.2.1:5".parse().unwrap());
+    assert_eq!(bench.give(Input::Presented(his, datagrams)), [Output::Reject(datagrams)]);
+    assert_eq!(
+        bench.give(Input::Presented(theirs, one)),
+        [Output::Reject(one)],
+        "a joined side stays where it is"
+    );
+    let [his, _] = bench.agreed(&who, at, target);
+    let four = Side::Stream(4);
+    assert_eq!(bench.give(Input::Presented(his, four)), [Output::Wait(four)]);
+    assert_eq!(bench.give(Input::Withdrawn(four)), []);
+    assert_eq!(bench.relay.load().sessions, 2);
+}
+
+#[test]
+fn a_datagram_with_a_token_may_come_again() {
+    let mut bench = bench(Quota::default());
+    bench.relay.settings.datagram_port = Some(9);
+    let (who, target) = (bench.identity(), bench.identity().fingerprint());
+    let at = bench.exposed(target);
+    let client = bench.arrives(who.fingerprint(), [10, 9, 9, 9], false);
+    let carriage = (Carriage::Datagrams, vec![]);
+    let request = Request::sign(&who, OWN, target, carriage, bench.now.utc, &mut bench.rng);
+    let outputs = bench.says(client, Message::Request(Box::new(request)));
+    let Some(Output::Send(_, Message::Knock(id, _))) = outputs.last() else { panic!("{outputs:?}") };
+    let outputs = bench.says(at, Message::Admit(*id));
+    let [Output::Send(_, Message::Meet(_, theirs)), Output::Send(_, Message::Ack(his)), _] = outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(his.port, 9);
+    let [one, two] = ["192.0.2.1:5", "192.0.2.1:6"].map(|at| Side::Datagrams(at.parse().unwrap()));
+    for _ in 0..2 {
+        assert_eq!(bench.give(Input::Presented(his.token, one)), [Output::Wait(one)]);
+    }
+    assert_eq!(
+        bench.give(Input::Presented(theirs.token, one)),
+        [Output::Reject(one)],
+        "one socket, one side"
+    );
+    assert!(matches!(bench.give(Input::Presented(theirs.token, two))[..], [Output::Join(_)]));
+    assert_eq!(bench.give(Input::Presented(theirs.token, two)), [Output::Again(two)]);
+    assert_eq!(bench.give(Input::Presented(his.token, one)), [Output::Again(one)]);
+}
+
+#[test]
+fn quotas_bound_sessions_and_bytes_of_target_and_initiator() {
+    let quota = Quota { sessions: 2, bytes_per_day: Some(1_000), bytes_per_second: Some(5) };
+    let mut bench = bench(quota);
+    let (who, target) = (bench.identity(), bench.identity().fingerprint());
+    let at = bench.exposed(target);
+    let first = bench.joined(&who, at, target);
+    let second = bench.joined(&who, at, target);
+    let (_, outputs) = bench.knocks(&who, target);
+    assert_eq!(outputs.len(), 1, "the target is not asked for a third");
+    bench.wait(REFUSED_AFTER);
+    bench.give(Input::Ended(second));
+    let second = bench.joined(&who, at, target);
+    assert_eq!(bench.give(Input::Moved(first, 999)), []);
+    assert_eq!(bench.give(Input::Moved(second, 1)), [Output::End(second)]);
+    assert_eq!(bench.give(Input::Moved(second, 1)), [], "once");
+    bench.give(Input::Ended(second));
+    let (_, outputs) = bench.knocks(&who, target);
+    assert_eq!(outputs.len(), 1, "the day's bytes are used up");
+    bench.wait(REFUSED_AFTER);
+    bench.wait(QUOTA_PERIOD);
+    let at = bench.exposed(target);
+    bench.joined(&who, at, target);
+}
+
+#[test]
+fn whom_the_relay_does_not_serve_is_not_exposed_and_whom_it_ceases_to_serve_is_cut() {
+    let mut bench = bench(Quota::default());
+    let (who, target) = (bench.identity(), bench.identity().fingerprint());
+    let stranger = bench.arrives(target, [10, 0, 0, 1], false);
+    let outputs = bench.says(stranger, Message::Expose);
+    assert_eq!(outputs, [Output::Send(stranger, Message::Refused), Output::Close(stranger)]);
+    let at = bench.exposed(target);
+    let session = bench.joined(&who, at, target);
+    let [his, _] = bench.agreed(&who, at, target);
+    let waits = Side::Stream(99);
+    bench.give(Input::Presented(his, waits));
+    assert_eq!(bench.relay.users(), [target]);
+    let outputs = bench.give(Input::Served(target, false));
+    assert_eq!(outputs, [Output::Close(at), Output::End(session), Output::Reject(waits)]);
+    assert_eq!(bench.relay.load(), Load { exposed: 0, waiting: 0, sessions: 1 });
+    bench.give(Input::Ended(session));
+    assert!(bench.relay.users().is_empty());
+}
+
+#[test]
+fn an_exposed_node_that_is_silent_or_comes_again_or_floods_is_let_go() {
+    let mut bench = bench(Quota::default());
+    let target = bench.identity().fingerprint();
+    let first = bench.exposed(target);
+    let second = bench.arrives(target, [10, 0, 0, 2], true);
+    assert_eq!(bench.says(second, Message::Expose)[0], Output::Close(first));
+    assert_eq!(bench.relay.load().exposed, 1);
+    assert_eq!(bench.give(Input::Left(first)), []);
+    assert_eq!(bench.relay.load().exposed, 1, "the old stream's end is not the new one's");
+    assert_eq!(bench.wait(Span(EXPOSED_SILENCE.0 - 1)), []);
+    assert_eq!(bench.says(second, Message::Ping(4)), [Output::Send(second, Message::Pong(4))]);
+    assert_eq!(bench.wait(Span(EXPOSED_SILENCE.0 - 1)), []);
+    assert_eq!(bench.wait(Span(1)), [Output::Close(second)]);
+    let third = bench.exposed(target);
+    let outputs: Vec<_> = (0..1_000).flat_map(|n| bench.says(third, Message::Ping(n))).collect();
+    assert_eq!(outputs.last(), Some(&Output::Close(third)));
+    assert!(outputs.len() <= MESSAGES_AT_ONCE as usize);
+    assert_eq!(bench.relay.load(), Load::default());
+}
