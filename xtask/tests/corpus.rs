@@ -44,6 +44,7 @@ targets! {
     directory_dns_signed => kith_directory::fuzz::fuzz_dns_signed,
     directory_http_error => kith_directory::fuzz::fuzz_http_error,
     directory_members => kith_directory::fuzz::fuzz_members,
+    directory_lan_packet => kith_directory::fuzz::fuzz_lan_packet,
     directory_held => kith_directory::fuzz::fuzz_held,
     connect_hello => kith_connect::fuzz::fuzz_hello,
     connect_relay_message => kith_connect::fuzz::fuzz_relay_message,

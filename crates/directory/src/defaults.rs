@@ -125,3 +125,34 @@ pub const NOTIFY_BACKOFF_FIRST: Span = Span::secs(1);
 pub const NOTIFY_BACKOFF_LAST: Span = Span::secs(60);
 /// Notices without an answer after which a secondary is reported as silent.
 pub const NOTIFY_SILENT_TRIES: u32 = 5;
+
+/// The port of mDNS (RFC 6762).
+pub const LAN_PORT: u16 = 5353;
+/// How long a node keeps its name on a network.
+pub const LAN_SALT_LIFE: Span = Span::secs(3600);
+/// Shortest time between two packets by which a node shows itself on one network (RFC 6762 §6).
+pub const LAN_SAY_EVERY: Span = Span::secs(1);
+/// Pause after the first question who is there; doubled after each.
+pub const LAN_BROWSE_EVERY: Span = Span::secs(1);
+/// Longest pause between two such questions while somebody waits.
+pub const LAN_BROWSE_LAST: Span = Span::secs(60);
+/// How long the answer to a question for a set is waited for before it is asked again.
+pub const LAN_ASK_AGAIN: Span = Span::millis(400);
+/// How often a node that shows itself is asked for its set.
+pub const LAN_TRIES: u32 = 4;
+/// Time for one lookup on the local networks.
+pub const LAN_LOOKUP: Span = Span::secs(2);
+/// Names that are remembered on one network.
+pub const LAN_NEIGHBOURS: usize = 512;
+/// Answered questions that are remembered on one network, so that none is answered twice.
+pub const LAN_NONCES: usize = 1024;
+/// Questions on one network whose set is being fetched at once.
+pub const LAN_QUESTIONS: usize = 16;
+/// Sets that a node gives out on one network at once.
+pub const LAN_ANSWERS_BURST: u32 = 20;
+/// Sets that a node gives out on one network each second.
+pub const LAN_ANSWERS_PER_SECOND: u32 = 10;
+/// How often it is looked which networks there are.
+pub const LAN_NETWORKS_EVERY: Span = Span::secs(10);
+/// Most networks that a node shows itself on at once.
+pub const LAN_NETWORKS: usize = 16;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hickory_proto::op::{Message, MessageType};
 use kith_identity::Identity;
 use kith_identity::record::{Draft, VerifiedRecordSet};
-use kith_sansio::{SeededRng, Timestamp};
+use kith_sansio::{Machine, Now, SeededRng, Span, Time, Timestamp};
 
 use crate::announce::{Announce, Complaint, Limits, admit};
 use crate::defaults::MAX_UDP_BYTES;
@@ -16,6 +16,7 @@ use crate::dns::notice::acknowledged;
 use crate::dns::transfer::{MAX_MESSAGE_BYTES, Request, Transfer};
 use crate::dns::tsig::{Algorithm, Found, Key, Signer, find};
 use crate::dns::{Step, Transport, Zone, answer, read_whole, truncated};
+use crate::lan::{self, Input, Link, Output};
 use crate::members::{Members, MembersError};
 use crate::store::Held;
 
@@ -181,4 +182,41 @@ pub fn fuzz_http_error(data: &[u8]) {
     let Some(complaint) = Complaint::from_json(data) else { return };
     assert!(!complaint.error.chars().chain(complaint.hint.chars()).any(char::is_control));
     assert_eq!(Complaint::from_json(&complaint.to_json()), Some(complaint));
+}
+
+/// Any packet on a local network leaves the machine of the network in order: what it sends is bounded and can be read
+/// again, and its timers go on.
+pub fn fuzz_lan_packet(data: &[u8]) {
+    let mut rng = SeededRng::new(7);
+    let mut link = Link::new();
+    let own = somebody().fingerprint();
+    let mut now = Now { time: Time(0), utc: NOW };
+    link.handle_input(now, Input::Show(own), &mut rng);
+    link.handle_input(now, Input::Seek { search: 1, target: own }, &mut rng);
+    if let Some(message) = lan::Message::read(data) {
+        link.handle_input(now, Input::Heard(message), &mut rng);
+    }
+    let mut sent = 0;
+    for _ in 0..20 {
+        while let Some(output) = link.poll_output() {
+            match output {
+                Output::Send(packet) => {
+                    sent += 1;
+                    assert!(packet.len() <= usize::from(MAX_UDP_BYTES), "{} bytes", packet.len());
+                    assert!(lan::Message::read(&packet).is_some(), "our packets can be read");
+                }
+                Output::Say(question) => {
+                    let set = Some(some_set(3000).to_bytes());
+                    link.handle_input(now, Input::Said { question, set }, &mut rng);
+                }
+                Output::Found { set, .. } => {
+                    set.verify(&own, now.utc).expect("a set that was found is valid");
+                }
+            }
+        }
+        let next = link.poll_timeout().expect("a node that shows itself has a timer");
+        now.time = next.max(now.time + Span(1));
+        link.handle_timeout(now, &mut rng);
+    }
+    assert!(sent < 256, "{sent} packets for one");
 }

@@ -1,9 +1,9 @@
-//! Announce and discover record sets over HTTPS and DNS (SEP §5.2, §6).
+//! Announce and discover record sets over HTTPS and DNS (SEP §5.2, §6), and on local networks.
 //!
 //! Floor 2. A directory keeps one signed record set per fingerprint and gives it to anybody who asks for that
 //! fingerprint; it never lists any. It is not trusted: whoever discovers a set verifies it. The pure parts come
-//! first ([`announce`], [`dns`], [`limiter`], [`replay`], [`cache`], [`lookup`], [`announcer`]); [`server`] and
-//! [`client`] are the shells that own sockets.
+//! first ([`announce`], [`dns`], [`limiter`], [`replay`], [`cache`], [`lookup`], [`announcer`], [`lan`]);
+//! [`server`] and [`client`] are the shells that own sockets.
 //!
 //! Invariants: only [`server`] and [`client`] open sockets; a set that is not valid for its fingerprint now, or
 //! older than one that was seen, comes neither into the store nor into the cache nor out of a lookup.
@@ -32,6 +32,7 @@ pub mod dns;
 #[doc(hidden)]
 pub mod fuzz;
 mod generations;
+pub mod lan;
 pub mod limiter;
 pub mod lookup;
 pub mod members;

@@ -244,6 +244,8 @@ pub(crate) enum ViaSource {
     Dns,
     /// The directory's HTTPS endpoint
     Https,
+    /// The networks that this machine is on
+    Lan,
 }
 
 #[derive(Debug, Args)]

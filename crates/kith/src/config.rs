@@ -49,6 +49,7 @@ const KNOWN: &[&str] = &[
     "transfer",
     "transfer.limit-up",
     "transfer.limit-down",
+    "lan",
     "directory.name-servers",
     "directory.secondary",
     "directory.secondary.address",
@@ -78,6 +79,9 @@ pub(crate) struct Config {
     /// How long an announced record set is valid.
     #[serde(with = "text")]
     pub(crate) ttl: Span,
+    /// Whether contacts find this node on local networks, and it them.
+    #[serde(skip_serializing_if = "is_on")]
+    pub(crate) lan: bool,
     /// File with the passphrase of the key file, for starts without a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) passphrase_file: Option<PathBuf>,
@@ -199,6 +203,10 @@ pub(crate) struct TsigKey {
     pub(crate) secret_file: PathBuf,
 }
 
+fn is_on(switch: &bool) -> bool {
+    *switch
+}
+
 fn hmac_sha256() -> String {
     "hmac-sha256".to_owned()
 }
@@ -211,6 +219,7 @@ impl Default for Config {
             resolvers: Vec::new(),
             listen: Vec::new(),
             ttl: Span::secs(3_600),
+            lan: true,
             passphrase_file: None,
             pins: BTreeMap::new(),
             directory: None,

@@ -31,6 +31,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::contacts::FLOOR,
     node::directory::FLOOR,
     node::connect::FLOOR,
+    node::lan::FLOOR,
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,

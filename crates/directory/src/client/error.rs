@@ -116,6 +116,12 @@ pub enum LookupError {
     /// What the source gave is no record set.
     #[error("what the source gave is no record set: {0}")]
     Malformed(RecordError),
+    /// Nobody on a local network answered.
+    #[error("nobody with this fingerprint answered on the local network within {waited}")]
+    NotNear {
+        /// How long that took.
+        waited: Span,
+    },
     /// Another source failed in its own way.
     #[error("{0}")]
     Other(String),

@@ -6,6 +6,7 @@ mod connect;
 mod dns;
 mod error;
 mod https;
+mod lan;
 mod publish;
 mod source;
 
@@ -28,6 +29,7 @@ pub use self::clock::{Clock, ClockError};
 pub use self::dns::DnsSource;
 pub use self::error::{AnnounceError, DiscoverError, ExchangeError, Failure, LookupError, OfferError};
 pub use self::https::HttpsSource;
+pub use self::lan::{Lan, LanConfig, Networks, Voice};
 pub use self::source::{Source, SourceName};
 pub use crate::replay::{MemoryReplay, ReplayMemory, Seen};
 pub use crate::store::BoxFuture;
@@ -58,6 +60,8 @@ pub struct ClientConfig {
     pub dns_try: Span,
     /// Sets that are cached.
     pub cache_sets: usize,
+    /// The local networks, where nodes on them are to be found; asked last, where nobody has answered yet.
+    pub lan: Option<Lan>,
 }
 
 impl ClientConfig {
@@ -81,6 +85,7 @@ impl Default for ClientConfig {
             announce_timeout: defaults::HTTPS_ANNOUNCE,
             dns_try: defaults::DNS_TRY,
             cache_sets: defaults::CACHE_SETS,
+            lan: None,
         }
     }
 }
@@ -152,7 +157,8 @@ impl Directory {
         Directory::new(config, Vec::new(), Arc::new(MemoryReplay::default()))
     }
 
-    /// A client that asks `sources` first, then DNS, then HTTPS, each a moment after the one before.
+    /// A client that asks `sources` first, then DNS, then HTTPS, then the local networks where it has any, each a
+    /// moment after the one before.
     #[must_use]
     pub fn new(
         config: ClientConfig,
@@ -162,6 +168,9 @@ impl Directory {
         let exchanger = Arc::new(Exchanger::new(config.roots, config.pins, config.https_timeout));
         sources.push(Arc::new(DnsSource::new(config.resolvers, config.dns_try)));
         sources.push(Arc::new(HttpsSource::over(Arc::clone(&exchanger))));
+        if let Some(lan) = config.lan {
+            sources.push(Arc::new(lan));
+        }
         let inner = Inner {
             sources,
             exchanger,

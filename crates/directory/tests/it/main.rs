@@ -11,6 +11,7 @@ mod dns_answers;
 mod dns_lies;
 mod dns_server;
 mod https_server;
+mod lan;
 mod library;
 mod lookup;
 mod properties;

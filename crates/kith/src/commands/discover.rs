@@ -9,13 +9,14 @@ use crate::cli::{Discover, ViaSource};
 use crate::failure::Result;
 use crate::node::contacts::Book;
 use crate::node::directory::{Lookup, found, lookup};
-use crate::node::{open_client, open_database};
+use crate::node::{lan, open_client, open_database};
 use crate::output::printable;
 
 pub(super) async fn discover(context: &Context, options: &Discover) -> Result<()> {
     let via = options.via.map(|via| match via {
         ViaSource::Dns => "dns".to_owned(),
         ViaSource::Https => "https".to_owned(),
+        ViaSource::Lan => "lan".to_owned(),
     });
     let value = look_up(context, Lookup { ni: options.ni.clone(), via }).await?;
     context.out.result(&value, || text(&value))?;
@@ -33,7 +34,7 @@ pub(super) async fn look_up(context: &Context, wish: Lookup) -> Result<Value> {
             let database = open_database(&context.home)?;
             let book = Arc::new(Book::open(database.clone())?);
             let config = crate::config::Config::load(&context.home)?;
-            let client = open_client(&config, database)?;
+            let client = open_client(&config, database, lan::open(&config))?;
             found(&lookup(&client, &book, &wish).await?)
         }
     }

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use kith_connect::{ConnectError, Discovery, Found, Protocol, Stream, Via};
-use kith_directory::client::{Directory, Freshness};
+use kith_directory::client::{Directory, DiscoverError, Freshness};
 use kith_identity::contacts::Hint;
 use kith_identity::{Address, Fingerprint, Ni};
 use kith_sansio::{Span, Time, system};
@@ -44,7 +44,7 @@ pub(crate) const FLOOR: Floor = Floor {
     commands: &["ping"],
 };
 
-/// Looks for contacts: address hints, what is cached, and what the directories say now.
+/// Looks for contacts: address hints, what is cached, what the directories say now, and who is on the local networks.
 pub(crate) struct Finder {
     book: Arc<Book>,
     directory: Directory,
@@ -89,16 +89,14 @@ impl Finder {
                 self.book.hear_set(set).await;
                 found.discovered(set.addresses()).await;
             }
-            if ni.authority.is_none() {
-                if cached.is_none() && !is_hinted {
-                    found.failed("its fingerprint names no authority and there is no address hint");
-                }
-                return;
-            }
             match self.directory.discover(&ni, Freshness::Refetch).await {
                 Ok(fresh) => {
                     self.book.hear_set(&fresh.set).await;
                     found.discovered(fresh.set.addresses()).await;
+                }
+                Err(DiscoverError::NothingToAsk(_)) if cached.is_some() || is_hinted => {}
+                Err(DiscoverError::NothingToAsk(_)) => {
+                    found.failed("its fingerprint names no authority and there is no address hint");
                 }
                 Err(error) => found.failed(chain(&error)),
             }

@@ -9,7 +9,8 @@ use axum::extract::State;
 use axum::routing::{get, put};
 use kith_directory::client::Freshness;
 use kith_directory::client::{
-    AnnounceStatus, Announcer, ClientConfig, Directory, DiscoverError, Discovered, ReplayMemory, SourceName,
+    AnnounceStatus, Announcer, ClientConfig, Directory, DiscoverError, Discovered, Lan, ReplayMemory,
+    SourceName,
 };
 use kith_identity::record::VerifiedRecordSet;
 use kith_store::Home;
@@ -122,10 +123,10 @@ fn shape(status: AnnounceStatus) -> Announced {
 }
 
 /// The directory client of a configuration.
-pub(crate) fn client(config: &Config, memory: Arc<dyn ReplayMemory>) -> Result<Directory> {
+pub(crate) fn client(config: &Config, memory: Arc<dyn ReplayMemory>, lan: Option<Lan>) -> Result<Directory> {
     let pins: HashMap<_, _> =
         config.pinned()?.into_iter().map(|(authority, ni)| (authority, ni.fingerprint)).collect();
-    let settings = ClientConfig { resolvers: config.resolvers.clone(), pins, ..ClientConfig::default() };
+    let settings = ClientConfig { resolvers: config.resolvers.clone(), pins, lan, ..ClientConfig::default() };
     Ok(Directory::new(settings, Vec::new(), memory))
 }
 
@@ -138,6 +139,13 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         node.tasks.spawn(zone::run(server, async move { stopped.cancelled().await }));
     }
     node.own.set_addresses(node.endpoint.advertised_addresses());
+    let watcher = Arc::clone(node);
+    node.tasks.spawn(async move {
+        tokio::select! {
+            () = watch_addresses(&watcher) => {}
+            () = watcher.stopping.cancelled() => {}
+        }
+    });
     if node.config.authorities.is_empty() {
         return Ok(());
     }
@@ -150,13 +158,6 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     let announcer = announcer.map_err(|error| Failure::failed(chain(&error)))?;
     announcer.update(node.own.draft());
     *node.announcements.announcer.lock().unwrap_or_else(PoisonError::into_inner) = Some(announcer);
-    let watcher = Arc::clone(node);
-    node.tasks.spawn(async move {
-        tokio::select! {
-            () = watch_addresses(&watcher) => {}
-            () = watcher.stopping.cancelled() => {}
-        }
-    });
     let follower = Arc::clone(node);
     node.tasks.spawn(async move {
         tokio::select! {
@@ -167,7 +168,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
-/// Announces anew when the system's addresses change.
+/// Follows the system's addresses, and announces anew when they change.
 async fn watch_addresses(node: &Arc<Node>) {
     loop {
         tokio::time::sleep(ADDRESSES).await;
@@ -225,7 +226,7 @@ fn routes() -> Vec<Route> {
 pub(crate) struct Lookup {
     /// Fingerprint or petname.
     pub(crate) ni: String,
-    /// `dns` or `https`; all sources where it is missing.
+    /// `dns`, `https` or `lan`; all sources where it is missing.
     pub(crate) via: Option<String>,
 }
 
@@ -240,13 +241,22 @@ pub(crate) async fn lookup(directory: &Directory, book: &Arc<Book>, wish: &Looku
         None => directory.discover(&ni, Freshness::Valid).await,
         Some("dns") => directory.discover_via(&ni, SourceName::Dns).await,
         Some("https") => directory.discover_via(&ni, SourceName::Https).await,
+        Some("lan") => directory.discover_via(&ni, SourceName::Lan).await,
         Some(other) => {
-            return Err(Failure::usage(format!("there is no source '{other}'")).hint("dns or https"));
+            return Err(Failure::usage(format!("there is no source '{other}'")).hint("dns, https or lan"));
         }
     };
-    let found = outcome.map_err(|error| explain(&error))?;
+    let found = outcome.map_err(|error| match (&error, wish.via.as_deref()) {
+        (DiscoverError::NothingToAsk(_), Some("lan")) => no_network(),
+        _ => explain(&error),
+    })?;
     book.hear_set(&found.set).await;
     Ok(found)
+}
+
+fn no_network() -> Failure {
+    Failure::not_found("there is no local network to look on")
+        .hint("it takes a network, 'lan' not switched off in kith.toml, and a node that listens on more than loopback")
 }
 
 fn explain(error: &DiscoverError) -> Failure {
@@ -256,6 +266,8 @@ fn explain(error: &DiscoverError) -> Failure {
         DiscoverError::NothingToAsk(_) => Failure::not_found(format!("{text}: it names no authority"))
             .hint("a fingerprint with its directory looks like ni://example.org/sha3-256;…"),
         DiscoverError::Refused { .. } => Failure::not_trusted(text),
+        DiscoverError::NoAnswer { ni, .. } if ni.authority.is_none() => Failure::unreachable(text)
+            .hint("its fingerprint names no directory, so that only its own network was asked"),
         _ => Failure::unreachable(text).hint("check the authority's name, pins and resolvers in kith.toml"),
     }
 }
@@ -294,7 +306,7 @@ pub(crate) async fn put_blob_from_home(home: &Home, blob: Vec<u8>) -> Result<Vec
     let database = super::open_database(home)?;
     let ttl_secs = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
     let own = Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?;
-    let client = super::open_client(&config, database)?;
+    let client = super::open_client(&config, database, None)?;
     own.set_blob(Some(blob))?;
     let set = own.signed()?;
     let mut announced = Vec::new();

@@ -5,6 +5,7 @@ pub(crate) mod connect;
 pub(crate) mod contacts;
 pub(crate) mod directory;
 pub(crate) mod invitations;
+pub(crate) mod lan;
 pub(crate) mod old_keys;
 mod own;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kith_connect::{BindError, Endpoint};
-use kith_directory::client::Directory;
+use kith_directory::client::{Directory, Lan};
 use kith_identity::contacts::Contact;
 use kith_identity::record::VerifiedRecordSet;
 use kith_identity::{Identity, Ni};
@@ -67,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) book: Arc<Book>,
     pub(crate) own: Arc<Own>,
     pub(crate) directory: Directory,
+    /// Missing where they are switched off, or there is nothing to be found by.
+    pub(crate) lan: Option<Lan>,
     pub(crate) endpoint: Endpoint,
     pub(crate) announcements: Announcements,
     pub(crate) transfers: Transfers,
@@ -100,9 +103,9 @@ fn open_store(home: &Home, name: &str, cache_bytes: usize) -> Result<Database> {
     })
 }
 
-/// The directory client of a configuration.
-pub(crate) fn open_client(config: &Config, database: Database) -> Result<Directory> {
-    directory::client(config, Arc::new(Replay::open(database)?))
+/// The directory client of a configuration, which looks on local networks too where there are any.
+pub(crate) fn open_client(config: &Config, database: Database, lan: Option<Lan>) -> Result<Directory> {
+    directory::client(config, Arc::new(Replay::open(database)?), lan)
 }
 
 /// Takes the lock of the home; a command that holds it for a moment is waited for.
@@ -145,7 +148,8 @@ impl Node {
         let book = Arc::new(Book::open(database.clone())?);
         let ttl_secs = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
         let own = Arc::new(Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?);
-        let directory = open_client(&config, database.clone())?;
+        let lan = lan::open(&config);
+        let directory = open_client(&config, database.clone(), lan.clone())?;
         let guests = Arc::<Guests>::default();
         let finder = Finder::new(Arc::clone(&book), directory.clone(), Arc::clone(&guests));
         let invitations = Invitations::open(database.clone())?;
@@ -165,6 +169,7 @@ impl Node {
             book,
             own,
             directory,
+            lan,
             endpoint,
             announcements: Announcements::default(),
             transfers,
@@ -294,9 +299,12 @@ impl Node {
         self.book.list().iter().map(|contact| self.endpoint.paths(&contact.ni.fingerprint).len()).sum()
     }
 
-    /// The record set that contacts are told of: the announced one, or one of its own where none is announced.
+    /// The record set that others are told of: the announced one while it says where this node is, else one of its
+    /// own.
     pub(crate) async fn said(&self) -> Option<VerifiedRecordSet> {
-        if let Some(announced) = self.announcements.newest() {
+        if let Some(announced) = self.announcements.newest()
+            && self.own.agrees(&announced)
+        {
             return Some(announced);
         }
         // Signing waits for the disk, where the timestamp is remembered first.

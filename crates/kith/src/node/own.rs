@@ -61,6 +61,15 @@ impl Own {
         }
     }
 
+    /// Whether `said` is valid, and names the addresses that are to be named now.
+    pub(crate) fn agrees(&self, said: &VerifiedRecordSet) -> bool {
+        let mut named = said.addresses();
+        let mut now = self.state().addresses.clone();
+        named.sort_by_key(ToString::to_string);
+        now.sort_by_key(ToString::to_string);
+        named == now && said.is_valid_at(system::utc())
+    }
+
     /// Tells where this node is reached from now on.
     pub(crate) fn set_addresses(&self, addresses: Vec<Address>) {
         self.state().addresses = addresses;

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// No command of these tests may take longer.
 pub const DEADLINE: Duration = Duration::from_secs(120);
+/// The lines of a configuration that keep a node off the machine's real networks.
+const APART: &str = "lan = false\n";
 
 /// Skips the test where `program` is missing; fails instead where `KITH_REQUIRE_ALL` is set.
 #[macro_export]
@@ -138,6 +140,13 @@ pub fn kith(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Switches off in a home what would speak to the machine's real networks.
+pub fn stay_apart(home: &Path) {
+    let file = home.join("kith.toml");
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    std::fs::write(&file, format!("{APART}{text}")).unwrap();
+}
+
 /// A folder that holds the homes and files of one test.
 pub struct Place {
     pub folder: tempfile::TempDir,
@@ -157,6 +166,7 @@ impl Place {
     pub fn person(&self, name: &str, options: &[&str]) -> Person {
         let person = Person { home: self.path(name), node: None };
         person.run(&[&["init"], options].concat()).ok();
+        stay_apart(&person.home);
         person
     }
 

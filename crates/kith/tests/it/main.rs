@@ -8,6 +8,8 @@ mod doctor;
 mod harness;
 mod homes;
 mod invitations;
+mod lan;
+mod namespaces;
 mod orders;
 mod outsiders;
 mod secondary;

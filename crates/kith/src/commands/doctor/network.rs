@@ -98,6 +98,27 @@ pub(super) fn addresses(report: &mut Report, patient: &Patient<'_>) {
     }
 }
 
+/// Contacts on the same network find this node without a directory.
+pub(super) fn lan(report: &mut Report, patient: &Patient<'_>) {
+    if !patient.config.lan {
+        return report.ok("lan", "switched off in kith.toml: local networks are not used to find contacts");
+    }
+    let Some(status) = &patient.status else {
+        return report.ok("lan", "on: contacts on local networks will be found, and will find this node");
+    };
+    let section = status.floors.get("lan").and_then(|lan| lan["networks"].as_array());
+    let names = section.map(|names| names.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>());
+    match names.as_deref() {
+        None => report.ok("lan", "not in use: the node listens on loopback alone"),
+        Some([]) => report.warn(
+            "lan",
+            "no network with multicast",
+            "connect this machine to a network, or set lan = false in kith.toml",
+        ),
+        Some(names) => report.ok("lan", format!("found by contacts on {}", names.join(" "))),
+    }
+}
+
 /// An address whose port the system will choose, with some port: where it is reached from does not depend on it.
 fn some_port(mut address: Address) -> Address {
     if address.socket.port() == 0 {

@@ -1,0 +1,170 @@
+//! Machines on a network of their own: network namespaces behind a bridge, gone with the test.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{Done, Person, Running};
+
+/// Some machines on one Ethernet; nothing leaves it.
+pub struct Lan {
+    hub: Machine,
+    machines: Vec<Machine>,
+}
+
+/// A network namespace, kept by a process that sleeps in it.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Machine {
+    /// A new namespace; where this is not root, in a user namespace, that of `within` where there is one.
+    fn new(within: Option<&Machine>) -> Option<Machine> {
+        let mut command = match within {
+            Some(hub) => hub.enter(),
+            None => Command::new("env"),
+        };
+        command.args(["unshare", "--net"]);
+        if within.is_none() && !rustix::process::getuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["sh", "-c", "echo ready; exec sleep 3600"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+        let mut machine = Machine(child);
+        let mut line = String::new();
+        let out = machine.0.stdout.take()?;
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).ok()?;
+        (line == "ready\n").then_some(machine)
+    }
+
+    /// A command line whose program runs there.
+    fn enter(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.0.id().to_string()]);
+        if !rustix::process::getuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg("--");
+        command
+    }
+
+    fn run(&self, line: &str) -> Done {
+        let mut command = self.enter();
+        command.args(line.split(' '));
+        Running::spawn(command).finish()
+    }
+}
+
+impl Lan {
+    /// `count` machines with the addresses 10.99.0.1 and on; `None` where the system lets nobody make them.
+    pub fn new(count: usize) -> Option<Lan> {
+        let hub = Machine::new(None)?;
+        hub.run("ip link add bridge type bridge mcast_snooping 0").ok();
+        hub.run("ip link set bridge up").ok();
+        let mut lan = Lan { hub, machines: Vec::new() };
+        for number in 1..=count {
+            let machine = Machine::new(Some(&lan.hub))?;
+            let pid = machine.0.id();
+            lan.hub.run(&format!("ip link add port{number} type veth peer name eth0 netns {pid}")).ok();
+            lan.hub.run(&format!("ip link set port{number} master bridge up")).ok();
+            machine.run("ip link set lo up").ok();
+            machine.run(&format!("ip address add 10.99.0.{number}/24 dev eth0")).ok();
+            machine.run("ip link set eth0 up").ok();
+            lan.machines.push(machine);
+        }
+        Some(lan)
+    }
+
+    /// A command line whose program runs on a machine, counted from 1.
+    pub fn on(&self, machine: usize, program: &str, arguments: &[&str]) -> Command {
+        let mut command = self.machines[machine - 1].enter();
+        command.arg(program).args(arguments);
+        for variable in ["KITH_HOME", "KITH_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// `kith` on a machine.
+    pub fn kith(&self, machine: usize, home: &Path, arguments: &[&str]) -> Running {
+        let home = home.to_str().unwrap();
+        let program = env!("CARGO_BIN_EXE_kith");
+        Running::spawn(self.on(machine, program, &[&["--home", home], arguments].concat()))
+    }
+
+    /// Starts a person's node on a machine, listening as nodes do where nothing is said.
+    pub fn up(&self, machine: usize, person: &mut Person) {
+        let node = self.kith(machine, &person.home, &["up"]);
+        node.line("ready");
+        person.node = Some(node);
+    }
+
+    /// Notes every packet of the network in `file`, from when this returns until what it returns is dropped.
+    pub fn capture(&self, file: &Path) -> Capture {
+        let mut command = self.hub.enter();
+        command.args([
+            "tcpdump",
+            "-i",
+            "bridge",
+            "-s",
+            "0",
+            "-U",
+            "-Z",
+            "root",
+            "-w",
+            file.to_str().unwrap(),
+        ]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
+        while !line.contains("listening on") {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut err, &mut line).unwrap() > 0, "tcpdump ended");
+        }
+        // What else it says must not stop it.
+        std::thread::spawn(move || std::io::copy(&mut err, &mut std::io::sink()));
+        Capture(child)
+    }
+}
+
+/// A running capture.
+pub struct Capture(Child);
+
+impl Capture {
+    /// Ends it, with everything written.
+    pub fn end(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Makes a network of so many machines, or skips the test where the system does not allow it; fails instead where
+/// `KITH_REQUIRE_ALL` is set.
+#[macro_export]
+macro_rules! lan_of {
+    ($count:expr) => {{
+        $crate::needs!("unshare");
+        $crate::needs!("nsenter");
+        $crate::needs!("ip");
+        match $crate::namespaces::Lan::new($count) {
+            Some(lan) => lan,
+            None => {
+                assert!(std::env::var_os("KITH_REQUIRE_ALL").is_none(), "network namespaces are required");
+                eprintln!("skipped: needs network namespaces");
+                return;
+            }
+        }
+    }};
+}
