@@ -30,10 +30,10 @@ pub const MAX_AGE_SECS: u64 = 60;
 pub const LIMITER_ENTRIES: usize = 65_536;
 /// Verified sets that a store keeps in memory.
 pub const STORE_CACHE_SETS: usize = 16_384;
-/// Rows that the embedded store keeps in memory beside the database's pages.
+/// Rows that the embedded store is expected to keep in memory beside the database's pages.
 pub const HOT_ROWS: usize = 131_072;
-/// The largest row that is kept there, in bytes; a common one has 300.
-pub const HOT_ROW_BYTES: usize = 640;
+/// How much of them it keeps, in bytes.
+pub const HOT_BYTES: u64 = 64 << 20;
 
 /// Requests to one server of a Redis store that may wait.
 pub const STORE_QUEUE: usize = 8192;

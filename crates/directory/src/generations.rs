@@ -29,18 +29,6 @@ impl<K: Eq + Hash + Copy, V> Generations<K, V> {
         self.young.insert(key, value);
     }
 
-    /// Counts `key` as touched.
-    pub(crate) fn touch(&mut self, key: &K) {
-        if let Some(value) = self.old.remove(key) {
-            self.put(*key, value);
-        }
-    }
-
-    pub(crate) fn remove(&mut self, key: &K) {
-        self.young.remove(key);
-        self.old.remove(key);
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }

@@ -1,69 +1,53 @@
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use bytes::Bytes;
 use kith_identity::Fingerprint;
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, GuardResult};
 
-use crate::defaults::{HOT_ROW_BYTES, HOT_ROWS};
-use crate::generations::Generations;
+use crate::defaults::{HOT_BYTES, HOT_ROWS};
 
-/// Locks, so that tasks on several processors seldom wait for each other.
-const SHARDS: usize = 16;
+/// What an entry takes beside its row, in bytes: key, count of owners, places in the tables.
+const ENTRY_BYTES: usize = 160;
 
 /// Rows that were asked for lately, so that finding them again needs no page of the database. In a large zone nearly
 /// every name lies on a page of its own, which costs more to fetch than all the rest of an answer.
-pub(super) struct Hot {
-    shards: [Mutex<Shard>; SHARDS],
-}
+pub(super) struct Hot(Cache<Fingerprint, Bytes, Weight>);
 
-struct Shard {
-    rows: Generations<Fingerprint, Bytes>,
-    /// Counts what was forgotten, so that a reader who comes late with an old row leaves no trace.
-    forgotten: u64,
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Fingerprint, Bytes> for Weight {
+    fn weight(&self, _: &Fingerprint, row: &Bytes) -> u64 {
+        (row.len() + ENTRY_BYTES) as u64
+    }
 }
 
 impl Hot {
     pub(super) fn new() -> Hot {
-        let shard = || Shard { rows: Generations::new(HOT_ROWS / SHARDS), forgotten: 0 };
-        Hot { shards: std::array::from_fn(|_| Mutex::new(shard())) }
+        Hot(Cache::with_weighter(HOT_ROWS, HOT_BYTES, Weight))
     }
 
-    fn shard(&self, fingerprint: &Fingerprint) -> MutexGuard<'_, Shard> {
-        let mut hasher = DefaultHasher::new();
-        fingerprint.hash(&mut hasher);
-        let shard = &self.shards[hasher.finish() as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The row that is remembered, or else what `read` gives.
+    /// The row that is remembered, or else what `read` gives. That there is none is not remembered.
     pub(super) fn row<E>(
         &self,
         fingerprint: &Fingerprint,
         read: impl FnOnce() -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Option<Bytes>, E> {
-        let before = {
-            let mut shard = self.shard(fingerprint);
-            if let Some(row) = shard.rows.peek(fingerprint).cloned() {
-                shard.rows.touch(fingerprint);
-                return Ok(Some(row));
-            }
-            shard.forgotten
+        let place = match self.0.get_value_or_guard(fingerprint, None) {
+            GuardResult::Value(row) => return Ok(Some(row)),
+            GuardResult::Guard(place) => Some(place),
+            GuardResult::Timeout => None,
         };
         let Some(row) = read()?.map(Bytes::from) else { return Ok(None) };
-        if row.len() <= HOT_ROW_BYTES {
-            let mut shard = self.shard(fingerprint);
-            if shard.forgotten == before {
-                shard.rows.put(*fingerprint, row.clone());
-            }
+        if let Some(place) = place {
+            // Refused where the row was forgotten meanwhile: what was read may be older than the change.
+            let _ = place.insert(row.clone());
         }
         Ok(Some(row))
     }
 
     /// Forgets a row that has changed. Whoever read it before the change does not put it back.
     pub(super) fn forget(&self, fingerprint: &Fingerprint) {
-        let mut shard = self.shard(fingerprint);
-        shard.forgotten += 1;
-        shard.rows.remove(fingerprint);
+        self.0.remove(fingerprint);
     }
 }
 
@@ -97,10 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn large_rows_take_no_room() {
-        let (hot, who) = (Hot::new(), Fingerprint::from_bytes([7; 32]));
-        let large = vec![0; HOT_ROW_BYTES + 1];
-        assert_eq!(read(&hot, &who, Some(&large)).unwrap(), large);
-        assert_eq!(read(&hot, &who, None), None);
+    fn what_is_remembered_has_a_bound() {
+        let hot = Hot::new();
+        for number in 0_u32..20_000 {
+            let mut who = [0; 32];
+            who[..4].copy_from_slice(&number.to_be_bytes());
+            read(&hot, &Fingerprint::from_bytes(who), Some(&[0; 8192]));
+        }
+        assert!(hot.0.weight() <= HOT_BYTES, "{}", hot.0.weight());
+        assert!(hot.0.len() > 1000);
     }
 }
