@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from . import data
+from .peers.nginx import start as start_nginx
 from .peers.peer import PROJECT, find, first_line
 from .processes import Failed, Process, Stage, free_port, until_listening
 
@@ -229,37 +230,38 @@ def _kith(stage: Stage, options, zone: Zone, port: int, words: list[str]):
 
 
 def _knot(stage: Stage, options, zone: Zone):
-    if not find("knotd"):
-        raise Failed("knotd is not installed (bench/compare/install)")
-    port, folder = free_port(), zone.folder / "knot"
-    folder.mkdir()
-    config = folder / "knot.conf"
-    config.write_text(
-        f"server:\n  listen: 127.0.0.1@{port}\n  rundir: {folder}\n"
-        f"database:\n  storage: {folder}\n"
-        f"zone:\n - domain: {ZONE}\n   storage: {zone.folder}\n   file: zone\n   zonefile-load: whole\n"
-        f"   journal-content: none\n", encoding="utf-8")
-    process = stage.start([find("knotd"), "-c", config])
-    _until_answering(stage, process, port, zone)
-    return first_line("knotd", "-V"), (process, port)
+    return _name_server(
+        stage, zone, "knotd", "-V", lambda config: ["-c", config],
+        lambda port, folder:
+            f"server:\n  listen: 127.0.0.1@{port}\n  rundir: {folder}\n"
+            f"database:\n  storage: {folder}\n"
+            f"zone:\n - domain: {ZONE}\n   storage: {zone.folder}\n   file: zone\n   zonefile-load: whole\n"
+            f"   journal-content: none\n")
 
 
 def _nsd(stage: Stage, options, zone: Zone):
-    if not find("nsd"):
-        raise Failed("nsd is not installed (bench/compare/install)")
-    port, folder = free_port(), zone.folder / "nsd"
+    return _name_server(
+        stage, zone, "nsd", "-v", lambda config: ["-d", "-c", config],
+        lambda port, folder:
+            f"server:\n  ip-address: 127.0.0.1@{port}\n  server-count: {os.cpu_count()}\n  username: \"\"\n"
+            f"  chroot: \"\"\n  zonesdir: \"{zone.folder}\"\n  pidfile: \"{folder}/pid\"\n  database: \"\"\n"
+            f"  xfrdfile: \"{folder}/xfrd\"\n  zonelistfile: \"{folder}/list\"\n  xfrdir: \"{folder}\"\n"
+            f"  tcp-count: 1000\n  reuseport: yes\n  rrl-ratelimit: 0\n"
+            f"remote-control:\n  control-enable: no\n"
+            f"zone:\n  name: \"{ZONE}\"\n  zonefile: \"zone\"\n")
+
+
+def _name_server(stage: Stage, zone: Zone, program: str, version: str, words, text):
+    """Starts a name server on the zone's file, with a configuration of its own."""
+    if not find(program):
+        raise Failed(f"{program} is not installed (bench/compare/install)")
+    port, folder = free_port(), zone.folder / program
     folder.mkdir()
-    config = folder / "nsd.conf"
-    config.write_text(
-        f"server:\n  ip-address: 127.0.0.1@{port}\n  server-count: {os.cpu_count()}\n  username: \"\"\n"
-        f"  chroot: \"\"\n  zonesdir: \"{zone.folder}\"\n  pidfile: \"{folder}/pid\"\n  database: \"\"\n"
-        f"  xfrdfile: \"{folder}/xfrd\"\n  zonelistfile: \"{folder}/list\"\n  xfrdir: \"{folder}\"\n"
-        f"  tcp-count: 1000\n  reuseport: yes\n  rrl-ratelimit: 0\n"
-        f"remote-control:\n  control-enable: no\n"
-        f"zone:\n  name: \"{ZONE}\"\n  zonefile: \"zone\"\n", encoding="utf-8")
-    process = stage.start([find("nsd"), "-d", "-c", config])
+    config = folder / "conf"
+    config.write_text(text(port, folder), encoding="utf-8")
+    process = stage.start([find(program), *words(config)])
     _until_answering(stage, process, port, zone)
-    return first_line("nsd", "-v"), (process, port)
+    return first_line(program, version), (process, port)
 
 
 def _until_answering(stage: Stage, process: Process, port: int, zone: Zone) -> None:
@@ -285,49 +287,19 @@ def _dnsperf(stage: Stage, options, zone: Zone, port: int, transport: str) -> fl
     return float(re.search(r"Queries per second:\s*([0-9.]+)", out).group(1))
 
 
-NGINX = """\
-daemon off;
-{user}
-worker_processes auto;
-worker_rlimit_nofile {limit};
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 8192; }}
-http {{
-    access_log off;
-    default_type application/json;
-    open_file_cache max={files} inactive=600s;
-    open_file_cache_valid 600s;
-    keepalive_requests 1000000000;
-    client_body_temp_path {folder}/t1;
-    proxy_temp_path {folder}/t2;
-    fastcgi_temp_path {folder}/t3;
-    uwsgi_temp_path {folder}/t4;
-    scgi_temp_path {folder}/t5;
-    ssl_certificate {folder}/cert.pem;
-    ssl_certificate_key {folder}/key.pem;
-    ssl_protocols TLSv1.3;
-    root {root};
-    server {{ listen 127.0.0.1:{port} ssl; }}
-}}
-"""
-
-
 def _nginx(stage: Stage, options, zone: Zone):
     if not find("nginx"):
         raise Failed("nginx is not installed (bench/compare/install)")
     port, folder = free_port(), zone.folder / "nginx"
     folder.mkdir()
-    stage.call(["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                "-keyout", folder / "key.pem", "-out", folder / "cert.pem"])
-    config = folder / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""
     # Every file may stay open, as far as the system allows; connections need their own.
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limit = 1 << 20 if limit == resource.RLIM_INFINITY else limit
-    config.write_text(NGINX.format(folder=folder, port=port, root=zone.folder / "www", user=user, limit=limit,
-                                   files=min(200_000, max(1000, limit - 20_000))), encoding="utf-8")
-    process = stage.start([find("nginx"), "-p", folder, "-e", folder / "error.log", "-c", config])
+    files = min(200_000, max(1000, limit - 20_000))
+    process = start_nginx(stage, folder, 8192, [
+        "default_type application/json;", f"open_file_cache max={files} inactive=600s;", "open_file_cache_valid 600s;",
+        "keepalive_requests 1000000000;", f"root {zone.folder}/www;", f"server {{ listen 127.0.0.1:{port} ssl; }}",
+    ], main=f"worker_rlimit_nofile {limit};")
     until_listening(process, port)
     return first_line("nginx", "-v").removeprefix("nginx version: "), (process, port)
 

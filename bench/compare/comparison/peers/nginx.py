@@ -13,14 +13,12 @@ CONFIG = """\
 daemon off;
 {user}
 worker_processes auto;
+{main}
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
-events {{ worker_connections 256; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
-    default_type application/octet-stream;
-    sendfile on;
-    tcp_nopush on;
     client_body_temp_path {folder}/t1;
     proxy_temp_path {folder}/t2;
     fastcgi_temp_path {folder}/t3;
@@ -29,11 +27,19 @@ http {{
     ssl_certificate {folder}/cert.pem;
     ssl_certificate_key {folder}/key.pem;
     ssl_protocols TLSv1.3;
-    root {folder}/www;
-    server {{ listen 127.0.0.1:{port} ssl; }}
-    server {{ listen 127.0.0.1:{mutual_port} ssl; ssl_verify_client optional_no_ca; keepalive_timeout 0; }}
+    {http}
 }}
 """
+
+
+def start(stage: Stage, folder: Path, connections: int, http: list[str], main: str = "") -> Process:
+    """An nginx in `folder` with a certificate of its own, and these lines in the two parts of its configuration."""
+    stage.call(["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                "-keyout", folder / "key.pem", "-out", folder / "cert.pem"])
+    config = folder / "nginx.conf"
+    config.write_text(CONFIG.format(folder=folder, connections=connections, main=main, http="\n    ".join(http),
+                                    user="user root;" if os.geteuid() == 0 else ""), encoding="utf-8")
+    return stage.start([find("nginx"), "-p", folder, "-e", folder / "error.log", "-c", config])
 
 
 class Nginx(Peer):
@@ -51,15 +57,12 @@ class Nginx(Peer):
         (folder / "www").mkdir(parents=True)
         self._stage, self._folder = stage, folder
         self._key, self._cert = folder / "key.pem", folder / "cert.pem"
-        stage.call(["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj",
-                    "/CN=localhost", "-keyout", self._key, "-out", self._cert])
         self._port, self._mutual_port = free_port(), free_port()
-        config = folder / "nginx.conf"
-        config.write_text(CONFIG.format(
-            folder=folder, port=self._port, mutual_port=self._mutual_port,
-            user="user root;" if os.geteuid() == 0 else "",
-        ))
-        self.server: Process = stage.start([find("nginx"), "-p", folder, "-e", folder / "error.log", "-c", config])
+        self.server = start(stage, folder, 256, [
+            "default_type application/octet-stream;", "sendfile on;", "tcp_nopush on;", f"root {folder}/www;",
+            f"server {{ listen 127.0.0.1:{self._port} ssl; }}",
+            f"server {{ listen 127.0.0.1:{self._mutual_port} ssl; ssl_verify_client optional_no_ca; keepalive_timeout 0; }}",
+        ])
         until_listening(self.server, self._port)
 
     def send_file(self, file: Path, into: Path, number: int) -> Sample:
