@@ -7,43 +7,18 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark ends where something fails")]
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-
-use kith_connect::{ChangeSignal, Changes, Config, Discovery, Endpoint, Found, Protocol, Trust, Via};
+use kith_connect::{Endpoint, Protocol, Via};
 use kith_identity::{Address, Fingerprint, Identity, Ni};
 use kith_sansio::SeededRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod peer;
+
+use peer::{There, endpoint};
+
 /// What every node listens for: an echo of 56 bytes at a time.
 const PING: Protocol = Protocol::new("ping/1");
 const PING_BYTES: usize = 56;
-
-struct Everybody(ChangeSignal);
-
-impl Trust for Everybody {
-    fn trusts(&self, _: &Fingerprint, _: &Protocol) -> bool {
-        true
-    }
-    fn knocked(&self, _: &Fingerprint, _: SocketAddr) {}
-    fn changed(&self) -> Changes {
-        self.0.changes()
-    }
-}
-
-struct There(Address);
-
-impl Discovery for There {
-    fn candidates<'a>(
-        &'a self,
-        _: Fingerprint,
-        found: Found,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async move { found.hints([self.0]).await })
-    }
-}
 
 fn identity(number: u64) -> Identity {
     Identity::generate(&mut SeededRng::new(number))
@@ -77,11 +52,7 @@ async fn main() {
 
 /// One contact, whose connection has carried one ping and stays.
 async fn connected(number: u64, node: Fingerprint, at: Address) -> Endpoint {
-    let listen = vec!["quic://127.0.0.1:0".parse().expect("an address")];
-    let trust = Arc::new(Everybody(ChangeSignal::new()));
-    let config = Config { listen, ..Config::default() };
-    let bound = Endpoint::bind(Arc::new(identity(number)), trust, Arc::new(There(at)), config).await;
-    let endpoint = bound.expect("a contact listens");
+    let endpoint = endpoint(identity(number), &["quic://127.0.0.1:0"], There(vec![at])).await;
     let mut stream = endpoint.connect_with(&node, &PING, Via::Quic).await.expect("the node lets it in");
     stream.write_all(&[7; PING_BYTES]).await.expect("the node reads");
     stream.flush().await.expect("the node reads");

@@ -9,49 +9,22 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark ends where something fails")]
 
-use std::future::Future;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use kith_connect::{
-    Admission, ChangeSignal, Changes, Config, Discovery, Endpoint, Found, NoDiscovery, Protocol, Stream,
-    Trust, Via,
-};
+use kith_connect::{Admission, Discovery, Endpoint, NoDiscovery, Protocol, Stream, Via};
 use kith_identity::{Address, Fingerprint, Identity};
 use kith_sansio::Time;
 use kith_sansio::system::{OsRng, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod peer;
+
+use peer::There;
+
 const SINK: Protocol = Protocol::new("sink/1");
 const ECHO: Protocol = Protocol::new("echo/1");
 const CHUNK_BYTES: usize = 1 << 20;
-
-struct Everybody(ChangeSignal);
-
-impl Trust for Everybody {
-    fn trusts(&self, _: &Fingerprint, _: &Protocol) -> bool {
-        true
-    }
-    fn knocked(&self, _: &Fingerprint, _: SocketAddr) {}
-    fn changed(&self) -> Changes {
-        self.0.changes()
-    }
-}
-
-struct There(Vec<Address>);
-
-impl Discovery for There {
-    fn candidates<'a>(
-        &'a self,
-        _: Fingerprint,
-        found: Found,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async move { found.hints(self.0.iter().copied()).await })
-    }
-}
 
 struct Options {
     mib: u64,
@@ -90,11 +63,8 @@ async fn main() {
 }
 
 async fn endpoint(discovery: impl Discovery) -> Endpoint {
-    let identity = Arc::new(Identity::generate(&mut OsRng));
-    let listen = ["tcp://127.0.0.1:0", "quic://127.0.0.1:0"].map(|one| one.parse().expect("an address"));
-    let config = Config { listen: listen.to_vec(), ..Config::default() };
-    let trust = Arc::new(Everybody(ChangeSignal::new()));
-    Endpoint::bind(identity, trust, Arc::new(discovery), config).await.expect("an endpoint")
+    let listen = ["tcp://127.0.0.1:0", "quic://127.0.0.1:0"];
+    peer::endpoint(Identity::generate(&mut OsRng), &listen, discovery).await
 }
 
 async fn target(options: &Options) {
