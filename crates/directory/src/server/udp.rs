@@ -96,7 +96,9 @@ pub(super) async fn serve(shared: Arc<Shared>, port: Port) {
             received = port.receive(&mut room, &mut metas), if waiting.len() < MAX_WAITING => received,
             Some((route, answer)) = waiting.next() => {
                 let answer: Vec<u8> = answer;
-                port.send(route, &answer).await;
+                if !answer.is_empty() {
+                    port.send(route, &answer).await;
+                }
                 continue;
             }
         };
@@ -115,19 +117,10 @@ pub(super) async fn serve(shared: Arc<Shared>, port: Port) {
             for query in packet[..meta.len].chunks(meta.stride.max(1)) {
                 out.clear();
                 if shared.spend_answer(route.source.ip()) {
-                    match begin(&shared, zone, query, Transport::Udp, now, &mut out) {
-                        Begun::Later(later) => {
-                            let shared = &shared;
-                            waiting.push(async move { (route, finished(shared, zone, later).await) });
-                        }
-                        // The store is asked only for who has a key.
-                        Begun::Signed(signed) => {
-                            let outcome = transfer::answer(&shared, zone, &signed, Transport::Udp).await;
-                            if let Outcome::Reply(answer) = outcome {
-                                out.extend(answer);
-                            }
-                        }
-                        Begun::Silence | Begun::Done => {}
+                    let begun = begin(&shared, zone, query, Transport::Udp, now, &mut out);
+                    if matches!(begun, Begun::Later(_) | Begun::Signed(_)) {
+                        let shared = &shared;
+                        waiting.push(async move { (route, finished(shared, zone, begun).await) });
                     }
                 } else {
                     put_off(&shared, query, &mut silent, &mut out);
@@ -140,9 +133,18 @@ pub(super) async fn serve(shared: Arc<Shared>, port: Port) {
     }
 }
 
-async fn finished(shared: &Shared, zone: &Zone, later: super::dns::Later<'_>) -> Vec<u8> {
+/// The answer to a query that waits for the store, or may have to; empty for none.
+async fn finished(shared: &Shared, zone: &Zone, begun: Begun<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    later.finish(shared, zone, Transport::Udp, &mut out).await;
+    match begun {
+        Begun::Later(later) => later.finish(shared, zone, Transport::Udp, &mut out).await,
+        Begun::Signed(signed) => {
+            if let Outcome::Reply(answer) = transfer::answer(shared, zone, &signed, Transport::Udp).await {
+                out = answer;
+            }
+        }
+        Begun::Silence | Begun::Done => {}
+    }
     out
 }
 
