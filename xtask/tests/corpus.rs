@@ -46,6 +46,8 @@ targets! {
     directory_members => kith_directory::fuzz::fuzz_members,
     directory_lan_packet => kith_directory::fuzz::fuzz_lan_packet,
     directory_held => kith_directory::fuzz::fuzz_held,
+    directory_redis_address => kith_directory::fuzz::fuzz_redis_address,
+    directory_redis_answer => kith_directory::fuzz::fuzz_redis_answer,
     connect_hello => kith_connect::fuzz::fuzz_hello,
     connect_relay_message => kith_connect::fuzz::fuzz_relay_message,
     transfer_frame => kith_transfer::fuzz::fuzz_frame,

@@ -18,7 +18,7 @@ use crate::dns::tsig::{Algorithm, Found, Key, Signer, find};
 use crate::dns::{Step, Transport, Zone, answer, read_whole, truncated};
 use crate::lan::{self, Input, Link, Output};
 use crate::members::{Members, MembersError};
-use crate::store::Held;
+use crate::store::{Held, RedisConfig, interpreted};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -84,7 +84,8 @@ fn transfer(message: &[u8], zone: &Zone, key: &Arc<Key>) {
     let Some(request) = Request::read(message, zone) else { return };
     let mut transfer = Transfer::new(request, zone, Signer::request(Arc::clone(key)));
     transfer.apex(NOW);
-    transfer.set(&some_set(message.len() * 37 % 5000), NOW);
+    let set = some_set(message.len() * 37 % 5000);
+    transfer.set(&set.fingerprint(), &Held::of(&set), NOW);
     transfer.soa(NOW);
     let bytes = transfer.finish(NOW);
     let mut rest = bytes.as_slice();
@@ -175,6 +176,37 @@ pub fn fuzz_held(data: &[u8]) {
             assert_eq!(set.to_txt(), texts);
         }
     }
+}
+
+/// Whatever a server of a Redis store answers is understood, or left out; what is learned of a cluster is bounded, and
+/// can be connected to and shown.
+pub fn fuzz_redis_answer(data: &[u8]) {
+    let Some((slots, fingerprints)) = interpreted(data) else { return };
+    // A row takes more than a byte, and so does a server.
+    assert!(slots.len() <= data.len() && fingerprints.len() * 32 <= data.len());
+    for (first, last, servers) in slots {
+        assert!(first <= last && last < 16_384 && !servers.is_empty() && servers.len() <= 64);
+        for server in servers {
+            let text = server.to_string();
+            assert!(!text.chars().any(char::is_control) && text.parse() == Ok(server), "{text:?}");
+        }
+    }
+}
+
+/// The address of a store of any bytes, one or several, is refused with a reason, or means what it says when it is
+/// written again without its password.
+pub fn fuzz_redis_address(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let urls: Vec<&str> = text.split('\n').collect();
+    let config = match RedisConfig::parse(&urls) {
+        Ok(config) => config,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let written = config.to_string();
+    assert!(!config.servers.is_empty() && config.servers.len() <= 64);
+    assert!(!written.contains('@') && !written.chars().any(char::is_control), "{written:?}");
+    let again = RedisConfig::parse(&[&written]).expect("what is written can be read");
+    assert_eq!(again, RedisConfig { user: None, password: None, ..config });
 }
 
 /// Whatever a directory complains about can be shown on a terminal.

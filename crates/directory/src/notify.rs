@@ -126,8 +126,11 @@ impl Machine for Notifier {
 #[cfg(test)]
 mod tests {
     use kith_sansio::{SeededRng, Timestamp};
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::defaults::REVISION_CHECK;
+    use crate::store::Revision;
 
     struct Bench {
         machine: Notifier,
@@ -175,6 +178,73 @@ mod tests {
         assert_eq!(bench.input(5, Input::Acknowledged(id)), []);
         assert_eq!(bench.machine.poll_timeout(), None);
         assert_eq!(bench.input(60, Input::Serial(7)), [], "nothing new");
+    }
+
+    /// A step of [`told_of_changes`].
+    const STEP: Span = Span::millis(50);
+
+    /// How long after each change, in a store that is looked at every second beginning at `first_look`, a secondary
+    /// that answers in `answers_after` hears of it.
+    fn told_of_changes(mut changes: Vec<Span>, first_look: Span, answers_after: Span) -> Vec<Span> {
+        const BEGIN: u64 = 1_800_000_000;
+        let (mut bench, mut revision) = (Bench::new(), Revision::default());
+        let (mut look, mut answer, mut open, mut waited) = (first_look, None, Vec::new(), Vec::new());
+        changes.sort_unstable();
+        changes.reverse();
+        let mut at = Span::ZERO;
+        // Two minutes, and as long as anything may take after the last change.
+        while at < Span::secs(180) {
+            let utc = Timestamp(BEGIN + at.as_secs());
+            let now = Now { time: Time(0) + at, utc };
+            while let Some(change) = changes.pop_if(|change| *change <= at) {
+                revision = revision.after_change(utc);
+                open.push((change, revision.newest));
+            }
+            let mut inputs = Vec::new();
+            if at >= look {
+                look = Span(at.0 + REVISION_CHECK.0);
+                let told = revision.told(utc);
+                if revision.is_open(told) {
+                    revision = revision.after_seal(told);
+                }
+                inputs.push(Input::Serial(told as u32));
+            }
+            if let Some((_, id)) = answer.take_if(|(due, _)| *due <= at) {
+                inputs.push(Input::Acknowledged(id));
+            }
+            for input in inputs {
+                bench.machine.handle_input(now, input, &mut bench.rng);
+            }
+            bench.machine.handle_timeout(now, &mut bench.rng);
+            for output in bench.drain() {
+                let Output::Send { id, serial } = output else { continue };
+                answer = Some((Span(at.0 + answers_after.0), id));
+                open.retain(|(change, number)| {
+                    let heard = *number <= u64::from(serial);
+                    waited.extend(heard.then(|| Span(at.0 - change.0)));
+                    !heard
+                });
+            }
+            at = Span(at.0 + STEP.0);
+        }
+        assert!(open.is_empty(), "never told: {open:?}");
+        waited
+    }
+
+    proptest! {
+        /// Of the fifteen seconds that a change may take to a secondary this leaves two for its transfer.
+        #[test]
+        fn a_secondary_hears_of_every_change_within_thirteen_seconds(
+            changes in proptest::collection::vec(0..120_000_u64, 1..40),
+            first_look in 0..1000_u64,
+            answers_after in 0..900_u64,
+        ) {
+            let changes: Vec<_> = changes.into_iter().map(Span::millis).collect();
+            let count = changes.len();
+            let waited = told_of_changes(changes, Span::millis(first_look), Span::millis(answers_after));
+            prop_assert_eq!(waited.len(), count);
+            prop_assert!(waited.iter().all(|waited| *waited <= Span::secs(13)), "{:?}", waited.iter().max());
+        }
     }
 
     #[test]

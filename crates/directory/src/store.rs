@@ -15,6 +15,8 @@ use kith_sansio::Timestamp;
 
 pub use self::embedded::RedbStore;
 pub use self::held::Held;
+pub(crate) use self::held::Text;
+pub(crate) use self::redis::interpreted;
 pub use self::redis::{RedisConfig, RedisError, RedisServer, RedisStore, RedisUrlError};
 pub use self::revision::{BATCH_SECS, Revision};
 
@@ -37,8 +39,8 @@ pub enum Stored {
 /// A part of all sets of a zone.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// Sets, each valid when the page was read.
-    pub sets: Vec<VerifiedRecordSet>,
+    /// Sets with their fingerprints, each valid when the page was read.
+    pub sets: Vec<(Fingerprint, Held)>,
     /// Where the next page begins; `None` after the last one.
     pub next: Option<Fingerprint>,
 }
@@ -110,7 +112,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A walk through all pages meets each fingerprint at most once, and each that has a valid set the whole time.
     /// Of a set that came, was replaced or expired meanwhile it may meet either state. A damaged set is left out and
-    /// logged, so that it does not hide the others.
+    /// logged, so that it does not hide the others. Signatures are not looked at, as in [`held`](Store::held).
     fn page(
         &self,
         now: Timestamp,
@@ -121,4 +123,8 @@ pub trait Store: Send + Sync + 'static {
     /// When the zone changed: every announce that created or replaced a set counts, and every set that
     /// [`expire`](Store::expire) removed, whichever process did it. It is asked about once a second.
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
+
+    /// Makes sure that no change which becomes visible from now on takes `number`, or a lower one; durable when it
+    /// returns. What secondaries are told is sealed before.
+    fn seal(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 }

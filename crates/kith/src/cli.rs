@@ -430,6 +430,9 @@ pub(crate) struct Serve {
     /// Acknowledge an announce when this many replicas of the store have it [default: 0, for a cluster 1]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) store_replicas: Option<u32>,
+    /// Certificates (PEM) of the authorities that vouch for the servers of a rediss:// store, instead of the public ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store_ca: Option<PathBuf>,
     /// Take announces only of the fingerprints in this file, one ni: name a line
     #[arg(long, value_name = "FILE")]
     pub(crate) members: Option<PathBuf>,

@@ -37,6 +37,7 @@ const KNOWN: &[&str] = &[
     "directory.address-records",
     "directory.store",
     "directory.store-replicas",
+    "directory.store-ca",
     "directory.members",
     "directory.allow",
     "directory.metrics",
@@ -142,6 +143,9 @@ pub(crate) struct Zone {
     /// How many replicas must have an announce before it is acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) store_replicas: Option<u32>,
+    /// Certificates (PEM) of the authorities that may vouch for the store's servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_ca: Option<PathBuf>,
     /// File with the fingerprints that may announce; with it, or with `allow`, the zone is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) members: Option<PathBuf>,
@@ -287,14 +291,22 @@ impl Zone {
     /// The Redis or Valkey store, where the zone is on one.
     pub(crate) fn redis(&self) -> Result<Option<RedisConfig>> {
         if self.store.is_empty() {
-            return match self.store_replicas {
+            let keys =
+                [("store-replicas", self.store_replicas.is_some()), ("store-ca", self.store_ca.is_some())];
+            return match keys.iter().find(|(_, is_set)| *is_set) {
                 None => Ok(None),
-                Some(_) => Err(Failure::failed("directory.store-replicas is for a store on Redis or Valkey")
-                    .hint("name it: store = \"redis://HOST:PORT\"")),
+                Some((key, _)) => {
+                    Err(Failure::failed(format!("directory.{key} is for a store on Redis or Valkey"))
+                        .hint("name it: store = \"redis://HOST:PORT\""))
+                }
             };
         }
         let mut redis = RedisConfig::parse(&self.store)
             .map_err(|error| Failure::failed(format!("directory.store: {error}")))?;
+        if self.store_ca.is_some() && !redis.tls {
+            return Err(Failure::failed("directory.store-ca is for a store that is reached over TLS")
+                .hint("write its address as rediss://HOST:PORT"));
+        }
         redis.replicas = self.store_replicas;
         Ok(Some(redis))
     }
@@ -478,6 +490,8 @@ mod tests {
             ("[directory]\nstore = ['redis://a', 'rediss://b']", "differ"),
             ("[directory]\nstore = 3", "store"),
             ("[directory]\nstore-replicas = 1", "store-replicas"),
+            ("[directory]\nstore-ca = 'ca.pem'", "store-ca"),
+            ("[directory]\nstore = 'redis://a'\nstore-ca = 'ca.pem'", "TLS"),
             ("[[directory.secondary]]\naddress = '192.0.2.1'\nkey = 'k'", "socket address"),
             ("[[directory.tsig-key]]\nname = 'k'", "secret-file"),
         ] {

@@ -8,7 +8,7 @@ use kith_identity::Fingerprint;
 use super::zone::{half_of, join};
 use super::{Transport, Zone};
 use crate::defaults::{MAX_DNS_FORM_BYTES, MAX_UDP_BYTES};
-use crate::store::Held;
+use crate::store::{Held, Text};
 
 /// Bytes of a header (RFC 1035 §4.1.1).
 const HEADER: usize = 12;
@@ -79,22 +79,11 @@ impl Plain {
         let answers = out.len();
         let mut count = 0_u16;
         let mut fits = set.each_text(|text| {
-            let (length, strings) = (text.len(), text.len().div_ceil(255));
             out.extend_from_slice(&OWNER_TXT_IN);
             out.extend_from_slice(&ttl.to_be_bytes());
             // At most 64 KiB: what is longer does not fit, and is thrown away below.
-            out.extend_from_slice(&((length + strings) as u16).to_be_bytes());
-            if strings == 1 {
-                out.push(length as u8);
-                text.write(out);
-            } else {
-                let mut whole = Vec::with_capacity(length);
-                text.write(&mut whole);
-                for part in whole.chunks(255) {
-                    out.push(part.len() as u8);
-                    out.extend_from_slice(part);
-                }
-            }
+            out.extend_from_slice(&((text.len() + text.len().div_ceil(255)) as u16).to_be_bytes());
+            strings(text, out);
             count += 1;
         });
         fits &= out.len() - answers <= MAX_DNS_FORM_BYTES;
@@ -110,6 +99,21 @@ impl Plain {
             out.truncate(begin);
         }
         fits
+    }
+}
+
+/// Adds a text as the character strings of a TXT record (RFC 1035 §3.3).
+pub(super) fn strings(text: Text<'_>, out: &mut Vec<u8>) {
+    let length = text.len();
+    if length <= 255 {
+        out.push(length as u8);
+        return text.write(out);
+    }
+    let mut whole = Vec::with_capacity(length);
+    text.write(&mut whole);
+    for part in whole.chunks(255) {
+        out.push(part.len() as u8);
+        out.extend_from_slice(part);
     }
 }
 

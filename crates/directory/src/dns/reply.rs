@@ -239,9 +239,14 @@ pub(super) fn bare(query: &[u8; 12], code: ResponseCode) -> Vec<u8> {
 /// The texts of the TXT records of a set.
 pub(super) fn texts_of(set: &RecordSet) -> Vec<Vec<u8>> {
     let texts = set.to_txt();
-    // Owner (a pointer), type, class, ttl, length: 12 bytes of each record; 1 of each character string.
-    let form: usize = texts.iter().map(|text| 12 + text.len() + text.len().div_ceil(255)).sum();
+    let form: usize = texts.iter().map(|text| record_bytes(text.len())).sum();
     if form > MAX_DNS_FORM_BYTES { vec![REDIRECT.to_vec()] } else { texts }
+}
+
+/// Bytes of the TXT record of a text: owner (a pointer), type, class, ttl, length, 12 in all, and 1 of each character
+/// string.
+pub(super) fn record_bytes(text: usize) -> usize {
+    12 + text + text.div_ceil(255)
 }
 
 /// The global unicast addresses of a set.

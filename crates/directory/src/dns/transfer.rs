@@ -7,15 +7,16 @@ use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, RecordType};
 use hickory_proto::serialize::binary::BinEncodable;
 use kith_identity::Fingerprint;
-use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 
-use super::Zone;
-use super::reply::{hosts_of, soa, texts_of, ttl_of};
+use super::plain::strings;
+use super::reply::{hosts_of, record_bytes, soa, ttl_of};
 use super::serial::is_newer;
 use super::tsig::Signer;
 use super::zone::Place;
-use crate::defaults::MAX_AGE_SECS;
+use super::{REDIRECT, Zone};
+use crate::defaults::{MAX_AGE_SECS, MAX_DNS_FORM_BYTES};
+use crate::store::Held;
 
 /// Largest message of a transfer in bytes, length not counted: names are compressed by pointers, which reach that
 /// far (RFC 1035 §4.1.4).
@@ -85,6 +86,13 @@ pub(crate) fn serial(request: Request, zone: &Zone, signer: Signer, now: Timesta
     transfer.finish(now).split_off(2)
 }
 
+/// Bytes of a set's TXT records, as [`texts_of`](super::reply::texts_of) counts them.
+fn dns_form(set: &Held) -> usize {
+    let mut form = 0;
+    set.each_text(|text| form += record_bytes(text.len()));
+    form
+}
+
 /// The answer to a [`Request`] in the making.
 pub(crate) struct Transfer<'a> {
     zone: &'a Zone,
@@ -152,19 +160,25 @@ impl<'a> Transfer<'a> {
     }
 
     /// Writes the records of one set, the same that a question for it is answered with.
-    pub(crate) fn set(&mut self, set: &VerifiedRecordSet, now: Timestamp) {
-        let owner = Some(set.fingerprint());
+    pub(crate) fn set(&mut self, fingerprint: &Fingerprint, set: &Held, now: Timestamp) {
+        let owner = Some(*fingerprint);
         let ttl = ttl_of(set.expires().secs_since(now));
-        for text in texts_of(set.as_record_set()) {
-            let strings =
-                text.chunks(255).map(|part| [&[u8::try_from(part.len()).unwrap_or(0)], part].concat());
-            let data: Vec<u8> = strings.flatten().collect();
+        let mut data = Vec::new();
+        if dns_form(set) > MAX_DNS_FORM_BYTES {
+            data.push(REDIRECT.len() as u8);
+            data.extend_from_slice(REDIRECT);
             self.record(owner, RecordType::TXT, ttl, &data, now);
+        } else {
+            set.each_text(|text| {
+                data.clear();
+                strings(text, &mut data);
+                self.record(owner, RecordType::TXT, ttl, &data, now);
+            });
         }
         if !self.zone.addresses {
             return;
         }
-        for host in hosts_of(set.as_record_set()) {
+        for host in set.to_record_set().as_ref().map(hosts_of).unwrap_or_default() {
             match host {
                 std::net::IpAddr::V4(v4) => self.record(owner, RecordType::A, ttl, &v4.octets(), now),
                 std::net::IpAddr::V6(v6) => self.record(owner, RecordType::AAAA, ttl, &v6.octets(), now),

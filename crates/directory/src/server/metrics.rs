@@ -67,8 +67,45 @@ pub(super) struct Metrics {
     limited: [Counter; 2],
     store: [Histogram; 2],
     connections: Family<Label, Gauge>,
+    transfers: Family<Label, Counter>,
     sets: Gauge,
     samples: AtomicU64,
+}
+
+/// What became of a transfer of the zone that somebody with a key asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transferred {
+    /// The secondary has the whole zone.
+    Whole,
+    /// It had everything already.
+    Current,
+    /// Too many transfers are under way.
+    Refused,
+    /// The secondary went away, or took too long.
+    BrokenOff,
+    /// The store failed.
+    Failed,
+}
+
+impl Transferred {
+    const ALL: [Transferred; 5] = [
+        Transferred::Whole,
+        Transferred::Current,
+        Transferred::Refused,
+        Transferred::BrokenOff,
+        Transferred::Failed,
+    ];
+
+    fn label(self) -> Label {
+        let outcome = match self {
+            Transferred::Whole => "whole",
+            Transferred::Current => "current",
+            Transferred::Refused => "refused",
+            Transferred::BrokenOff => "broken_off",
+            Transferred::Failed => "failed",
+        };
+        [("outcome", outcome)]
+    }
 }
 
 impl Metrics {
@@ -86,8 +123,13 @@ impl Metrics {
         registry.register("dns_limited", "Queries over UDP beyond the rate of their source", limited.clone());
         let connections = Family::<Label, Gauge>::default();
         registry.register("connections", "Connections that are open", connections.clone());
+        let transfers = Family::<Label, Counter>::default();
+        registry.register("transfers", "Transfers of the zone over TCP by their outcome", transfers.clone());
+        for outcome in Transferred::ALL {
+            drop(transfers.get_or_create(&outcome.label()));
+        }
         let sets = Gauge::default();
-        registry.register("sets", "Record sets in the store, where it can tell", sets.clone());
+        registry.register("sets", "Record sets in the store", sets.clone());
         let store = Family::<Label, Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
         registry.register("store_seconds", "Time that the store took", store.clone());
         let of = |family: &Family<Label, Counter>, key, value| family.get_or_create_owned(&[(key, value)]);
@@ -106,6 +148,7 @@ impl Metrics {
             announces,
             https_lookups,
             connections,
+            transfers,
             sets,
             samples: AtomicU64::new(0),
         }
@@ -131,6 +174,10 @@ impl Metrics {
 
     pub(super) fn dns_limited(&self, truncated: bool) {
         self.limited[usize::from(truncated)].inc();
+    }
+
+    pub(super) fn transferred(&self, outcome: Transferred) {
+        self.transfers.get_or_create(&outcome.label()).inc();
     }
 
     /// The time, where this lookup is one of those that are timed.

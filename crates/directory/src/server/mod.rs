@@ -167,6 +167,9 @@ pub enum ServerError {
         /// The name of its key.
         key: String,
     },
+    /// Two keys have one name, which is all that a request says of its key.
+    #[error("there are two keys with the name '{0}'")]
+    KeyTwice(String),
     /// The certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] TlsError),

@@ -1,5 +1,6 @@
 //! Who may transfer the zone, and the tasks that tell them when it changed.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::dns::Zone;
 use crate::dns::notice::{acknowledged, notice};
 use crate::dns::tsig::{Found, Key, Signer, find};
 use crate::notify::{Input, Notifier, Output};
+use crate::store::{Store, StoreError};
 
 /// Longest answer to a notice that is looked at.
 const MAX_ANSWER_BYTES: usize = 1232;
@@ -43,6 +45,10 @@ pub(super) struct Secondaries {
 
 impl Secondaries {
     pub(super) fn of(config: &ServerConfig) -> Result<Secondaries, ServerError> {
+        let mut names = HashSet::new();
+        if let Some(twice) = config.tsig_keys.iter().find(|key| !names.insert(key.wire_name())) {
+            return Err(ServerError::KeyTwice(twice.name().to_owned()));
+        }
         let mut all = Vec::new();
         for Secondary { address, key } in &config.secondaries {
             let named = |known: &&Arc<Key>| known.name() == key.trim_end_matches('.').to_ascii_lowercase();
@@ -67,13 +73,23 @@ impl Secondaries {
 
 /// Asks the store for its revision, and raises the zone's serial number.
 pub(super) async fn check(shared: &Shared, zone: &Zone) -> u32 {
-    match shared.store.revision().await {
-        Ok(revision) => zone.serial.raise(revision.told(system::utc())),
+    match told(&*shared.store).await {
+        Ok(told) => zone.serial.raise(told),
         Err(error) => {
             shared.store_failed(&error);
             zone.serial.get()
         }
     }
+}
+
+/// The number that may be told now, and that no later change takes.
+async fn told(store: &dyn Store) -> Result<u64, StoreError> {
+    let revision = store.revision().await?;
+    let told = revision.told(system::utc());
+    if revision.is_open(told) {
+        store.seal(told).await?;
+    }
+    Ok(told)
 }
 
 /// Keeps the serial number, and starts to tell the secondaries about it.

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::dns::{Begun, begin};
+use super::metrics::Transferred;
 use super::shared::Shared;
 use crate::defaults::{TRANSFER_LIFE, TRANSFER_PAGE, TRANSFER_WRITE};
 use crate::dns::transfer::{Request, Transfer};
@@ -87,18 +88,32 @@ pub(super) async fn run(shared: &Shared, mut stream: TcpStream, wanted: Wanted) 
     let Wanted { request, signer } = wanted;
     let Ok(_place) = shared.secondaries.transfers.try_acquire() else {
         tracing::debug!("a transfer has to wait: too many are under way");
+        shared.metrics.transferred(Transferred::Refused);
         let refusal = request.fail(ResponseCode::ServFail, signer, system::utc());
         let _ = write(&mut stream, &refusal).await;
         return;
     };
     let transfer = Transfer::new(request, zone, signer);
-    let serial = transfer.serial();
-    match tokio::time::timeout(TRANSFER_LIFE.into(), send(shared, &mut stream, transfer)).await {
-        Ok(Ok(sets)) => tracing::debug!(serial, sets, "the zone was transferred"),
-        Ok(Err(Broken::Store(error))) => tracing::error!(%error, "the store failed during a transfer"),
-        Ok(Err(Broken::Connection(error))) => tracing::debug!(%error, "a transfer was broken off"),
-        Err(_) => tracing::debug!("a transfer took too long"),
-    }
+    let (serial, is_current) = (transfer.serial(), transfer.is_current());
+    let sent = tokio::time::timeout(TRANSFER_LIFE.into(), send(shared, &mut stream, transfer)).await;
+    shared.metrics.transferred(match sent {
+        Ok(Ok(sets)) => {
+            tracing::debug!(serial, sets, "the zone was transferred");
+            if is_current { Transferred::Current } else { Transferred::Whole }
+        }
+        Ok(Err(Broken::Store(error))) => {
+            tracing::error!(%error, "the store failed during a transfer");
+            Transferred::Failed
+        }
+        Ok(Err(Broken::Connection(error))) => {
+            tracing::debug!(%error, "a transfer was broken off");
+            Transferred::BrokenOff
+        }
+        Err(_) => {
+            tracing::debug!("a transfer took too long");
+            Transferred::BrokenOff
+        }
+    });
 }
 
 /// Why a transfer ended early; the secondary keeps what it had.
@@ -129,8 +144,8 @@ async fn send(shared: &Shared, stream: &mut TcpStream, mut transfer: Transfer<'_
         loop {
             let now = system::utc();
             sets += page.sets.len();
-            for set in page.sets.iter().filter(|set| set.is_valid_at(now)) {
-                transfer.set(set, now);
+            for (fingerprint, set) in page.sets.iter().filter(|(_, set)| set.is_valid_at(now)) {
+                transfer.set(fingerprint, set, now);
             }
             let bytes = transfer.take();
             // The next page is read while this one is under way.

@@ -20,7 +20,7 @@ const SETS: Table = Table("directory-sets");
 const SEEN: Table = Table("directory-seen");
 /// u64 time ‖ fingerprint → nothing: when a set ends, or the memory of one that is gone.
 const DUE: Table = Table("directory-due");
-/// Nothing → u64 newest ‖ u64 before: the revision.
+/// Nothing → u64 newest ‖ u64 before ‖ u64 sealed: the revision. Once there was no third number.
 const REVISION: Table = Table("directory-revision");
 
 /// The embedded store. Announces of many connections share one durable transaction.
@@ -122,7 +122,7 @@ impl Store for RedbStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         let database = self.database.clone();
-        // Signatures are looked at: milliseconds for a page, too long for a task that others wait for.
+        // It may have to come from the disk: too long for a task that others wait for.
         let reading = tokio::task::spawn_blocking(move || page(&database, now, after, limit));
         Box::pin(async move { reading.await.map_err(|_| StoreError::Stopped)? })
     }
@@ -130,6 +130,17 @@ impl Store for RedbStore {
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         let row = self.database.read(|rows| rows.row(REVISION, &[]));
         Box::pin(std::future::ready(row.map(|row| revision_of(row.as_deref())).map_err(StoreError::from)))
+    }
+
+    fn seal(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.committer.submit(
+            move |rows| revise(rows, |revision| revision.after_seal(number)),
+            move |result| {
+                let _ = sender.send(result);
+            },
+        );
+        Box::pin(async move { Ok(receiver.await.map_err(|_| StoreError::Stopped)??) })
     }
 }
 
@@ -159,9 +170,9 @@ fn page(
     })?;
     let mut sets = Vec::with_capacity(rows_read.len());
     for (fingerprint, bytes) in rows_read {
-        match stored(&fingerprint, &bytes) {
-            Ok(set) if set.is_valid_at(now) => sets.push(set),
-            Ok(_) => {}
+        match Held::stored(now, &fingerprint, bytes) {
+            Ok(Some(set)) => sets.push((fingerprint, set)),
+            Ok(None) => {}
             Err(error) => tracing::error!(%error, "a set is left out"),
         }
     }
@@ -172,18 +183,23 @@ fn revision_of(row: Option<&[u8]>) -> Revision {
     // A row of another length can only be damage; the next change puts a number there that is higher than all before.
     let read = |row| {
         let mut reader = Reader::new(row);
-        Some(Revision { newest: reader.u64().ok()?, before: reader.u64().ok()? })
+        let (newest, before) = (reader.u64().ok()?, reader.u64().ok()?);
+        Some(Revision { newest, before, sealed: reader.u64().unwrap_or(0) })
     };
     row.and_then(read).unwrap_or_default()
 }
 
 /// Notes a change of the zone.
 fn changed(rows: &mut WriteRows, now: Timestamp) -> Result<(), DatabaseError> {
+    revise(rows, |revision| revision.after_change(now))
+}
+
+fn revise(rows: &mut WriteRows, change: impl FnOnce(Revision) -> Revision) -> Result<(), DatabaseError> {
     let before = revision_of(rows.row(REVISION, &[])?.as_deref());
-    let after = before.after_change(now);
+    let after = change(before);
     if after != before {
         let mut writer = Writer::new();
-        writer.u64(after.newest).u64(after.before);
+        writer.u64(after.newest).u64(after.before).u64(after.sealed);
         rows.put(REVISION, &[], &writer.finish())?;
     }
     Ok(())

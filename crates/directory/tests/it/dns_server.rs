@@ -237,7 +237,7 @@ async fn metrics_count_what_was_asked_and_answered() {
     zone.stop().await;
 }
 
-async fn scrape(address: std::net::SocketAddr, request: &str) -> String {
+pub(crate) async fn scrape(address: std::net::SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -156,6 +156,8 @@ proptest! {
         fuzz::fuzz_http_error(&data);
         fuzz::fuzz_members(&data);
         fuzz::fuzz_held(&data);
+        fuzz::fuzz_redis_answer(&data);
+        fuzz::fuzz_redis_address(&data);
     }
 
     #[test]

@@ -62,7 +62,11 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let fixed = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"];
         let mut arguments: Vec<String> = fixed.into_iter().map(str::to_owned).collect();
-        arguments.extend(["--port".to_owned(), port.to_string()]);
+        let with_tls = more.contains(&"--tls-cert-file");
+        arguments.extend([if with_tls { "--tls-port" } else { "--port" }.to_owned(), port.to_string()]);
+        if with_tls {
+            arguments.extend(["--port", "0"].map(str::to_owned));
+        }
         if more.contains(&"--cluster-enabled") {
             arguments.extend(["--cluster-port".to_owned(), bus.to_string()]);
         }

@@ -61,6 +61,7 @@ async fn can_be_walked(empty: &impl AsyncFn(u8) -> RedisStore) {
     walk::a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(&empty(1).await).await;
     walk::a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(&empty(2).await).await;
     walk::every_change_raises_the_revision_and_nothing_else_does(&empty(3).await).await;
+    walk::a_change_that_comes_late_takes_a_number_that_was_not_told(&empty(4).await).await;
 }
 
 async fn every_store(store: Any) {
@@ -264,6 +265,76 @@ async fn errors_say_what_to_do() {
     drop(server);
     let gone = in_time(store.announce(NOW, set(&alice, NOW, 600))).await.unwrap_err();
     assert!(matches!(&gone, StoreError::Redis(error) if error.may_pass()), "{gone}");
+}
+
+/// An authority of the test, and a server whose certificate it made for an address.
+struct Vouched {
+    authority: Vec<u8>,
+    server: Server,
+    _folder: tempfile::TempDir,
+}
+
+impl Vouched {
+    fn start(address: &str) -> Vouched {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(params, key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let own = rcgen::CertificateParams::new(vec![address.to_owned()]).unwrap();
+        let certificate = own.signed_by(&key, &issuer).unwrap().pem();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (ca, certificate) = (file("ca", &authority), file("certificate", &certificate));
+        let key = file("key", &key.serialize_pem());
+        let options = [
+            ["--tls-cert-file", &certificate],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &ca],
+            ["--tls-auth-clients", "no"],
+        ];
+        let server = Server::start(options.as_flattened());
+        Vouched { authority: authority.into_bytes(), server, _folder: folder }
+    }
+
+    async fn connect(&self, ca: Option<Vec<u8>>) -> Result<RedisStore, RedisError> {
+        let mut config = config(&format!("rediss://127.0.0.1:{}", self.server.port));
+        config.ca = ca;
+        in_time(RedisStore::connect(config)).await
+    }
+}
+
+#[tokio::test]
+async fn a_server_over_tls_is_used_when_the_right_authority_vouches_for_its_name() {
+    needs_servers!();
+    let (right, elsewhere) = (Vouched::start("127.0.0.1"), Vouched::start("127.0.0.2"));
+    let store = right.connect(Some(right.authority.clone())).await.unwrap();
+    let alice = identity(1);
+    assert_eq!(put(&store, NOW, &set(&alice, NOW, 600)).await, Stored::Created);
+    assert_eq!(held(&store, NOW, &alice).await, Some(set(&alice, NOW, 600)));
+    for (server, ca) in [
+        (&right, None),
+        (&right, Some(elsewhere.authority.clone())),
+        (&elsewhere, Some(elsewhere.authority.clone())),
+    ] {
+        let error = server.connect(ca).await.err().unwrap();
+        assert!(matches!(error, RedisError::NotTrusted { .. }) && !error.may_pass(), "{error}");
+        assert!(error.hint().contains("store-ca"), "{}", error.hint());
+    }
+    for garbage in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        let error = right.connect(Some(garbage.as_bytes().to_vec())).await.err().unwrap();
+        assert!(matches!(error, RedisError::Authorities(_)), "{error}");
+    }
+    // Neither side mistakes the other for one without TLS, and nobody waits for ever.
+    let plain = Server::start(&[]);
+    for url in [format!("rediss://127.0.0.1:{}", plain.port), right.server.url()] {
+        assert!(redis(&url).await.err().unwrap().may_pass());
+    }
 }
 
 /// Announces sets of many nodes until `stop`; gives back those that were acknowledged.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kith_directory::client::{ClientConfig, Directory, MemoryReplay};
 use kith_directory::server::{Server, ServerConfig, ServerHandle};
-use kith_directory::store::RedbStore;
+use kith_directory::store::{RedbStore, Store};
 use kith_identity::record::{Draft, VerifiedRecordSet};
 use kith_identity::tls::{Certificate, Trust, directory_client};
 use kith_identity::{Authority, Identity, Ni};
@@ -72,12 +72,16 @@ impl Zone {
     }
 
     pub(crate) async fn over(database: Database, change: impl FnOnce(&mut ServerConfig)) -> Zone {
+        Zone::with(Arc::new(RedbStore::new(database)), change).await
+    }
+
+    /// A directory with any store.
+    pub(crate) async fn with(store: Arc<dyn Store>, change: impl FnOnce(&mut ServerConfig)) -> Zone {
         let identity = identity(1000);
         let mut config = ServerConfig::new("localhost:443".parse().unwrap());
         config.listen_https = vec!["127.0.0.1:0".parse().unwrap()];
         config.listen_dns = vec!["127.0.0.1:0".parse().unwrap()];
         change(&mut config);
-        let store = Arc::new(RedbStore::new(database));
         let server = Server::bind(config, store, &identity).await.unwrap();
         let (https, dns) = (server.https_addresses()[0], server.dns_addresses()[0]);
         let metrics = server.metrics_address();

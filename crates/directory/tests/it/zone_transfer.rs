@@ -7,17 +7,19 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 use hmac::{Hmac, KeyInit, Mac};
 use kith_directory::dns::tsig::{Algorithm, Key};
-use kith_directory::server::{Secondary, ServerConfig};
-use kith_directory::store::{RedbStore, Store};
+use kith_directory::server::{Secondary, Server, ServerConfig, ServerError};
+use kith_directory::store::{BoxFuture, Held, Page, RedbStore, Revision, Store, StoreError, Stored};
 use kith_identity::Fingerprint;
-use kith_identity::record::RecordSet;
+use kith_identity::record::{RecordSet, VerifiedRecordSet};
 use kith_sansio::Timestamp;
 use kith_store::Database;
 use sha2::Sha256;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 
 use crate::dns_answers::query;
+use crate::dns_server::scrape;
 use crate::world::{Zone, ask_over, identity, in_time, set, set_with_blobs, utc};
 
 const NAME: &[u8] = b"\x08transfer\x07example\0";
@@ -245,6 +247,123 @@ async fn signed_queries_get_signed_answers_over_udp_and_tcp() {
         }
     }
     zone.stop().await;
+}
+
+/// A store in which looking up takes as long as the test likes.
+struct Slow {
+    store: RedbStore,
+    asked: Semaphore,
+    answers: Semaphore,
+}
+
+impl Store for Slow {
+    fn announce(&self, now: Timestamp, set: VerifiedRecordSet) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        self.store.announce(now, set)
+    }
+
+    fn lookup<'a>(
+        &'a self,
+        now: Timestamp,
+        fingerprint: &'a Fingerprint,
+    ) -> BoxFuture<'a, Result<Option<VerifiedRecordSet>, StoreError>> {
+        self.store.lookup(now, fingerprint)
+    }
+
+    fn held(
+        &self,
+        now: Timestamp,
+        fingerprint: Fingerprint,
+    ) -> BoxFuture<'_, Result<Option<Held>, StoreError>> {
+        Box::pin(async move {
+            self.asked.add_permits(1);
+            self.answers.acquire().await.unwrap().forget();
+            self.store.held(now, fingerprint).await
+        })
+    }
+
+    fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.store.expire(now, limit)
+    }
+
+    fn page(
+        &self,
+        now: Timestamp,
+        after: Option<Fingerprint>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        self.store.page(now, after, limit)
+    }
+
+    fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        self.store.revision()
+    }
+
+    fn seal(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.seal(number)
+    }
+}
+
+#[tokio::test]
+async fn a_signed_query_that_waits_for_the_store_holds_up_nobody() {
+    let store = RedbStore::new(Database::in_memory().unwrap());
+    let slow = Arc::new(Slow { store, asked: Semaphore::new(0), answers: Semaphore::new(0) });
+    let zone = Zone::with(Arc::clone(&slow) as Arc<dyn Store>, |config| {
+        with_secondary("127.0.0.1:9")(config);
+        config.dns_sockets = Some(1);
+    })
+    .await;
+    let alice = identity(1);
+    assert_eq!(zone.put(&alice, &set(&alice, utc(), 600)).await.status, 201);
+    let name = zone.ni(&alice).fqdn().unwrap();
+    let (request, prior) = sign(query(&name, RecordType::TXT).to_vec().unwrap(), NAME, &SECRET, utc(), &[]);
+    let waiting = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    waiting.send_to(&request, zone.dns).await.unwrap();
+    in_time(slow.asked.acquire()).await.unwrap().forget();
+    let other = query("0a.localhost", RecordType::SOA).to_vec().unwrap();
+    assert_eq!(zone.ask_udp(&other).await[3] & 15, 0, "answered meanwhile");
+    let (signed, signed_prior) = sign(other, NAME, &SECRET, utc(), &[]);
+    checked(&zone.ask_udp(&signed).await, &signed_prior, true);
+    slow.answers.add_permits(1);
+    let mut answer = [0; 1232];
+    let length = in_time(waiting.recv(&mut answer)).await.unwrap();
+    let answer = Message::from_vec(&checked(&answer[..length], &prior, true).0).unwrap();
+    assert!(answer.metadata.truncation || !answer.answers.is_empty());
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn transfers_are_counted_by_what_became_of_them() {
+    let zone = Zone::start(|config| {
+        with_secondary("127.0.0.1:9")(config);
+        config.metrics = Some("127.0.0.1:0".parse().unwrap());
+    })
+    .await;
+    transfer(&zone, &signed(RecordType::AXFR, &SECRET, utc())).await;
+    let page = in_time(async {
+        loop {
+            // It is counted a moment after its last byte.
+            let page = scrape(zone.metrics.unwrap(), "GET /metrics HTTP/1.1").await;
+            if page.contains("kith_directory_transfers_total{outcome=\"whole\"} 1") {
+                return page;
+            }
+        }
+    })
+    .await;
+    for outcome in ["current", "refused", "broken_off", "failed"] {
+        let line = format!("kith_directory_transfers_total{{outcome=\"{outcome}\"}} 0");
+        assert!(page.contains(&line), "{line} is not in\n{page}");
+    }
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn two_keys_with_one_name_are_refused() {
+    let mut config = ServerConfig::new("localhost:443".parse().unwrap());
+    let key = |name: &str, secret| Arc::new(Key::new(name, Algorithm::HmacSha256, secret).unwrap());
+    config.tsig_keys = vec![key("transfer.example", &SECRET), key("Transfer.Example.", &[8; 32])];
+    let store = Arc::new(RedbStore::new(Database::in_memory().unwrap()));
+    let error = Server::bind(config, store, &identity(1000)).await.err().unwrap();
+    assert!(matches!(&error, ServerError::KeyTwice(name) if name == "transfer.example"), "{error}");
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ fn merged(config: &Config, options: Serve) -> Result<Zone> {
         zone.store = options.store;
     }
     zone.store_replicas = options.store_replicas.or(zone.store_replicas);
+    zone.store_ca = options.store_ca.or(zone.store_ca);
     zone.members = options.members.or(zone.members);
     zone.metrics = options.metrics.or(zone.metrics);
     Ok(zone)

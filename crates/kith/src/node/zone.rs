@@ -66,7 +66,8 @@ async fn open(home: &Home, zone: &Zone, authority: &Authority) -> Result<Arc<dyn
         let database = super::open_store(home, DATABASE, DATABASE_CACHE)?;
         return Ok(Arc::new(RedbStore::new(database)));
     };
-    let redis = redis.for_zone(&authority.to_string());
+    let mut redis = redis.for_zone(&authority.to_string());
+    redis.ca = zone.store_ca.as_deref().map(|path| read(path, MAX_PEM_BYTES)).transpose()?;
     let store = RedisStore::connect(redis).await.map_err(|error| {
         let failure = if error.may_pass() { Failure::unreachable(&error) } else { Failure::failed(&error) };
         failure.hint(error.hint())
@@ -214,6 +215,9 @@ fn cannot_serve(error: &ServerError) -> Failure {
         ServerError::UnknownKey { key, .. } => {
             failure.hint(format!("describe '{key}' in a section [[directory.tsig-key]] of kith.toml"))
         }
+        ServerError::KeyTwice(_) => failure.hint(
+            "give each section [[directory.tsig-key]] of kith.toml a name of its own; case and a last dot do not count",
+        ),
         _ => failure,
     }
 }

@@ -23,4 +23,5 @@ mod surface;
 mod transfers;
 mod tree;
 mod trust;
+mod zone_operation;
 mod zone_store;

@@ -237,7 +237,7 @@ fn only_the_right_key_transfers_the_zone() {
 }
 
 #[test]
-fn a_secondary_without_its_key_or_with_an_open_secret_is_refused_at_the_start() {
+fn a_key_that_is_missing_open_or_there_twice_is_refused_at_the_start() {
     let place = Place::new();
     let mut zone = zone_with_secondaries(&place, &[free_port()]);
     zone.person.crash();
@@ -251,4 +251,10 @@ fn a_secondary_without_its_key_or_with_an_open_secret_is_refused_at_the_start() 
     let text = fs::read_to_string(&config).unwrap().replace(&format!("key = '{KEY}'"), "key = 'other'");
     fs::write(&config, text).unwrap();
     zone.person.run(&serve).fails(1, "'other'");
+    let key = text.replace("key = 'other'", &format!("key = '{KEY}'"));
+    let again = format!("[[directory.tsig-key]]\nname = '{}.'\n", KEY.to_uppercase());
+    let secret = place.path("secret").display().to_string();
+    fs::write(&config, format!("{key}\n{again}secret-file = '{secret}'\n")).unwrap();
+    let refused = zone.person.run(&serve).fails(1, "there are two keys with the name 'transfer.example'");
+    assert!(refused.err.contains("hint:"), "{refused:?}");
 }

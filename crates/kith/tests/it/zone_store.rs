@@ -161,6 +161,69 @@ fn a_directory_on_redis_that_is_killed_under_load_has_all_that_it_acknowledged()
     person.run(&[&arguments[..], &["--store", "localhost"]].concat()).fails(1, "redis://");
 }
 
+/// The files of an authority and of a certificate that it made for 127.0.0.1: authority, certificate, key.
+fn vouched(place: &Place) -> [String; 3] {
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let [ca, ca_key, request, certificate, key, names] =
+        ["ca.pem", "ca.key", "request", "certificate.pem", "certificate.key", "names"].map(file);
+    std::fs::write(&names, "subjectAltName=IP:127.0.0.1\n").unwrap();
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"];
+    let openssl = |arguments: &[&str]| {
+        let done = std::process::Command::new("openssl").args(arguments).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    openssl(&[&["req", "-x509", "-days", "1", "-keyout", &ca_key, "-out", &ca][..], &curve].concat());
+    openssl(&[&["req", "-keyout", &key, "-out", &request][..], &curve].concat());
+    openssl(&[
+        "x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-set_serial", "1", "-days", "1",
+        "-extfile", &names, "-out", &certificate,
+    ]);
+    [ca, certificate, key]
+}
+
+#[test]
+fn a_directory_reaches_its_store_over_tls_when_the_authority_is_named() {
+    needs_servers!();
+    crate::needs!("openssl");
+    let place = Place::new();
+    let [ca, certificate, key] = vouched(&place);
+    let server = Server::start(&[
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let url = format!("rediss://127.0.0.1:{}", server.port);
+    let (person, port) = (place.person("zone", &["--authority", "localhost:1"]), free_port());
+    let serve = ["directory", "serve", "--listen-https", "127.0.0.1:0", "--listen-dns", "off", "--store", &url];
+    let refused = person.run(&serve).fails(1, "is not trusted");
+    assert!(refused.err.contains("store-ca"), "{refused:?}");
+    person.run(&[&serve[..], &["--store-ca", &key]].concat()).fails(1, "cannot be used");
+    person.run(&[&serve[..], &["--store-ca", "/nowhere"]].concat()).fails(1, "/nowhere");
+    let config = person.home.join("kith.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[directory]\nstore = '{url}'\nstore-ca = '{ca}'\n")).unwrap();
+    let _directory = serve_configured(&person.home, port);
+    let pin = person.ni();
+    let who = Identity::generate(&mut SeededRng::new(1));
+    let set = Draft::default().sign(&who, system::utc()).unwrap();
+    runtime().block_on(client(&pin, &[port]).announce(&authority(port), &who, &set)).unwrap();
+    all_there(&pin, port, &[set]);
+}
+
+/// Starts the directory of `home` on the store of its configuration.
+fn serve_configured(home: &Path, listen: u16) -> Running {
+    let address = format!("127.0.0.1:{listen}");
+    let running =
+        Running::spawn(kith(home, &["directory", "serve", "--listen-https", &address, "--listen-dns", "off"]));
+    running.line("ready");
+    running
+}
+
 #[test]
 fn a_zone_on_a_cluster_loses_a_directory_and_a_master_and_nothing_that_was_acknowledged() {
     needs_servers!();

@@ -120,7 +120,7 @@ impl Key {
     }
 
     /// Its name in canonical form.
-    pub(super) fn wire_name(&self) -> &[u8] {
+    pub(crate) fn wire_name(&self) -> &[u8] {
         &self.wire
     }
 

@@ -6,6 +6,8 @@ const PORT: u16 = 6379;
 /// Longest address of a store in bytes, and most servers in it.
 const MAX_URL_BYTES: usize = 4096;
 const MAX_SERVERS: usize = 64;
+/// Longest name of a server in bytes.
+const MAX_HOST_BYTES: usize = 255;
 /// Longest prefix of the keys in bytes.
 const MAX_PREFIX_BYTES: usize = 300;
 
@@ -17,8 +19,10 @@ pub struct RedisConfig {
     pub servers: Vec<RedisServer>,
     /// Whether it is a cluster.
     pub cluster: bool,
-    /// Whether to speak TLS, with the roots of the Web PKI.
+    /// Whether to speak TLS.
     pub tls: bool,
+    /// Certificates (PEM) of the authorities that may vouch for a server; the roots of the Web PKI where this is empty.
+    pub ca: Option<Vec<u8>>,
     /// Number of the database; a cluster has only 0.
     pub database: u16,
     /// User name, where the server has several.
@@ -136,7 +140,7 @@ fn parse_one(url: &str) -> Result<RedisConfig, RedisUrlError> {
     };
     let servers = hosts.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let prefix = "kith".to_owned();
-    Ok(RedisConfig { servers, cluster, tls, database, user, password, replicas: None, prefix })
+    Ok(RedisConfig { servers, cluster, tls, ca: None, database, user, password, replicas: None, prefix })
 }
 
 fn parse_login(login: &str) -> Result<(Option<String>, Option<String>), RedisUrlError> {
@@ -175,11 +179,16 @@ impl FromStr for RedisServer {
             None if port.is_empty() => PORT,
             None => return Err(wrong()),
         };
+        RedisServer::new(host, port).ok_or_else(wrong)
+    }
+}
+
+impl RedisServer {
+    /// A server whose name holds nothing that no name or address holds.
+    pub(super) fn new(host: &str, port: u16) -> Option<RedisServer> {
         let odd = |c: char| c.is_whitespace() || c.is_control() || "/@,[]{}".contains(c);
-        if host.is_empty() || port == 0 || host.contains(odd) {
-            return Err(wrong());
-        }
-        Ok(RedisServer { host: host.to_owned(), port })
+        let is_name = !host.is_empty() && host.len() <= MAX_HOST_BYTES && !host.contains(odd);
+        Some(RedisServer { host: host.to_owned(), port }).filter(|_| is_name && port != 0)
     }
 }
 

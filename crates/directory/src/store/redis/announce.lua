@@ -1,4 +1,5 @@
 -- Takes in one set, unless the replay rule forbids it; every reply but 0 follows a write, so that WAIT covers it.
+-- Behind revision.lua.
 -- KEYS: set, seen, index, due, revision
 -- ARGV: now, timestamp, expires, digest, set, member, seconds to keep the set, seconds to keep what was seen, replay,
 -- batch of now
@@ -24,14 +25,6 @@ redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4], 'EX', AR
 redis.call('ZADD', KEYS[3], 0, ARGV[6])
 redis.call('ZADD', KEYS[4], ARGV[3], ARGV[6])
 if verdict ~= 3 then
-  -- As Revision::after_change does it.
-  local newest = tonumber(string.match(redis.call('GETRANGE', KEYS[5], 0, 63), '^(%d+) %d+$')) or 0
-  local batch = tonumber(ARGV[10])
-  if batch < newest - 1 then
-    batch = newest + 1
-  end
-  if batch > newest then
-    redis.call('SET', KEYS[5], string.format('%.0f %.0f', batch, newest))
-  end
+  changed(KEYS[5], tonumber(ARGV[10]))
 end
 return verdict

@@ -17,6 +17,8 @@ use crate::defaults::STORE_REFRESH;
 const SLOTS: u16 = 16_384;
 /// Servers of one cluster that are remembered.
 const MAX_SERVERS: usize = 4096;
+/// Servers with the same slots that are looked at.
+const MAX_COPIES: usize = 64;
 
 /// The servers, and who has what.
 pub(super) struct Cluster {
@@ -128,7 +130,10 @@ impl Cluster {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = Map::default();
         for Shard { slots, servers } in shards {
-            if let Some(master) = servers.first() {
+            if let Some(master) = servers
+                .first()
+                .filter(|master| next.nodes.len() < MAX_SERVERS || next.nodes.contains_key(*master))
+            {
                 let old = next.nodes.get(master).or_else(|| map.nodes.get(master)).cloned();
                 let node = old.unwrap_or_else(|| Node::start(&self.config, master.clone()));
                 next.nodes.insert(master.clone(), Arc::clone(&node));
@@ -161,7 +166,7 @@ impl Cluster {
 /// Reads an answer of CLUSTER SLOTS; what cannot be read in it is left out.
 fn shards(asked: &RedisServer, answer: &Value) -> Vec<Shard> {
     let Value::Array(rows) = answer else { return Vec::new() };
-    rows.iter().filter_map(|row| shard(asked, row)).collect()
+    rows.iter().take(SLOTS.into()).filter_map(|row| shard(asked, row)).collect()
 }
 
 fn shard(asked: &RedisServer, row: &Value) -> Option<Shard> {
@@ -171,7 +176,8 @@ fn shard(asked: &RedisServer, row: &Value) -> Option<Shard> {
     if slots.0 > slots.1 || slots.1 >= SLOTS {
         return None;
     }
-    let servers: Vec<_> = servers.iter().filter_map(|server| told_server(asked, server)).collect();
+    let servers = servers.iter().take(MAX_COPIES);
+    let servers: Vec<_> = servers.filter_map(|server| told_server(asked, server)).collect();
     Some(Shard { slots, servers }).filter(|shard| !shard.servers.is_empty())
 }
 
@@ -184,10 +190,15 @@ fn told_server(asked: &RedisServer, server: &Value) -> Option<RedisServer> {
         Value::Nil => "",
         _ => return None,
     };
-    let port = u16::try_from(*port).ok().filter(|port| *port != 0)?;
+    let port = u16::try_from(*port).ok()?;
     // A server that does not know its own address is where it was asked (CLUSTER SLOTS).
     let host = if host.is_empty() { &asked.host } else { host };
-    Some(RedisServer { host: host.to_owned(), port }).filter(|server| server.host != "?")
+    RedisServer::new(host, port).filter(|server| server.host != "?")
+}
+
+/// What an answer of CLUSTER SLOTS says: first slot, last slot, servers.
+pub(super) fn told_slots(asked: &RedisServer, answer: &Value) -> Vec<(u16, u16, Vec<RedisServer>)> {
+    shards(asked, answer).into_iter().map(|shard| (shard.slots.0, shard.slots.1, shard.servers)).collect()
 }
 
 /// The slot of a hash tag: CRC-16/XMODEM, modulo the number of slots (Redis cluster specification).
@@ -231,6 +242,7 @@ mod tests {
             Value::Array(vec![Value::Int(0), Value::Int(16_384), told("a", 1)]),
             Value::Array(vec![Value::Int(0), Value::Int(1), told("a", 0), told("?", 7)]),
             Value::Array(vec![Value::Int(-1), Value::Int(1), told("a", 70_000)]),
+            Value::Array(vec![Value::Int(0), Value::Int(1), told("a b", 1), told("a\u{1b}[0m", 1)]),
         ];
         let rows = odd.into_iter().chain([good]).collect();
         let asked = server("a", 1);

@@ -51,6 +51,17 @@ pub enum RedisError {
         /// What it is set to.
         value: String,
     },
+    /// No authority that counts vouches for the server under its name.
+    #[error("the certificate of {server} is not trusted: {reason}")]
+    NotTrusted {
+        /// The server.
+        server: RedisServer,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
+    /// The certificates of the authorities cannot be used.
+    #[error("the certificates of the store's authorities cannot be used: {0}")]
+    Authorities(String),
     /// The answer makes no sense.
     #[error("{server} gave an answer that is none to {question}")]
     Strange {
@@ -76,6 +87,10 @@ impl RedisError {
             RedisError::Settings { .. } => {
                 "set appendonly yes, appendfsync always and no-appendfsync-on-rewrite no"
             }
+            RedisError::NotTrusted { .. } => {
+                "name the authority that made it with store-ca, and the server as the certificate names it"
+            }
+            RedisError::Authorities(_) => "store-ca is a file of certificates in PEM form",
             RedisError::Strange { .. } => "is it Redis 6.2, Valkey 7.2 or newer?",
         }
     }
@@ -144,6 +159,18 @@ impl Trouble {
                 code: error.code().to_owned(),
                 answer: details.chars().take(200).collect(),
             }),
+        }
+    }
+
+    /// What went wrong in a TLS handshake.
+    pub(super) fn handshake(server: &RedisServer, error: &std::io::Error) -> Trouble {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        match cause {
+            Some(rustls::Error::InvalidCertificate(reason)) => {
+                let (server, reason) = (server.clone(), reason.to_string());
+                Trouble::Final(RedisError::NotTrusted { server, reason })
+            }
+            _ => Trouble::Again(format!("{server}: {error}")),
         }
     }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 use kith_identity::tls::{Trust, directory_client};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, Value, cmd};
-use rustls::pki_types::ServerName;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
@@ -33,12 +35,11 @@ impl Link {
             if !config.tls {
                 return Link::over(config, server, stream).await;
             }
-            let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-            let trust = Trust::WebPki(Arc::new(roots));
+            let trust = trust(config).map_err(Trouble::Final)?;
             let tls = directory_client(&trust, None).map_err(|error| io(&error))?;
             let name = ServerName::try_from(server.host.clone()).map_err(|error| io(&error))?;
             let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
-            Link::over(config, server, stream.map_err(|error| io(&error))?).await
+            Link::over(config, server, stream.map_err(|error| Trouble::handshake(server, &error))?).await
         };
         let late = || Trouble::Again(format!("{server}: no connection within {STORE_CONNECT}"));
         tokio::time::timeout(STORE_CONNECT.into(), opening).await.map_err(|_| late())?
@@ -127,8 +128,26 @@ impl Drop for Link {
     }
 }
 
+/// Who may vouch for a server.
+fn trust(config: &RedisConfig) -> Result<Trust, RedisError> {
+    let mut roots = RootCertStore::empty();
+    match &config.ca {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|error| RedisError::Authorities(error.to_string()))?;
+                roots.add(certificate).map_err(|error| RedisError::Authorities(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(RedisError::Authorities("there is none".to_owned()));
+            }
+        }
+    }
+    Ok(Trust::WebPki(Arc::new(roots)))
+}
+
 /// The value in an answer of CONFIG GET.
-fn second_text(value: &Value) -> Option<String> {
+pub(super) fn second_text(value: &Value) -> Option<String> {
     let Value::Array(parts) = value else { return None };
     match parts.get(1)? {
         Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),

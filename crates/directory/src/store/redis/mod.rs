@@ -9,7 +9,7 @@
 //! | `PREFIX:{xx}:seen:VALUE` | `timestamp end digest` of the newest set, until no older one can be valid |
 //! | `PREFIX:{xx}:index` | sorted set of the fingerprints, all of the same score, in order of their bytes |
 //! | `PREFIX:{xx}:due` | sorted set of the fingerprints by the end of their sets |
-//! | `PREFIX:{xx}:revision` | `newest before`: when something under this tag changed |
+//! | `PREFIX:{xx}:revision` | `newest before sealed`: when something under this tag changed |
 //!
 //! Every decision is by the time of the caller. Redis is told lengths of time, never times, so that its own clock
 //! matters to nothing but cleaning up.
@@ -25,7 +25,6 @@ mod error;
 mod link;
 mod node;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use futures_util::future::{join_all, try_join_all};
@@ -46,10 +45,22 @@ use crate::defaults::{
 };
 use crate::replay::Seen;
 
+/// A script, with what several have in common before it.
+macro_rules! script {
+    ($file:literal) => {
+        concat!(include_str!("revision.lua"), include_str!($file))
+    };
+}
+
+/// All scripts; a server must know them.
+const SCRIPTS: [&str; 3] = [script!("announce.lua"), script!("remove.lua"), script!("seal.lua")];
+
 /// Takes in one set.
-static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("announce.lua")));
+static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPTS[0]));
 /// Removes one set whose time is over.
-static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("remove.lua")));
+static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPTS[1]));
+/// Lets no change to come take a number.
+static SEAL: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPTS[2]));
 
 /// Largest value that is read; a longer one is damage, and not taken into memory.
 const MAX_SET_BYTES: usize = MAX_SIGNED_BYTES + 64;
@@ -57,17 +68,11 @@ const MAX_SET_BYTES: usize = MAX_SIGNED_BYTES + 64;
 /// Hash tags.
 const BUCKETS: usize = 256;
 
-fn scripts() -> [&'static str; 2] {
-    [include_str!("announce.lua"), include_str!("remove.lua")]
-}
-
 /// The sets of a zone on Redis or Valkey.
 pub struct RedisStore {
     config: Arc<RedisConfig>,
     cluster: Cluster,
     recent: Recent,
-    /// The newest batch of changes that was read from any hash tag.
-    newest: AtomicU64,
 }
 
 impl RedisStore {
@@ -79,9 +84,8 @@ impl RedisStore {
         let config = Arc::new(config);
         let recent = Recent::new(STORE_CACHE_SETS);
         let cluster = Cluster::new(Arc::clone(&config));
-        let store = RedisStore { cluster, config, recent, newest: AtomicU64::new(0) };
+        let store = RedisStore { cluster, config, recent };
         store.greet().await?;
-        store.read_revision().await?;
         Ok(store)
     }
 
@@ -184,15 +188,8 @@ impl RedisStore {
         command.arg(data_encoding::HEXLOWER.encode(&seen.digest)).arg(set.to_bytes());
         command.arg(fingerprint.as_bytes().as_slice());
         command.arg(set.expires().secs_since(now).max(1)).arg(seen.forget_at().secs_since(now).max(1));
-        command.arg(REPLAY_SECS).arg(self.batch(now));
+        command.arg(REPLAY_SECS).arg(now.0 / BATCH_SECS);
         command
-    }
-
-    /// The batch of a change at `now`. After a clock that was ahead it follows what any hash tag has, since only the
-    /// newest of all is told.
-    fn batch(&self, now: Timestamp) -> u64 {
-        let (batch, newest) = (now.0 / BATCH_SECS, self.newest.load(Ordering::Relaxed));
-        if newest > batch + 1 { newest + 1 } else { batch }
     }
 
     fn removing(&self, now: Timestamp, fingerprint: &Fingerprint) -> Cmd {
@@ -200,19 +197,18 @@ impl RedisStore {
         let mut command = cmd("EVALSHA");
         command.arg(REMOVE.get_hash()).arg(4).arg(self.key_of(fingerprint, "set"));
         command.arg(self.key(bucket, "index")).arg(self.key(bucket, "due")).arg(self.key(bucket, "revision"));
-        command.arg(now.0).arg(fingerprint.as_bytes().as_slice()).arg(self.batch(now));
+        command.arg(now.0).arg(fingerprint.as_bytes().as_slice()).arg(now.0 / BATCH_SECS);
         command
     }
 
     /// Up to `limit` fingerprints whose sets' time is over.
     async fn over(&self, now: Timestamp, limit: usize) -> Result<Vec<Fingerprint>, RedisError> {
-        let buckets = (0..=u8::MAX).map(|bucket| {
+        let due = |bucket| {
             let mut command = cmd("ZRANGEBYSCORE");
             command.arg(self.key(bucket, "due")).arg("-inf").arg(now.0);
-            command.arg("LIMIT").arg(0).arg(limit);
-            self.ask(bucket, Lane::Read, command)
-        });
-        let found = try_join_all(buckets).await?;
+            command.arg("LIMIT").arg(0).arg(limit).take()
+        };
+        let found = self.ask_all(Lane::Read, due).await?;
         let members = found.into_iter().flat_map(members);
         Ok(members.take(limit).collect())
     }
@@ -274,22 +270,25 @@ impl RedisStore {
             let values = try_join_all(part.iter().map(|fingerprint| self.fetch(fingerprint))).await?;
             rows.extend(part.iter().copied().zip(values));
         }
-        let recent = self.recent.clone();
-        // Signatures are looked at: milliseconds for a page, too long for a task that others wait for.
-        let reading = tokio::task::spawn_blocking(move || verified(&recent, now, rows));
-        Ok(Page { sets: reading.await.map_err(|_| StoreError::Stopped)?, next })
+        let mut sets = Vec::with_capacity(rows.len());
+        for (fingerprint, bytes) in rows.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            match Held::stored(now, &fingerprint, bytes) {
+                Ok(set) => sets.extend(set.map(|set| (fingerprint, set))),
+                Err(error) => tracing::error!(%error, "a set is left out"),
+            }
+        }
+        Ok(Page { sets, next })
+    }
+
+    /// The answers to a command about the keys of each hash tag, in the order of the tags.
+    async fn ask_all(&self, lane: Lane, command: impl Fn(u8) -> Cmd) -> Result<Vec<Value>, RedisError> {
+        try_join_all((0..=u8::MAX).map(|bucket| self.ask(bucket, lane, command(bucket)))).await
     }
 
     async fn read_revision(&self) -> Result<Revision, RedisError> {
-        let parts = (0..=u8::MAX).map(|bucket| {
-            let mut command = cmd("GETRANGE");
-            command.arg(self.key(bucket, "revision")).arg(0).arg(63);
-            self.ask(bucket, Lane::Read, command)
-        });
-        let parts = try_join_all(parts).await?;
-        let joined = parts.iter().map(revision_of).fold(Revision::default(), Revision::join);
-        self.newest.fetch_max(joined.newest, Ordering::Relaxed);
-        Ok(joined)
+        let row = |bucket| cmd("GETRANGE").arg(self.key(bucket, "revision")).arg(0).arg(95).take();
+        let parts = self.ask_all(Lane::Read, row).await?;
+        Ok(parts.iter().map(revision_of).reduce(Revision::join).unwrap_or_default())
     }
 
     fn strange(&self, question: &'static str) -> StoreError {
@@ -338,7 +337,6 @@ impl Store for RedisStore {
 
     fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(async move {
-            self.read_revision().await?;
             let over = self.over(now, limit).await?;
             let removing = over.iter().map(|fingerprint| {
                 let command = self.removing(now, fingerprint);
@@ -360,6 +358,34 @@ impl Store for RedisStore {
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         Box::pin(async move { Ok(self.read_revision().await?) })
+    }
+
+    fn seal(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let seal = |bucket| {
+                let mut command = cmd("EVALSHA");
+                command.arg(SEAL.get_hash()).arg(1).arg(self.key(bucket, "revision")).arg(number).take()
+            };
+            let sealed = self.ask_all(Lane::Write, seal).await?;
+            if sealed.iter().all(|answer| *answer == Value::Int(1)) {
+                Ok(())
+            } else {
+                Err(self.strange("a seal"))
+            }
+        })
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(async move {
+            // The server has counted; nothing is scanned.
+            let counts =
+                self.ask_all(Lane::Read, |bucket| cmd("ZCARD").arg(self.key(bucket, "index")).take()).await?;
+            let count = |count: &Value| match count {
+                Value::Int(count) => u64::try_from(*count).ok(),
+                _ => None,
+            };
+            Ok(counts.iter().map(count).sum())
+        })
     }
 }
 
@@ -385,32 +411,17 @@ fn read(
     Ok(Some(set).filter(|set| set.is_valid_at(now)))
 }
 
-/// Those of a page's sets that are valid. A walk through all sets puts none of them into memory.
-fn verified(recent: &Recent, now: Timestamp, rows: Vec<(Fingerprint, Vec<u8>)>) -> Vec<VerifiedRecordSet> {
-    let set = |(fingerprint, bytes): (Fingerprint, Vec<u8>)| {
-        if bytes.is_empty() {
-            return None;
-        }
-        let known = recent.get(&fingerprint).filter(|set| is_written(set, &bytes));
-        match known.map_or_else(|| stored(&fingerprint, &bytes), Ok) {
-            Ok(set) => Some(set).filter(|set| set.is_valid_at(now)),
-            Err(error) => {
-                tracing::error!(%error, "a set is left out");
-                None
-            }
-        }
-    };
-    rows.into_iter().filter_map(set).collect()
-}
-
 /// What cannot be read can only be damage; the next change puts a number there.
 fn revision_of(value: &Value) -> Revision {
     let Value::BulkString(bytes) = value else { return Revision::default() };
-    let numbers = std::str::from_utf8(bytes).ok().and_then(|text| text.split_once(' '));
-    let read = |(newest, before): (&str, &str)| {
-        Some(Revision { newest: newest.parse().ok()?, before: before.parse().ok()? })
+    let read = |text: &str| {
+        let mut numbers = text.split(' ').map(|number| number.parse().ok());
+        let (newest, before) = (numbers.next()??, numbers.next()??);
+        // Once there was no third number.
+        let sealed = numbers.next().flatten().unwrap_or(0);
+        Some(Revision { newest, before, sealed })
     };
-    numbers.and_then(read).unwrap_or_default()
+    std::str::from_utf8(bytes).ok().and_then(read).unwrap_or_default()
 }
 
 fn bucket(fingerprint: &Fingerprint) -> u8 {
@@ -419,6 +430,18 @@ fn bucket(fingerprint: &Fingerprint) -> u8 {
 
 fn tag(bucket: u8) -> String {
     format!("{bucket:02x}")
+}
+
+/// What is made of an answer in any of the places where answers come, for fuzzing: the slots of servers that were
+/// learned from it, and the fingerprints. `None` for what is no answer.
+pub(crate) fn interpreted(bytes: &[u8]) -> Option<(Vec<(u16, u16, Vec<RedisServer>)>, Vec<Fingerprint>)> {
+    let asked = RedisServer::new("asked.example", 7000)?;
+    let answer = redis::parse_redis_value(bytes).ok()?;
+    if let Value::ServerError(error) = &answer {
+        let _ = Trouble::answer(&asked, error);
+    }
+    let _ = (revision_of(&answer), link::second_text(&answer));
+    Some((cluster::told_slots(&asked, &answer), members(answer)))
 }
 
 /// The fingerprints in an answer; what is none is left out.

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::Trouble;
 use super::link::{Link, wait_command};
-use super::{RedisConfig, RedisError, RedisServer, scripts};
+use super::{RedisConfig, RedisError, RedisServer, SCRIPTS};
 use crate::defaults::{STORE_BATCH, STORE_QUEUE};
 
 /// What a request does. WAIT holds up its whole connection, so that readers need another.
@@ -144,7 +144,7 @@ impl Worker {
             None => {
                 let mut link = Link::open(&self.config, &self.server).await?;
                 if self.lane == Lane::Write {
-                    link.prepare(&scripts()).await?;
+                    link.prepare(&SCRIPTS).await?;
                 }
                 link
             }

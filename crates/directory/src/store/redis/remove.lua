@@ -1,4 +1,4 @@
--- Removes one set whose time is over; what was seen of it stays until Redis lets it expire.
+-- Removes one set whose time is over; what was seen of it stays until Redis lets it expire. Behind revision.lua.
 -- KEYS: set, index, due, revision
 -- ARGV: now, member, batch of now
 -- Replies how many were removed.
@@ -9,13 +9,5 @@ end
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[2])
 redis.call('ZREM', KEYS[3], ARGV[2])
--- As Revision::after_change does it.
-local newest = tonumber(string.match(redis.call('GETRANGE', KEYS[4], 0, 63), '^(%d+) %d+$')) or 0
-local batch = tonumber(ARGV[3])
-if batch < newest - 1 then
-  batch = newest + 1
-end
-if batch > newest then
-  redis.call('SET', KEYS[4], string.format('%.0f %.0f', batch, newest))
-end
+changed(KEYS[4], tonumber(ARGV[3]))
 return 1

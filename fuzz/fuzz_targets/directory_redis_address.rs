@@ -1,0 +1,4 @@
+#![no_main]
+//! Any bytes for `kith_directory::fuzz::fuzz_redis_address`.
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| kith_directory::fuzz::fuzz_redis_address(data));
