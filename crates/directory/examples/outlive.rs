@@ -1,9 +1,10 @@
 //! Fills a zone, lets nodes announce themselves over HTTPS, kills things under that load, and looks whether anything is
-//! missing that was acknowledged. `bench/zone/outlive` builds and runs it.
+//! missing that was acknowledged; or lets Knot take over the zone. `bench/zone/outlive` builds and runs it.
 //!
 //! ```text
 //! outlive redis --kith FILE [--sets N]               two directories on three Redis masters with a replica each
 //! outlive redb --kith FILE [--sets N] [--rounds N]   one directory on its database, each set replaced N times
+//! outlive secondary --kith FILE [--sets N]           a secondary transfers the zone and hears of changes
 //! ```
 
 #![expect(clippy::expect_used, reason = "a tool for benchmarks ends where something fails")]
@@ -29,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 #[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../tests/it/servers.rs"]
 mod servers;
+
+#[path = "outlive/secondary.rs"]
+mod secondary;
 
 /// The zone; the port in it is nobody's.
 const ZONE: &str = "localhost:1";
@@ -63,7 +67,8 @@ fn main() {
     match mode.as_str() {
         "redis" => runtime.block_on(redis(&options)),
         "redb" => runtime.block_on(redb(&options)),
-        _ => panic!("redis or redb?"),
+        "secondary" => runtime.block_on(secondary::secondary(&options)),
+        _ => panic!("redis, redb or secondary?"),
     }
 }
 
@@ -296,7 +301,11 @@ struct Served {
 
 impl Served {
     fn start(options: &Options, home: &Path, more: &[&str]) -> Served {
-        let arguments = ["directory", "serve", "--listen-https", "127.0.0.1:0", "--listen-dns", "off"];
+        Served::with_dns(options, home, "off", more)
+    }
+
+    fn with_dns(options: &Options, home: &Path, dns: &str, more: &[&str]) -> Served {
+        let arguments = ["directory", "serve", "--listen-https", "127.0.0.1:0", "--listen-dns", dns];
         let mut command = kith(options, home, &[&arguments[..], more].concat());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("kith");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
