@@ -125,8 +125,15 @@ impl Metrics {
         registry.register("connections", "Connections that are open", connections.clone());
         let transfers = Family::<Label, Counter>::default();
         registry.register("transfers", "Transfers of the zone over TCP by their outcome", transfers.clone());
+        // What has not happened yet is there as 0, so that the first time is seen as a change.
         for outcome in Transferred::ALL {
             drop(transfers.get_or_create(&outcome.label()));
+        }
+        for outcome in TAKEN.into_iter().chain(REFUSED) {
+            drop(announces.get_or_create(&[("outcome", outcome)]));
+        }
+        for result in LOOKED_UP {
+            drop(https_lookups.get_or_create(&[("result", result)]));
         }
         let sets = Gauge::default();
         registry.register("sets", "Record sets in the store", sets.clone());
@@ -203,7 +210,7 @@ impl Metrics {
     /// Lookups over HTTPS.
     pub(super) fn https_lookups(&self) -> u64 {
         let count = |result| self.https_lookups.get_or_create(&[("result", result)]).get();
-        ["found", "not_modified", "missing", "failed"].into_iter().map(count).sum()
+        LOOKED_UP.into_iter().map(count).sum()
     }
 
     /// Queries over DNS, whatever the answer.
@@ -230,6 +237,7 @@ impl Metrics {
     }
 }
 
+const LOOKED_UP: [&str; 4] = ["found", "not_modified", "missing", "failed"];
 const TAKEN: [&str; 3] = ["created", "replaced", "repeated"];
 const REFUSED: [&str; 9] = [
     "no_certificate",

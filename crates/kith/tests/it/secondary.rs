@@ -249,7 +249,7 @@ fn a_key_that_is_missing_open_or_there_twice_is_refused_at_the_start() {
     fs::set_permissions(place.path("secret"), mode).unwrap();
     let config = zone.person.home.join("kith.toml");
     let text = fs::read_to_string(&config).unwrap().replace(&format!("key = '{KEY}'"), "key = 'other'");
-    fs::write(&config, text).unwrap();
+    fs::write(&config, &text).unwrap();
     zone.person.run(&serve).fails(1, "'other'");
     let key = text.replace("key = 'other'", &format!("key = '{KEY}'"));
     let again = format!("[[directory.tsig-key]]\nname = '{}.'\n", KEY.to_uppercase());

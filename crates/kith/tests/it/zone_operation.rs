@@ -80,9 +80,9 @@ fn members_are_read_again_on_sighup_and_a_wrong_list_changes_nothing() {
     let members = place.path("members");
     fs::write(&members, format!("{}\n", place.person("somebody", &[]).ni())).unwrap();
     let members_text = members.to_str().unwrap();
-    let served =
-        Served::start(&place, &operator, https, &["--listen-dns", "off", "--members", members_text]);
-    let (north, south) = (served.person(&place, &operator, "north"), served.person(&place, &operator, "south"));
+    let served = Served::start(&place, &operator, https, &["--listen-dns", "off", "--members", members_text]);
+    let (north, south) =
+        (served.person(&place, &operator, "north"), served.person(&place, &operator, "south"));
     let plain = |person: &Person| {
         let value = person.ni();
         format!("ni:///sha3-256;{}\n", value.rsplit(';').next().unwrap())
@@ -201,9 +201,10 @@ fn check_histogram(family: &Family) {
     for (operation, mut classes) in classes {
         classes.sort_by(|one, other| one.0.total_cmp(&other.0));
         assert!(classes.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{operation}: {classes:?}");
-        let count = family.samples.iter().find(|((name, labels), _)| {
-            name.ends_with("_count") && labels["operation"] == operation
-        });
+        let count = family
+            .samples
+            .iter()
+            .find(|((name, labels), _)| name.ends_with("_count") && labels["operation"] == operation);
         let last = classes.last().unwrap();
         assert_eq!((last.0, Some(last.1)), (f64::INFINITY, count.map(|(_, count)| *count)), "{operation}");
     }
@@ -235,7 +236,7 @@ fn the_page_of_metrics_is_well_formed_and_every_name_on_it_is_documented() {
     let created = |families: &BTreeMap<String, Family>| {
         let labels = BTreeMap::from([("outcome".to_owned(), "created".to_owned())]);
         let name = "kith_directory_announces_total".to_owned();
-        families["kith_directory_announces"].samples.get(&(name, labels)).copied().unwrap_or(0.0)
+        families["kith_directory_announces"].samples[&(name, labels)]
     };
     let before = parse(&scrape(&address));
     let north = served.person(&place, &operator, "north");

@@ -175,8 +175,22 @@ fn vouched(place: &Place) -> [String; 3] {
     openssl(&[&["req", "-x509", "-days", "1", "-keyout", &ca_key, "-out", &ca][..], &curve].concat());
     openssl(&[&["req", "-keyout", &key, "-out", &request][..], &curve].concat());
     openssl(&[
-        "x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-set_serial", "1", "-days", "1",
-        "-extfile", &names, "-out", &certificate,
+        "x509",
+        "-req",
+        "-in",
+        &request,
+        "-CA",
+        &ca,
+        "-CAkey",
+        &ca_key,
+        "-set_serial",
+        "1",
+        "-days",
+        "1",
+        "-extfile",
+        &names,
+        "-out",
+        &certificate,
     ]);
     [ca, certificate, key]
 }
@@ -199,7 +213,8 @@ fn a_directory_reaches_its_store_over_tls_when_the_authority_is_named() {
     ]);
     let url = format!("rediss://127.0.0.1:{}", server.port);
     let (person, port) = (place.person("zone", &["--authority", "localhost:1"]), free_port());
-    let serve = ["directory", "serve", "--listen-https", "127.0.0.1:0", "--listen-dns", "off", "--store", &url];
+    let serve =
+        ["directory", "serve", "--listen-https", "127.0.0.1:0", "--listen-dns", "off", "--store", &url];
     let refused = person.run(&serve).fails(1, "is not trusted");
     assert!(refused.err.contains("store-ca"), "{refused:?}");
     person.run(&[&serve[..], &["--store-ca", &key]].concat()).fails(1, "cannot be used");
@@ -218,8 +233,10 @@ fn a_directory_reaches_its_store_over_tls_when_the_authority_is_named() {
 /// Starts the directory of `home` on the store of its configuration.
 fn serve_configured(home: &Path, listen: u16) -> Running {
     let address = format!("127.0.0.1:{listen}");
-    let running =
-        Running::spawn(kith(home, &["directory", "serve", "--listen-https", &address, "--listen-dns", "off"]));
+    let running = Running::spawn(kith(
+        home,
+        &["directory", "serve", "--listen-https", &address, "--listen-dns", "off"],
+    ));
     running.line("ready");
     running
 }

@@ -196,8 +196,11 @@ fn told_server(asked: &RedisServer, server: &Value) -> Option<RedisServer> {
     RedisServer::new(host, port).filter(|server| server.host != "?")
 }
 
-/// What an answer of CLUSTER SLOTS says: first slot, last slot, servers.
-pub(super) fn told_slots(asked: &RedisServer, answer: &Value) -> Vec<(u16, u16, Vec<RedisServer>)> {
+/// First slot, last slot, servers.
+pub(crate) type Told = (u16, u16, Vec<RedisServer>);
+
+/// What an answer of CLUSTER SLOTS says.
+pub(super) fn told_slots(asked: &RedisServer, answer: &Value) -> Vec<Told> {
     shards(asked, answer).into_iter().map(|shard| (shard.slots.0, shard.slots.1, shard.servers)).collect()
 }
 

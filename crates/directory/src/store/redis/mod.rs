@@ -434,7 +434,7 @@ fn tag(bucket: u8) -> String {
 
 /// What is made of an answer in any of the places where answers come, for fuzzing: the slots of servers that were
 /// learned from it, and the fingerprints. `None` for what is no answer.
-pub(crate) fn interpreted(bytes: &[u8]) -> Option<(Vec<(u16, u16, Vec<RedisServer>)>, Vec<Fingerprint>)> {
+pub(crate) fn interpreted(bytes: &[u8]) -> Option<(Vec<cluster::Told>, Vec<Fingerprint>)> {
     let asked = RedisServer::new("asked.example", 7000)?;
     let answer = redis::parse_redis_value(bytes).ok()?;
     if let Value::ServerError(error) = &answer {
