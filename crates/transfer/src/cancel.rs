@@ -39,6 +39,34 @@ impl Cancel {
     }
 }
 
+/// Keeps an accepted transfer from moving until it is opened. Clones are the same gate.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(CancellationToken);
+
+impl Gate {
+    /// Closed.
+    pub fn new() -> Self {
+        Gate::default()
+    }
+
+    /// Open from the beginning.
+    pub fn wide_open() -> Self {
+        let gate = Gate::new();
+        gate.open();
+        gate
+    }
+
+    /// Lets it move.
+    pub fn open(&self) {
+        self.0.cancel();
+    }
+
+    /// Waits until it may move.
+    pub async fn opened(&self) {
+        self.0.cancelled().await;
+    }
+}
+
 /// Ends with the token, as cancelled by the user.
 impl From<CancellationToken> for Cancel {
     fn from(token: CancellationToken) -> Self {

@@ -36,10 +36,10 @@ pub mod sender;
 mod shell;
 mod tree;
 
-pub use cancel::Cancel;
+pub use cancel::{Cancel, Gate};
 pub use error::{FailedFile, Fault, ReadError, ReceiveError, SendError, Summary, Violation};
 pub use frame::{AbortReason, Notice, Reason, Refusal, Standing, TransferId};
-pub use offer::{Entry, Kind, Offer, OfferError};
+pub use offer::{Entry, Kind, Offer, OfferError, answer_within};
 pub use progress::Progress;
 pub use rate::Rate;
 pub use shell::{

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kith_sansio::Span;
 use minicbor::{Decode, Encode};
 
 use crate::hash;
@@ -23,6 +24,10 @@ pub const MAX_TARGET_BYTES: usize = 4095;
 pub const MAX_DEPTH: u16 = 256;
 /// Size of one file in bytes at most (1 PiB), and of all files of an offer together.
 pub const MAX_FILE_BYTES: u64 = 1 << 50;
+/// An offer of more entries than this takes much room at the receiver.
+pub const MANY_ENTRIES: usize = 10_000;
+/// So long it waits for an answer there at most.
+pub const MANY_WAIT: Span = Span::secs(600);
 /// Names at the top that begin like this are the receiver's own.
 pub const STAGING_PREFIX: &str = ".kith-partial-";
 
@@ -79,6 +84,12 @@ impl Entry {
     pub fn size(&self) -> Option<u64> {
         if let Kind::File(size) = self.kind { Some(size) } else { None }
     }
+}
+
+/// How long an offer of so many entries waits for an answer, where its sender would wait for `asked`:
+/// [`MANY_WAIT`] at most where there are more than [`MANY_ENTRIES`].
+pub fn answer_within(entries: usize, asked: Span) -> Span {
+    if entries > MANY_ENTRIES { asked.min(MANY_WAIT) } else { asked }
 }
 
 /// What is wrong with an offer: its maker's fault.

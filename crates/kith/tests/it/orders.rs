@@ -137,6 +137,90 @@ fn cancelling_ends_it_on_both_sides_paused_or_not() {
 }
 
 #[test]
+fn cancelling_reaches_the_receiver_though_the_stream_is_too_slow_to_say_so() {
+    let slow = Slow::set();
+    let receiving = slow.accept();
+    let file = slow.file.to_str().unwrap();
+    let order = ["send", file, "--to", "south", "--limit", "2KiB/s", "--detach", "--json"];
+    let id = slow.north.run(&order).ok().json()["id"].as_str().unwrap().to_owned();
+    wait_for_state(&slow.south, "moving");
+    wait_for(&slow.north, "some bytes", |one| one["state"] == "moving" && one["bytes"].as_u64().unwrap() > 0);
+    slow.north.run(&["transfer", "cancel", &id]).ok();
+    let end = wait_for_state(&slow.south, "failed");
+    assert!(end["failure"]["error"].as_str().unwrap().contains("cancelled"), "{end}");
+    drop(receiving);
+}
+
+#[test]
+fn cancelling_reaches_a_receiver_that_was_away_though_the_sender_started_again() {
+    let mut slow = Slow::set();
+    let receiving = slow.accept();
+    let id = slow.order();
+    slow.some_moved();
+    slow.south.crash_and_return(|| {
+        slow.north.run(&["transfer", "cancel", &id]).ok();
+        wait_for_state(&slow.north, "failed");
+        slow.north.crash();
+        slow.north.up(&[]);
+    });
+    drop(receiving);
+    let end = wait_for_state(&slow.south, "failed");
+    assert!(end["failure"]["error"].as_str().unwrap().contains("north cancelled it"), "{end}");
+}
+
+#[test]
+fn unanswered_offers_keep_no_other_order_from_starting() {
+    let place = Place::new();
+    let mut north = place.person("north", &[]);
+    north.up(&[]);
+    // Each of them holds as many offers of one contact as it takes, and answers none: as many as may move at once.
+    let silent: Vec<_> = (0..8)
+        .map(|n| {
+            let mut person = place.person(&format!("silent{n}"), &[]);
+            person.up(&[]);
+            north.knows(&format!("silent{n}"), &person);
+            person.knows("north", &north);
+            north.run(&["contact", "group", "add", "silent", &format!("silent{n}")]).ok();
+            person
+        })
+        .collect();
+    for n in 0..8 {
+        let file = place.path(&format!("note{n}"));
+        fs::write(&file, "x").unwrap();
+        north.run(&["send", file.to_str().unwrap(), "--to", "@silent", "--detach"]).ok();
+    }
+    let offered = |person: &Person| all(person).iter().filter(|one| one["state"] == "offered").count();
+    eventually("all offers", || (offered(&north) == 64).then_some(()));
+    assert!(silent.iter().all(|person| offered(person) == 8));
+    let mut south = place.person("south", &[]);
+    south.up(&[]);
+    north.knows("south", &south);
+    south.knows("north", &north);
+    let (file, inbox) = (place.path("note0"), place.path("inbox"));
+    let receiving = south.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes"]);
+    north.run(&["send", file.to_str().unwrap(), "--to", "south"]).ok();
+    receiving.finish().ok();
+}
+
+#[test]
+fn a_large_offer_waits_ten_minutes_and_both_sides_know() {
+    let place = Place::new();
+    let (north, south) = place.friends();
+    let album = place.path("album");
+    fs::create_dir(&album).unwrap();
+    for n in 0..10_001 {
+        fs::write(album.join(n.to_string()), "").unwrap();
+    }
+    let send = ["send", album.to_str().unwrap(), "--to", "south", "--accept-within", "30d", "--detach"];
+    north.run(&send).ok();
+    let soon = kith_sansio::system::utc().plus_secs(1_200).to_string();
+    for person in [&south, &north] {
+        let offered = wait_for_state(person, "offered");
+        assert!(offered["until"].as_str().unwrap() < soon.as_str(), "{offered}");
+    }
+}
+
+#[test]
 fn an_offer_can_be_paused_by_its_sender_alone() {
     let mut slow = Slow::set();
     let id = slow.order();

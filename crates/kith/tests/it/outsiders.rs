@@ -18,7 +18,7 @@ use kith_identity::{Address, Fingerprint, Identity, Ni};
 use kith_sansio::system::{self, OsRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{DEADLINE, Person, Place, eventually, free_port};
+use crate::harness::{DEADLINE, Person, Place, free_port};
 use crate::invitations::{contacts, interrupt, invite, join, state};
 
 const INVITE: Protocol = Protocol::new("invite/1");

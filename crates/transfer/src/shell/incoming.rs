@@ -60,9 +60,10 @@ impl IncomingOffer {
         &self.offer
     }
 
-    /// How long the sender waits for an answer.
+    /// How long it may wait for an answer here: as long as the sender waits, and a large one no longer than
+    /// [`answer_within`](crate::answer_within) says.
     pub fn answer_within(&self) -> Span {
-        self.answer_within
+        crate::offer::answer_within(self.offer.entries().len(), self.answer_within)
     }
 
     /// Waits until the sender withdraws the offer or is gone, for callers that wait for a person's answer meanwhile;

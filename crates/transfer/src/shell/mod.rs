@@ -11,6 +11,7 @@ use std::io;
 use kith_sansio::Span;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::cancel::Gate;
 use crate::error::Violation;
 use crate::frame::{self, Frame, HEADER_BYTES, Header, MAX_CONTROL_BYTES, Message, TransferId};
 
@@ -24,14 +25,18 @@ pub use paced::{Limit, Paced};
 pub struct SendOptions {
     /// Random, new for every transfer.
     pub id: TransferId,
-    /// How long to wait for acceptance once the offer is out; 10 minutes by default, 1 s to 30 days.
+    /// How long to wait for acceptance once the offer is out; 10 minutes by default, 1 s to 30 days. A large offer
+    /// waits no longer than [`answer_within`](crate::answer_within) says.
     pub accept_within: Span,
+    /// Once accepted, nothing is read or sent before it is open, which it is by default: for callers that let a
+    /// certain number of transfers move at once.
+    pub gate: Gate,
 }
 
 impl SendOptions {
     /// Defaults for a transfer of this id.
     pub fn new(id: TransferId) -> Self {
-        SendOptions { id, accept_within: Span::secs(600) }
+        SendOptions { id, accept_within: Span::secs(600), gate: Gate::wide_open() }
     }
 }
 

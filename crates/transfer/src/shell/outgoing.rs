@@ -15,6 +15,7 @@ use crate::cancel::Cancel;
 use crate::error::{SendError, Summary};
 use crate::frame::{self, Failed, Frame, HEADER_BYTES, Have, Head, Proof, Reason, Resume, TransferId};
 use crate::hash::{GROUP_BYTES, GroupHasher, Root, group_length, groups_of};
+use crate::offer::answer_within;
 use crate::progress::Progress;
 use crate::sender::{Input, Job, Output, Sender};
 use crate::tree::{LocalOffer, OpenFile, SourceFiles, read_full, values};
@@ -31,7 +32,7 @@ const PROOF_VALUES: u32 = 64;
 pub async fn send<S>(
     stream: S,
     offer: &LocalOffer,
-    options: SendOptions,
+    mut options: SendOptions,
     progress: Arc<Progress>,
     cancel: Cancel,
 ) -> Result<Summary, SendError>
@@ -39,12 +40,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     progress.begin(offer.offer());
+    options.accept_within = answer_within(offer.offer().entries().len(), options.accept_within);
     let (reader, writer) = tokio::io::split(stream);
     let mut session = Session {
         machine: Sender::new(offer.offer().clone(), options.accept_within),
         frames: FrameReader::new(reader),
         outbox: Outbox { writer, queue: VecDeque::new(), written: 0, dirty: false },
         job: None,
+        waiting: None,
         stop: StopOnDrop(Arc::default()),
         local: offer.clone(),
         proved: Proved::default(),
@@ -59,6 +62,8 @@ struct Session<S> {
     frames: FrameReader<ReadHalf<S>>,
     outbox: Outbox<WriteHalf<S>>,
     job: Option<RunningJob>,
+    /// A job that waits for the gate.
+    waiting: Option<Job>,
     stop: StopOnDrop,
     local: LocalOffer,
     proved: Proved,
@@ -88,6 +93,7 @@ enum Event {
     Arrived(Arrival),
     Batch(Option<Batch>),
     Wrote(io::Result<Option<Batch>>),
+    Opened,
     Due,
 }
 
@@ -99,10 +105,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             while let Some(output) = self.machine.poll_output() {
                 match output {
                     Output::Send(frame) => self.outbox.push(&frame),
-                    Output::Run(job) => self.start(job),
+                    Output::Run(Job::Offer) => self.start(Job::Offer),
+                    Output::Run(job) => {
+                        self.progress.set_accepted();
+                        self.waiting = Some(job);
+                    }
                     Output::Halt => {
                         self.stop.0.store(true, Relaxed);
-                        self.job = None;
+                        (self.job, self.waiting) = (None, None);
+                        self.outbox.drop_what_waits();
                     }
                     Output::Finished(result) => {
                         self.farewell().await;
@@ -119,6 +130,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 Event::Batch(Some(batch)) => self.outbox.queue.push_back(batch),
                 Event::Batch(None) => self.job_ended(),
                 Event::Wrote(Ok(batch)) => self.wrote(batch),
+                Event::Opened => {
+                    if let Some(job) = self.waiting.take() {
+                        self.start(job);
+                    }
+                }
                 Event::Due => {}
                 Event::Wrote(Err(error)) => self.last_words(error).await,
             }
@@ -146,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             () = cancel.cancelled(), if !cancelled => Event::Cancelled,
             arrival = self.frames.next() => Event::Arrived(arrival),
             batch = batch, if !writing => Event::Batch(batch),
+            () = self.options.gate.opened(), if self.waiting.is_some() => Event::Opened,
             wrote = self.outbox.write(&self.progress), if writing || dirty => Event::Wrote(wrote),
             () = sleep => Event::Due,
         }
@@ -171,7 +188,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     fn start(&mut self, job: Job) {
-        self.progress.set_accepted();
         let (batch_out, batches) = mpsc::channel(RING);
         let (free, free_in) = blocking::channel();
         for _ in 1..RING {
@@ -240,6 +256,11 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
         let mut bytes = Vec::new();
         frame::encode(frame, &mut bytes);
         self.queue.push_back(Batch::of(bytes));
+    }
+
+    /// Forgets what is queued, so that a last word need not wait for it; a batch that is on its way is finished.
+    fn drop_what_waits(&mut self) {
+        self.queue.truncate(usize::from(self.written > 0));
     }
 
     /// Writes some, or flushes where nothing is queued; returns a batch that was written to its end. Dropping the

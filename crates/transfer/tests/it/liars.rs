@@ -58,6 +58,23 @@ fn receive_lies(dir: &Path, lies: &[u8]) -> Result<kith_transfer::Summary, Recei
 }
 
 #[test]
+fn a_large_offer_waits_ten_minutes_whatever_its_sender_says() {
+    for (count, within) in [(10_000, 30 * 86_400), (10_001, 600)] {
+        let entries: Vec<_> = (0..count).map(|n| entry(format!("{n:x}").as_bytes(), 0)).collect();
+        let (version, id) = (1, [5; 16]);
+        let head = Head { version, id, entries: count, files: count, bytes: 0, answer_within: 30 * 86_400 };
+        let lies = offer_bytes(entries, Some(head));
+        let offer = run(async {
+            let (mut liar, mut stream) = tokio::io::duplex(64 << 10);
+            let limits = Limits::default();
+            tokio::join!(liar.write_all(&lies), read_offer(&mut stream, &limits)).1.unwrap()
+        });
+        assert_eq!(offer.answer_within(), kith_sansio::Span::secs(within));
+        assert_eq!(kith_transfer::answer_within(count as usize, kith_sansio::Span::secs(5)).as_secs(), 5);
+    }
+}
+
+#[test]
 fn offers_that_would_lead_outside_touch_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for name in [b"..".as_slice(), b"../evil", b"/etc/evil", b"a\0b", b"", &[b'x'; 256], b".kith-partial-1"] {

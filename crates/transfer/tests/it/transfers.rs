@@ -516,13 +516,55 @@ fn nobody_accepting_ends_the_offer() {
     let (_root, from, _to) = folders();
     std::fs::write(from.join("a"), b"a").unwrap();
     let offer = Offer::from_paths(&[from]).unwrap();
+    let progress = std::sync::Arc::new(kith_transfer::Progress::new());
     let sent = run(async {
         let (near, _far, _) = link(None);
         let mut options = kith_transfer::SendOptions::new(kith_transfer::TransferId([1; 16]));
         options.accept_within = kith_sansio::Span::millis(20);
-        kith_transfer::send(near, &offer, options, Default::default(), Default::default()).await
+        let sent = kith_transfer::send(near, &offer, options, progress.clone(), Default::default()).await;
+        let accepted = tokio::time::timeout(std::time::Duration::from_millis(1), progress.accepted());
+        assert!(accepted.await.is_err(), "nobody has accepted it");
+        sent
     });
     assert!(matches!(sent, Err(SendError::Unanswered { .. })), "{sent:?}");
+}
+
+#[test]
+fn an_accepted_transfer_waits_for_its_gate_and_can_be_cancelled_there() {
+    use kith_transfer::{Cancel, Gate, Progress, SendOptions, TransferId};
+    for opens in [true, false] {
+        let (_root, from, to) = folders();
+        std::fs::write(from.join("a"), vec![7; 3 << 20]).unwrap();
+        let offer = Offer::from_paths(std::slice::from_ref(&from)).unwrap();
+        let (gate, cancel, progress) = (Gate::new(), Cancel::new(), std::sync::Arc::new(Progress::new()));
+        let (sent, received) = run(async {
+            let (near, mut far, written) = link(None);
+            let options = SendOptions { gate: gate.clone(), ..SendOptions::new(TransferId([1; 16])) };
+            let sending = kith_transfer::send(near, &offer, options, progress.clone(), cancel.clone());
+            let receiving = async {
+                let incoming = kith_transfer::read_offer(&mut far, &Default::default()).await?;
+                kith_transfer::receive(far, incoming, into(&to), Default::default(), Default::default()).await
+            };
+            let deciding = async {
+                progress.accepted().await;
+                let before = written.load(std::sync::atomic::Ordering::Relaxed);
+                for _ in 0..1_000 {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(written.load(std::sync::atomic::Ordering::Relaxed), before);
+                if opens { gate.open() } else { cancel.cancel(AbortReason::Cancelled) }
+            };
+            let (sent, received, ()) = tokio::join!(sending, receiving, deciding);
+            (sent, received)
+        });
+        if opens {
+            assert_eq!(sent.unwrap(), received.unwrap());
+            assert_eq!(snapshot(&from), snapshot(&to.join("from")));
+        } else {
+            assert!(matches!(sent, Err(SendError::Cancelled)), "{sent:?}");
+            assert!(matches!(received, Err(ReceiveError::Aborted(AbortReason::Cancelled))), "{received:?}");
+        }
+    }
 }
 
 #[test]

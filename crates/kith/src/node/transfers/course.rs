@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kith_sansio::{Span, Time};
+use kith_sansio::{Now, Span, Time, Timestamp};
 
 /// How long a transfer waits for a contact that was there to come back, or to be less busy.
 pub(super) const COMING_BACK: Span = Span::secs(600);
@@ -14,6 +14,38 @@ const LONGEST_AT_FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 /// How long the first minute is.
 const AT_FIRST: Span = Span::secs(60);
+
+/// For how long an order is tried that another run of the node had begun with: until its end on the wall clock, never
+/// longer than it was given, and for some time at least.
+pub(super) fn patience_left(until: Timestamp, given: Span, utc: Timestamp) -> Span {
+    Span::secs(until.secs_since(utc)).min(given).max(COMING_BACK)
+}
+
+/// Since when something is so: a time that the wall clock told at the start of the node, or one since then. Its age
+/// is counted on the clock that cannot be set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since {
+    at: Time,
+    /// How old it was then.
+    before: Span,
+}
+
+impl Since {
+    /// So since these seconds since 1970; one that lies ahead begins now.
+    pub(super) fn wall(seconds: u64, now: Now) -> Since {
+        Since { at: now.time, before: Span::secs(now.utc.secs_since(Timestamp(seconds))) }
+    }
+
+    /// So from now on.
+    pub(super) fn now(now: Now) -> Since {
+        Since { at: now.time, before: Span::ZERO }
+    }
+
+    /// How long it has been so.
+    pub(super) fn age(self, now: Time) -> Span {
+        Span(self.before.0.saturating_add((now - self.at).0))
+    }
+}
 
 /// The patience of one order.
 #[derive(Debug)]
@@ -168,6 +200,21 @@ mod tests {
         assert!(now >= end && now <= end + Span::secs(60) && asked < 20, "{now:?} after {asked}");
         course.accepted();
         assert_eq!(course.busy(now, Span::secs(600)), Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_gives_no_order_more_than_its_time_and_no_rest_another_age() {
+        let (given, until) = (Span::secs(3_600), Timestamp(1_000_000_000));
+        assert_eq!(patience_left(until, given, Timestamp(until.0 - 1_800)), Span::secs(1_800));
+        // Set back by years, and set forward by years.
+        assert_eq!(patience_left(until, given, Timestamp(0)), given);
+        assert_eq!(patience_left(until, given, Timestamp(2 * until.0)), COMING_BACK);
+        let at = |utc: u64, secs: u64| Now { utc: Timestamp(utc), time: Time(0) + Span::secs(secs) };
+        let since = Since::wall(1_000, at(1_600, 50));
+        assert_eq!(since.age(at(1_600, 50).time), Span::secs(600));
+        assert_eq!(since.age(at(0, 60).time), Span::secs(610));
+        assert_eq!(Since::wall(1_000, at(5, 50)).age(at(5, 51).time), Span::secs(1));
+        assert_eq!(Since::now(at(5, 50)).age(at(9_000_000, 51).time), Span::secs(1));
     }
 
     #[test]

@@ -160,6 +160,8 @@ fn offered(node: &Node, id: String, peer: Fingerprint, offer: &IncomingOffer) ->
         reported: false,
         paused_here: false,
         paused_there: false,
+        paused_since: 0,
+        untold: false,
         until: 0,
         last,
     };

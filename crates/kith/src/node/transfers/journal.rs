@@ -56,6 +56,12 @@ pub(crate) struct Row {
     /// Whether the contact has paused it.
     #[serde(default)]
     pub(crate) paused_there: bool,
+    /// Since when somebody has paused it, in seconds since 1970; 0 where nobody does.
+    #[serde(default)]
+    pub(crate) paused_since: u64,
+    /// Whether a person has cancelled it here, and the contact has not heard of it.
+    #[serde(default)]
+    pub(crate) untold: bool,
     /// Outgoing: seconds since 1970 until when the contact is tried.
     #[serde(default)]
     pub(crate) until: u64,
@@ -71,12 +77,39 @@ impl Row {
 }
 
 impl Row {
-    /// Whether an incoming transfer that did not end well has shown no sign of life for too long.
-    pub(crate) fn is_given_up(&self, now: Timestamp) -> bool {
-        let is_paused = !self.last.state.is_final() && (self.paused_here || self.paused_there);
-        let kept = if is_paused { PAUSED_SECS } else { KEPT_SECS };
-        let idle = now.secs_since(Timestamp(self.changed)) > kept;
-        matches!(self.job, Job::In { .. }) && self.last.state != State::Done && idle
+    /// Whether somebody pauses it.
+    pub(crate) fn is_paused(&self) -> bool {
+        !self.last.state.is_final() && (self.paused_here || self.paused_there)
+    }
+
+    /// Notes since when it is paused, where that is new.
+    pub(crate) fn note_pause(&mut self, now: Timestamp) {
+        match (self.is_paused(), self.paused_since) {
+            (true, 0) => self.paused_since = now.0,
+            (false, _) => self.paused_since = 0,
+            (true, _) => {}
+        }
+    }
+
+    /// Since when it has stood as it does, and how long it may; seconds since 1970, and seconds.
+    pub(crate) fn rest(&self) -> (u64, u64) {
+        match (self.is_paused(), self.paused_since) {
+            // Written by a version that did not note it.
+            (true, 0) => (self.changed, PAUSED_SECS),
+            (true, since) => (since, PAUSED_SECS),
+            (false, _) => (self.changed, KEPT_SECS),
+        }
+    }
+
+    /// Whether it is incoming and did not end well: one that is not kept for ever.
+    pub(crate) fn leaves_parts(&self) -> bool {
+        matches!(self.job, Job::In { .. }) && self.last.state != State::Done
+    }
+
+    /// Whether an incoming transfer that did not end well has shown no sign of life for too long, by the wall clock.
+    fn is_given_up(&self, now: Timestamp) -> bool {
+        let (since, kept) = self.rest();
+        self.leaves_parts() && now.secs_since(Timestamp(since)) > kept
     }
 
     /// The transfer whose partial files an incoming one continues.
@@ -93,6 +126,26 @@ impl Row {
         if let Err(error) = kith_transfer::discard_partial(Path::new(into), staging) {
             tracing::warn!(%error, %into, "partial files of an old transfer cannot be removed");
         }
+    }
+}
+
+/// What a running node has in memory, and so may not be dropped from the journal.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    ids: BTreeSet<String>,
+    /// Ids of partial files that are in use, or may be gone on with.
+    stagings: BTreeSet<String>,
+    ended: usize,
+    /// What the node has just forgotten, whatever the wall clock says of it.
+    pub(crate) forgotten: BTreeSet<String>,
+}
+
+impl Known {
+    /// Counts a transfer in.
+    pub(crate) fn keep(&mut self, id: &str, row: &Row) {
+        self.ids.insert(id.to_owned());
+        self.stagings.extend(row.staging().map(str::to_owned));
+        self.ended += usize::from(row.last.state.is_final());
     }
 }
 
@@ -129,24 +182,37 @@ impl Journal {
     }
 
     /// Forgets the oldest ended transfers beyond the limit, and incoming ones that did not end well and that nobody
-    /// came back to; the partial files of these are removed. What is `in_hand` stays.
-    pub(crate) fn prune(&self, now: Timestamp, in_hand: &BTreeSet<String>) -> Result<(), StoreError> {
-        let (given_up, rest): (Vec<_>, Vec<_>) =
-            self.rows()?.into_iter().partition(|(id, row)| row.is_given_up(now) && !in_hand.contains(id));
+    /// came back to; the partial files of all these are removed. What the node has in memory stays.
+    pub(crate) fn prune(&self, now: Timestamp, known: &Known) -> Result<(), StoreError> {
+        let (mut dropped, mut kept): (Vec<_>, Vec<_>) = self.rows()?.into_iter().partition(|(id, row)| {
+            !known.ids.contains(id) && (known.forgotten.contains(id) || row.is_given_up(now))
+        });
+        let is_ended = |id: &String, row: &Row| row.last.state.is_final() && !known.ids.contains(id);
+        let ended = kept.iter().filter(|(id, row)| is_ended(id, row)).count();
+        let mut surplus = (known.ended + ended).saturating_sub(MAX_ENDED);
+        // The oldest come first.
+        dropped.extend(kept.extract_if(.., |(id, row)| {
+            let is_surplus = surplus > 0 && is_ended(id, row);
+            surplus -= usize::from(is_surplus);
+            is_surplus
+        }));
         // Partial files that a newer transfer goes on with stay.
-        let in_use = |staging: &str| rest.iter().any(|(_, row)| row.staging() == Some(staging));
-        for (_, row) in given_up.iter().filter(|(_, row)| !row.staging().is_some_and(in_use)) {
-            row.discard_partial();
+        let in_use = |staging: &str| {
+            known.stagings.contains(staging) || kept.iter().any(|(_, row)| row.staging() == Some(staging))
+        };
+        for (_, row) in dropped.iter().filter(|(_, row)| row.leaves_parts()) {
+            if !row.staging().is_some_and(in_use) {
+                row.discard_partial();
+            }
         }
-        let ended: Vec<_> =
-            rest.into_iter().filter(|(id, row)| row.last.state.is_final() && !in_hand.contains(id)).collect();
-        let surplus = ended.len().saturating_sub(MAX_ENDED);
-        let old: Vec<_> = given_up.iter().chain(&ended[..surplus]).collect();
-        if old.is_empty() {
+        if dropped.is_empty() {
             return Ok(());
         }
         self.0.write(|tables| {
-            old.iter().try_for_each(|(id, _)| tables.remove(TABLE, id.as_bytes()).map(|_| ()))
+            dropped.iter().try_for_each(|(id, _)| tables.remove(TABLE, id.as_bytes()).map(|_| ()))
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

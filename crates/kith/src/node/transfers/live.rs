@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::Stream;
-use kith_sansio::{Time, Timestamp, system};
+use kith_sansio::{Span, Time, Timestamp, system};
 use kith_transfer::{AbortReason, Cancel, Limit, Progress, Rate, Summary};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{Job, Row};
+use super::course::Since;
+use super::journal::{Job, PAUSED_SECS, Row};
 use crate::api::shapes::{FailedFile, State, Transfer};
 use crate::failure::{Code, Failure};
 
@@ -81,6 +82,8 @@ pub(crate) struct Attempt {
 
 struct Facts {
     row: Row,
+    /// Since when it stands as it does: paused, or without a change.
+    rests: Since,
     /// The connection that carries it, or the last one that did.
     attempt: Attempt,
     /// When bytes began to move.
@@ -115,6 +118,16 @@ impl Facts {
         transfer
     }
 
+    /// Notes whether and since when it is paused.
+    fn note_pause(&mut self) {
+        let was_paused = self.row.paused_since != 0;
+        let now = system::now();
+        self.row.note_pause(now.utc);
+        if !(was_paused && self.row.is_paused()) {
+            self.rests = Since::now(now);
+        }
+    }
+
     fn change(&mut self, last: Transfer) {
         if last.state != State::Moving {
             // It holds the whole list of files.
@@ -129,11 +142,17 @@ impl Facts {
         }
         self.row.last = last;
         self.row.changed = system::utc().0;
+        self.note_pause();
     }
 }
 
 impl Live {
-    pub(crate) fn new(id: String, peer: kith_identity::Fingerprint, row: Row) -> Arc<Live> {
+    pub(crate) fn new(id: String, peer: kith_identity::Fingerprint, mut row: Row) -> Arc<Live> {
+        let now = system::now();
+        let rests = Since::wall(row.rest().0, now);
+        if row.is_paused() && row.paused_since == 0 {
+            row.paused_since = row.changed;
+        }
         let limit = Limit::new(row.last.limit.and_then(Rate::new));
         Arc::new(Live {
             id,
@@ -144,6 +163,7 @@ impl Live {
             limit,
             facts: Mutex::new(Facts {
                 row,
+                rests,
                 attempt: Attempt::default(),
                 began: None,
                 decision: None,
@@ -272,6 +292,8 @@ impl Live {
             if !std::mem::replace(flag, false) {
                 return false;
             }
+            facts.note_pause();
+            let row = &mut facts.row;
             if !row.paused_here && !row.paused_there && row.last.state == State::Paused {
                 let last = Transfer { state: State::Interrupted, ..facts.snapshot() };
                 facts.change(last);
@@ -279,6 +301,32 @@ impl Live {
         }
         self.tell();
         true
+    }
+
+    /// For how long it may stay paused.
+    pub(crate) fn pause_left(&self, now: Time) -> Span {
+        let facts = self.facts();
+        match facts.row.is_paused() {
+            true => Span(Span::secs(PAUSED_SECS).0.saturating_sub(facts.rests.age(now).0)),
+            false => Span::secs(PAUSED_SECS),
+        }
+    }
+
+    /// Whether an incoming transfer that did not end well has shown no sign of life for too long.
+    pub(crate) fn is_given_up(&self, now: Time) -> bool {
+        let facts = self.facts();
+        let (_, kept) = facts.row.rest();
+        facts.row.leaves_parts() && facts.rests.age(now) > Span::secs(kept)
+    }
+
+    /// Whether it was cancelled here and the contact has not heard of it.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.facts().row.untold
+    }
+
+    /// The contact knows how it stands.
+    pub(crate) fn told(&self) {
+        self.facts().row.untold = false;
     }
 
     /// Gives it its own limit, or none.
@@ -289,7 +337,14 @@ impl Live {
 
     /// Ends it, at somebody's wish.
     pub(crate) fn cancel_by(&self, by: By) {
-        self.facts().cancelled_by.get_or_insert(by);
+        {
+            let mut facts = self.facts();
+            facts.cancelled_by.get_or_insert(by);
+            let row = &mut facts.row;
+            // A contact that was never reached has nothing to hear.
+            let is_known_there = matches!(row.job, Job::In { .. }) || row.last.transport.is_some();
+            row.untold |= by == By::Here && is_known_there && !row.last.state.is_final();
+        }
         self.cancel.cancel();
     }
 
@@ -333,6 +388,7 @@ impl Live {
             last.done = last.failure.is_none();
             // What has ended is paused no more, and is not answered so.
             (facts.row.paused_here, facts.row.paused_there) = (false, false);
+            facts.row.untold &= !last.done;
             facts.change(last);
         }
         self.tell();
@@ -437,6 +493,8 @@ pub(super) mod tests {
             reported: false,
             paused_here: false,
             paused_there: false,
+            paused_since: 0,
+            untold: false,
             until: 0,
             last: blank("1", "in", "north", State::Interrupted),
         };

@@ -3,6 +3,7 @@
 mod course;
 mod incoming;
 mod journal;
+mod lanes;
 mod live;
 mod notices;
 mod offers;
@@ -11,19 +12,19 @@ mod receivers;
 mod rooms;
 mod routes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kith_connect::Protocol;
 use kith_identity::Fingerprint;
-use kith_sansio::{Timestamp, system};
+use kith_sansio::{Now, Time, system};
 use kith_store::Database;
 use kith_transfer::{Limit, Rate};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
-use self::journal::{Job, Journal};
+use self::journal::{Job, Journal, Known};
+use self::lanes::Lanes;
 use self::live::Live;
 use self::offers::Offers;
 use self::receivers::Receivers;
@@ -39,7 +40,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol::new(kith_transfer::PROTOCOL);
 const MAX_LISTED: usize = 100;
 /// Ended transfers that stay in memory.
 const MAX_ENDED: usize = 200;
-/// Transfers under way at once, each way.
+/// Transfers that move at once, each way.
 const MAX_RUNNING: usize = 64;
 /// Orders that have not ended.
 const MAX_ORDERS: usize = 1_000;
@@ -68,8 +69,8 @@ pub(crate) struct Transfers {
     receivers: Receivers,
     rooms: Rooms,
     offers: Offers,
-    /// Places for outgoing transfers under way.
-    lanes: Arc<Semaphore>,
+    /// Places for outgoing transfers.
+    lanes: Lanes,
     /// What all transfers together may send, and receive.
     up: Limit,
     down: Limit,
@@ -84,7 +85,7 @@ impl Transfers {
             receivers: Receivers::default(),
             rooms: Rooms::default(),
             offers: Offers::default(),
-            lanes: Arc::new(Semaphore::new(MAX_RUNNING)),
+            lanes: Lanes::default(),
             up: Limit::new(up),
             down: Limit::new(down),
         }
@@ -132,18 +133,18 @@ impl Transfers {
     pub(crate) fn saw(&self, peer: &Fingerprint) {
         let all = self.all();
         all.values()
-            .filter(|live| live.peer == *peer && !live.state().is_final())
+            .filter(|live| live.peer == *peer && (!live.state().is_final() || live.is_untold()))
             .for_each(|live| live.saw());
     }
 
     /// Incoming transfers that nobody came back to end, the oldest ones also where there are too many.
-    fn give_up(&self, now: Timestamp) -> Vec<Arc<Live>> {
+    fn give_up(&self, now: Time) -> Vec<Arc<Live>> {
         let mut sleeping: Vec<_> = self.list().into_iter().filter(|live| is_sleeping(live)).collect();
         sleeping.sort_by_key(|live| live.row().changed);
         let surplus = sleeping.len().saturating_sub(MAX_SLEEPING);
         let given_up = sleeping.into_iter().enumerate();
         let given_up: Vec<_> = given_up
-            .filter(|(number, live)| *number < surplus || live.row().is_given_up(now))
+            .filter(|(number, live)| *number < surplus || live.is_given_up(now))
             .map(|(_, live)| live)
             .collect();
         for live in &given_up {
@@ -153,18 +154,27 @@ impl Transfers {
     }
 
     /// Forgets in memory and in the journal what is over for too long.
-    async fn tidy(&self, now: Timestamp) -> Result<()> {
-        for live in self.give_up(now) {
+    async fn tidy(&self, now: Now) -> Result<()> {
+        for live in self.give_up(now.time) {
             self.record(&live).await?;
         }
-        let in_hand = {
+        let known = {
             let mut all = self.all();
+            let mut known = Known::default();
             // What the journal is about to forget is forgotten here too.
-            all.retain(|_, live| !(live.state().is_final() && live.row().is_given_up(now)));
-            all.iter().filter(|(_, live)| !live.state().is_final()).map(|(id, _)| id.clone()).collect()
+            all.retain(|id, live| {
+                let is_over = live.state().is_final() && live.is_given_up(now.time);
+                if is_over {
+                    known.forgotten.insert(id.clone());
+                } else {
+                    known.keep(id, &live.row());
+                }
+                !is_over
+            });
+            known
         };
         let journal = self.journal.clone();
-        let pruned = tokio::task::spawn_blocking(move || journal.prune(now, &in_hand)).await;
+        let pruned = tokio::task::spawn_blocking(move || journal.prune(now.utc, &known)).await;
         pruned.map_err(Failure::failed)?.map_err(|error| Failure::failed(chain(&error)))
     }
 
@@ -217,13 +227,18 @@ fn refuse_too_many(all: &BTreeMap<String, Arc<Live>>, new: &Live) -> Result<()> 
 async fn start(node: &Arc<Node>) -> Result<()> {
     let journal = node.transfers.journal.clone();
     let rows = tokio::task::spawn_blocking(move || {
-        journal.prune(system::utc(), &BTreeSet::new())?;
+        journal.prune(system::utc(), &Known::default())?;
         journal.rows()
     });
     let rows =
         rows.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(crate::failure::chain(&e)))?;
     for (id, mut row) in rows {
         let Some(peer) = row.fingerprint() else { continue };
+        if row.untold && !row.last.state.is_final() {
+            // Cancelled just before the node ended.
+            (row.last.state, row.last.failure) = (State::Failed, Some(Failure::failed("cancelled")));
+            (row.last.until, row.last.waiting_for) = (None, None);
+        }
         let goes_on = !row.last.state.is_final();
         if goes_on {
             let is_paused = row.paused_here || row.paused_there;
@@ -236,6 +251,9 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         if goes_on && matches!(live.job(), journal::Job::Out { .. }) {
             outgoing::spawn(node, &live);
         }
+        if live.is_untold() {
+            notices::tell(node, &live);
+        }
     }
     let tidying = Arc::clone(node);
     node.tasks.spawn(async move {
@@ -243,7 +261,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TIDY) => {
-                    if let Err(failure) = tidying.transfers.tidy(system::utc()).await {
+                    if let Err(failure) = tidying.transfers.tidy(system::now()).await {
                         tracing::error!(%failure, "old transfers cannot be put away");
                     }
                 }

@@ -1,4 +1,4 @@
-//! What the two nodes of a transfer tell each other while no stream carries it.
+//! What the two nodes of a transfer tell each other where no stream carries it, or not in time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use kith_identity::Fingerprint;
 use kith_sansio::{Span, system};
 use kith_transfer::{Notice, Standing, TransferId};
 
-use super::journal::Job;
+use super::journal::{Job, KEPT_SECS};
 use super::live::{By, Live};
 use super::{PROTOCOL, incoming, outgoing};
 use crate::api::shapes::State;
@@ -16,8 +16,13 @@ use crate::node::Node;
 
 /// How long a notice is tried; the next offer tells the same.
 const TRYING: Span = Span::secs(600);
-/// The longest pause between two attempts.
+/// How long the end of a transfer is tried to be told, since no offer follows that would tell it.
+const TRYING_TO_END: Span = Span::secs(KEPT_SECS);
+/// The longest pause between two attempts, at first and later on.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE_LATER: Duration = Duration::from_secs(600);
+/// How long an incoming transfer that was cancelled here may take to end: it may turn out to be there as a whole.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// How a transfer stands here.
 fn standing(live: &Live) -> Standing {
@@ -45,13 +50,28 @@ pub(super) fn tell(node: &Arc<Node>, live: &Arc<Live>) {
 async fn telling(node: &Arc<Node>, live: &Arc<Live>) {
     // One after the other, and each says how it stands when its turn has come.
     let _turn = live.telling.lock().await;
-    let give_up = system::time() + TRYING;
-    let mut pause = Duration::from_secs(1);
     let mut seen = live.sightings();
-    while system::time() < give_up && node.book.contact_of(&live.peer).is_some() {
+    let began = system::time();
+    let mut pause = Duration::from_secs(1);
+    while node.book.contact_of(&live.peer).is_some() {
+        if live.cancel.is_cancelled() && matches!(live.job(), Job::In { .. }) {
+            let _it_hangs = tokio::time::timeout(ENDING, ended(live)).await;
+        }
+        let is_untold = live.is_untold();
+        let over = standing(live) == Standing::Over;
+        let trying = if is_untold { TRYING_TO_END } else { TRYING };
+        // An end that nobody here has wished for was told by its own stream, or will be in answer to an offer.
+        if over && !is_untold || system::time() >= began + trying {
+            return;
+        }
         if let Ok(stream) = node.endpoint.connect(&live.peer, &PROTOCOL).await {
             match kith_transfer::notify(stream, outgoing::id(&live.id), standing(live)).await {
-                Ok(theirs) => return heard(node, live, theirs, false).await,
+                Ok(theirs) => {
+                    if over {
+                        told(node, live).await;
+                    }
+                    return heard(node, live, theirs, false).await;
+                }
                 Err(error) => tracing::debug!(%error, "a notice was not taken"),
             }
         }
@@ -59,7 +79,22 @@ async fn telling(node: &Arc<Node>, live: &Arc<Live>) {
             () = tokio::time::sleep(pause) => {}
             _ = seen.changed() => tokio::time::sleep(Duration::from_secs(1)).await,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        let is_early = system::time() < began + TRYING;
+        pause = (pause * 2).min(if is_early { LONGEST_PAUSE } else { LONGEST_PAUSE_LATER });
+    }
+}
+
+async fn ended(live: &Live) {
+    let mut changes = live.changes();
+    while !live.state().is_final() && changes.changed().await.is_ok() {}
+}
+
+/// The contact has heard that it is over.
+async fn told(node: &Arc<Node>, live: &Arc<Live>) {
+    live.told();
+    // What was forgotten meanwhile stays so.
+    if node.transfers.find(&live.id).is_ok_and(|known| Arc::ptr_eq(&known, live)) {
+        let _logged = node.transfers.record(live).await;
     }
 }
 
@@ -86,7 +121,11 @@ async fn heard(node: &Arc<Node>, live: &Arc<Live>, theirs: Standing, is_notice: 
     let changed = match theirs {
         Standing::Paused => live.pause(By::Contact),
         Standing::Going => live.resume(By::Contact),
-        Standing::Over if live.state().is_final() || live.state() == State::Moving => false,
+        Standing::Over if live.state().is_final() => false,
+        // An offer ends with its own stream.
+        Standing::Over if live.is_pending() => false,
+        // Whoever lets bytes flow knows of it, whatever an answer says.
+        Standing::Over if live.state() == State::Moving && !is_notice => false,
         Standing::Over if is_notice || is_incoming => {
             live.cancel_by(By::Contact);
             let _logged = incoming::cancel_sleeping(node, live).await;

@@ -8,11 +8,13 @@ use kith_connect::{Stream, Via};
 use kith_identity::Fingerprint;
 use kith_sansio::{Rng, Span, Timestamp, system};
 use kith_transfer::{
-    Cancel, LocalOffer, Paced, Rate, Refusal, SendError, SendOptions, Skipped, Summary, TransferId,
+    Cancel, Gate, LocalOffer, Paced, Rate, Refusal, SendError, SendOptions, Skipped, Summary, TransferId,
+    answer_within,
 };
 
-use super::course::{COMING_BACK, Course};
-use super::journal::{Job, PAUSED_SECS, Row};
+use super::course::{Course, patience_left};
+use super::journal::{Job, Row};
+use super::lanes::Offered;
 use super::live::{Attempt, By, Live, Transferred};
 use super::{MAX_LISTED, PROTOCOL};
 use crate::api::shapes::{FailedFile, NewTransfer, Started, State, Transfer};
@@ -54,6 +56,8 @@ pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Starte
         reported: true,
         paused_here: false,
         paused_there: false,
+        paused_since: 0,
+        untold: false,
         until: until.0,
         last,
     };
@@ -179,9 +183,9 @@ struct Run<'a> {
     order: NewTransfer,
     via: Via,
     accept_within: Span,
+    /// How long this offer may wait for an answer, which is less where it is a large one.
+    within: Span,
     course: Course,
-    /// Until when it may stay paused; set while somebody pauses it.
-    paused_until: Option<Timestamp>,
 }
 
 async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary, Ended> {
@@ -189,21 +193,18 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary,
         return Err(Failure::failed("the journal row of this transfer is not of an outgoing one").into());
     };
     let via = connect::via(order.via.as_deref())?;
-    let left = Span::secs(Timestamp(live.row().until).secs_since(system::utc()));
+    let given = Span::millis(order.wait_ms.min(MAX_WAIT_MS));
     let patience = match live.state() {
-        State::Connecting => Span::millis(order.wait_ms.min(MAX_WAIT_MS)),
+        State::Connecting => given,
         // Another run of the node had begun with it.
-        _ => left.max(COMING_BACK),
+        _ => patience_left(Timestamp(live.row().until), given, system::utc()),
     };
     let accept_within = order.accept_ms.map_or(ACCEPT_WITHIN, Span::millis);
     let course = Course::new(system::time(), patience);
-    let mut run = Run { node, live, order, via, accept_within, course, paused_until: None };
+    let mut run = Run { node, live, order, via, accept_within, within: accept_within, course };
     loop {
         if live.is_paused() {
             run.sleep_while_paused().await?;
-        }
-        if !live.is_paused() {
-            run.paused_until = None;
         }
         match run.attempt().await? {
             Outcome::Done(summary) => return Ok(summary),
@@ -221,8 +222,6 @@ impl Run<'_> {
         let live = self.live;
         live.enter_rest();
         let _logged = self.node.transfers.record(live).await;
-        // Asking the contact in between does not make it younger.
-        let forgotten = *self.paused_until.get_or_insert_with(|| system::utc().plus_secs(PAUSED_SECS));
         let mut changes = live.changes();
         while live.is_paused() {
             let ask = async {
@@ -236,7 +235,7 @@ impl Run<'_> {
                 () = ask => if !live.is_paused_here() { break },
                 () = live.cancel.cancelled() => return Err(live.cancelled().into()),
             }
-            if system::utc() > forgotten {
+            if live.pause_left(system::time()) == Span::ZERO {
                 return Err(Ended::Expired(Failure::failed("it was paused for 30 days")));
             }
         }
@@ -251,7 +250,7 @@ impl Run<'_> {
         let cancel = attempt.cancel.clone();
         let mut reading = node.transfers.offers.reading(&self.order.paths, self.course.unreached_at);
         let mut rounds = 0;
-        let (offer, stream, _lane) = loop {
+        let (offer, stream, place) = loop {
             let read = tokio::select! {
                 read = reading.offer(&self.order.paths) => read?,
                 // A large folder is read to its end all the same, for nobody.
@@ -259,11 +258,11 @@ impl Run<'_> {
             };
             note_offer(live, &read);
             let began = system::time();
-            let Some((stream, lane)) = self.reach(&cancel).await? else { return self.ended_here() };
+            let Some((stream, place)) = self.reach(&cancel).await? else { return self.ended_here() };
             // A contact that is always slow to reach is not connected to in a circle.
             let was_quick = system::time() - began < QUICK || rounds > 0;
             if was_quick && reading.is_fresh(self.course.unreached_at) {
-                break (read, stream, lane);
+                break (read, stream, place);
             }
             // The folder may be another one by now.
             drop(stream);
@@ -271,9 +270,10 @@ impl Run<'_> {
             reading = node.transfers.offers.reading(&self.order.paths, system::time());
         };
         note_path(live, &stream);
-        let until = system::utc().plus_secs(self.accept_within.as_secs());
+        self.within = answer_within(offer.offer().entries().len(), self.accept_within);
+        let until = system::utc().plus_secs(self.within.as_secs());
         live.enter_until(State::Offered, Some(until), None);
-        let sent = self.carry(stream, &offer, attempt).await;
+        let sent = self.carry(stream, &offer, attempt, place).await;
         self.outcome(sent, &cancel).await
     }
 
@@ -282,21 +282,36 @@ impl Run<'_> {
         stream: Stream,
         offer: &LocalOffer,
         attempt: Attempt,
+        place: Offered,
     ) -> std::result::Result<Summary, SendError> {
         let (node, live) = (self.node, self.live);
         let stream = Paced::new(stream, vec![node.transfers.up.clone(), live.limit.clone()], Vec::new());
-        let options = SendOptions { accept_within: self.accept_within, ..SendOptions::new(id(&live.id)) };
-        let accepted = Arc::clone(&attempt.progress);
-        let sending = kith_transfer::send(stream, offer, options, attempt.progress, attempt.cancel);
+        let gate = Gate::new();
+        let options =
+            SendOptions { accept_within: self.within, gate: gate.clone(), ..SendOptions::new(id(&live.id)) };
+        let Attempt { progress, cancel } = attempt.clone();
+        let sending = kith_transfer::send(stream, offer, options, progress, cancel);
         tokio::pin!(sending);
         tokio::select! {
             outcome = &mut sending => return outcome,
-            () = accepted.accepted() => live.enter(State::Moving),
+            () = attempt.progress.accepted() => self.course.accepted(),
         }
-        // Whoever accepts it does not pause it.
-        self.paused_until = None;
-        self.course.accepted();
-        sending.await
+        let lane = match node.transfers.lanes.moving_now() {
+            Some(lane) => lane,
+            None => {
+                live.enter_until(State::Waiting, None, Some("other transfers move first".to_owned()));
+                tokio::select! {
+                    outcome = &mut sending => return outcome,
+                    lane = node.transfers.lanes.moving() => lane,
+                }
+            }
+        };
+        drop(place);
+        live.enter_moving(&attempt);
+        gate.open();
+        let sent = sending.await;
+        drop(lane);
+        sent
     }
 
     /// A person has paused it, or does not want it any more.
@@ -329,9 +344,12 @@ impl Run<'_> {
                 again.map(Outcome::Busy)
             }
             SendError::Unanswered { .. } | SendError::Refused(Refusal::Unanswered) => {
-                let within = self.accept_within;
-                let failure = Failure::failed(format!("nobody accepted the offer within {within}"));
-                return Err(Ended::Expired(failure.hint("--accept-within gives them longer")));
+                let failure = Failure::failed(format!("nobody accepted the offer within {}", self.within));
+                let hint = match self.within < self.accept_within {
+                    true => "an offer of more than 10000 names waits no longer; send it in parts",
+                    false => "--accept-within gives them longer",
+                };
+                return Err(Ended::Expired(failure.hint(hint)));
             }
             error if error.is_connection_lost() => {
                 tracing::info!(%error, "a transfer's connection was lost");
@@ -351,7 +369,7 @@ impl Run<'_> {
     }
 
     /// Connects, again and again until the time of the order is over; `None` where the attempt was cancelled.
-    async fn reach(&mut self, cancel: &Cancel) -> std::result::Result<Option<(Stream, Lane)>, Ended> {
+    async fn reach(&mut self, cancel: &Cancel) -> std::result::Result<Option<(Stream, Offered)>, Ended> {
         let (node, live) = (self.node, self.live);
         loop {
             if node.book.contact_of(&live.peer).is_none() {
@@ -359,10 +377,9 @@ impl Run<'_> {
                 return Err(Failure::not_trusted(format!("{contact} is no contact any more")).into());
             }
             let connecting = async {
-                // The semaphore is never closed; were it, there would just be no limit.
-                let lane = Arc::clone(&node.transfers.lanes).acquire_owned().await.ok();
+                let place = node.transfers.lanes.offer(live.peer).await;
                 let connected = node.endpoint.connect_with(&live.peer, &PROTOCOL, bulk(self.via)).await;
-                connected.map(|stream| (stream, lane))
+                connected.map(|stream| (stream, place))
             };
             let error = tokio::select! {
                 connected = connecting => match connected {
@@ -396,9 +413,6 @@ impl Run<'_> {
         }
     }
 }
-
-/// One of the places of transfers under way.
-type Lane = Option<tokio::sync::OwnedSemaphorePermit>;
 
 fn note_offer(live: &Live, offer: &LocalOffer) {
     live.update(|row| {

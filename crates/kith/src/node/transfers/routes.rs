@@ -51,10 +51,11 @@ async fn cancel(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answ
         live.decide(Decision::Decline)?;
     } else if !live.state().is_final() {
         // What has ended in this moment stays as it ended.
-        let sleeps = matches!(live.state(), State::Interrupted | State::Paused);
         live.cancel_by(By::Here);
         super::incoming::cancel_sleeping(&node, &live).await?;
-        if sleeps {
+        // Durable before it is acknowledged; its own stream may be too slow, or gone, to tell it.
+        node.transfers.record(&live).await?;
+        if live.is_untold() {
             notices::tell(&node, &live);
         }
     }
