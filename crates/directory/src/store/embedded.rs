@@ -106,10 +106,15 @@ impl Store for RedbStore {
 
     fn expire(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         let (sender, receiver) = oneshot::channel();
+        let hot = Arc::clone(&self.hot);
         self.committer.submit(
             move |rows| sweep(rows, now, limit),
             move |result| {
-                let _ = sender.send(result);
+                let swept = result.map(|swept| {
+                    swept.ended.iter().for_each(|fingerprint| hot.forget(fingerprint));
+                    swept.rows
+                });
+                let _ = sender.send(swept);
             },
         );
         Box::pin(async move { Ok(receiver.await.map_err(|_| StoreError::Stopped)??) })
@@ -231,7 +236,15 @@ fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<
     Ok(if was_valid { Stored::Replaced } else { Stored::Created })
 }
 
-fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<usize, DatabaseError> {
+/// What a sweep did.
+struct Swept {
+    /// Rows that were due.
+    rows: usize,
+    /// Whose sets ended.
+    ended: Vec<Fingerprint>,
+}
+
+fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<Swept, DatabaseError> {
     let mut due = Vec::new();
     rows.scan(DUE, &[], |key, _| {
         let time = key.first_chunk().map(|time| Timestamp(u64::from_be_bytes(*time)));
@@ -242,17 +255,20 @@ fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<usize, Da
         }
         ControlFlow::Continue(())
     })?;
-    let mut gone = false;
+    let mut ended = Vec::new();
     for (time, key) in &due {
         rows.remove(DUE, key)?;
-        if let Some(fingerprint) = key.get(8..40).and_then(|bytes| bytes.try_into().ok()) {
-            gone |= end(rows, now, *time, &Fingerprint::from_bytes(fingerprint))?;
+        let fingerprint = key.get(8..40).and_then(|bytes| bytes.try_into().ok());
+        if let Some(fingerprint) = fingerprint.map(Fingerprint::from_bytes)
+            && end(rows, now, *time, &fingerprint)?
+        {
+            ended.push(fingerprint);
         }
     }
-    if gone {
+    if !ended.is_empty() {
         changed(rows, now)?;
     }
-    Ok(due.len())
+    Ok(Swept { rows: due.len(), ended })
 }
 
 /// Ends what is due at `time`; whether that was a set.

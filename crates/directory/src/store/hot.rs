@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use kith_identity::Fingerprint;
 use quick_cache::Weighter;
@@ -32,7 +34,8 @@ impl Hot {
         fingerprint: &Fingerprint,
         read: impl FnOnce() -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Option<Bytes>, E> {
-        let place = match self.0.get_value_or_guard(fingerprint, None) {
+        // Nobody waits for another who reads the same row: that would hold up a thread that others need.
+        let place = match self.0.get_value_or_guard(fingerprint, Some(Duration::ZERO)) {
             GuardResult::Value(row) => return Ok(Some(row)),
             GuardResult::Guard(place) => Some(place),
             GuardResult::Timeout => None,

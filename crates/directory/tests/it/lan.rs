@@ -417,12 +417,12 @@ async fn a_node_on_the_same_network_is_discovered_without_any_directory() {
 #[tokio::test]
 async fn a_set_older_than_one_that_was_seen_is_refused_from_the_network_too() {
     let port = free_port();
-    let alice = identity(1);
+    let alice = identity(2);
     let now = system::utc();
     let own = loopback(port);
     own.show(alice.fingerprint(), Arc::new(Says(set(&alice, now.minus_secs(60), 600)))).await;
     let directory = finder(loopback(port));
-    let newer = set(&alice, now, 1);
+    let newer = set(&alice, system::utc(), 3);
     let ni = Ni::new(alice.fingerprint(), None);
     directory.offer(RecordSet::from_bytes(&newer.to_bytes()).unwrap(), &alice.fingerprint()).unwrap();
     // Until the newer one has ended, it is the answer; afterwards there is none.

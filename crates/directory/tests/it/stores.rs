@@ -68,6 +68,7 @@ async fn every_store(store: Any) {
     follows_the_replay_rule(&*store).await;
     lets_sets_vanish_at_once_and_remembers_them(&*store).await;
     takes_over_from_a_clock_that_was_wrong(&*store).await;
+    takes_back_what_a_clock_that_was_ahead_swept_away(&*store).await;
     removes_no_more_than_asked_for(&*store).await;
     gives_back_what_it_got(&*store).await;
     keeps_the_newest_of_many_at_once(&store).await;
@@ -118,6 +119,18 @@ async fn takes_over_from_a_clock_that_was_wrong(store: &dyn Store) {
     assert_eq!(put(store, NOW, &right).await, Stored::Created);
     assert_eq!(held(store, NOW, &carol).await, Some(right));
     assert_eq!(put(store, NOW, &set(&carol, NOW.minus_secs(1), 600)).await, Stored::NotNewer);
+}
+
+async fn takes_back_what_a_clock_that_was_ahead_swept_away(store: &dyn Store) {
+    let dora = identity(117);
+    let set = set(&dora, NOW, 3600);
+    put(store, NOW, &set).await;
+    assert_eq!(held(store, NOW, &dora).await.as_ref(), Some(&set));
+    while in_time(store.expire(NOW.plus_secs(7200), 100)).await.unwrap() > 0 {}
+    assert_eq!(held(store, NOW, &dora).await, None);
+    assert_eq!(put(store, NOW, &set).await, Stored::Created, "a change that secondaries hear of");
+    assert_eq!(put(store, NOW, &set).await, Stored::Repeated);
+    assert_eq!(held(store, NOW, &dora).await, Some(set));
 }
 
 async fn removes_no_more_than_asked_for(store: &dyn Store) {

@@ -15,7 +15,10 @@ if seen and now < tonumber(seen) + tonumber(ARGV[9]) and tonumber(seen) <= now +
     return 0
   end
   if timestamp == seen then
-    verdict = 3
+    -- Where the set itself is gone a repeat brings it back, and secondaries have to hear of it.
+    if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('ZSCORE', KEYS[3], ARGV[6]) then
+      verdict = 3
+    end
   elseif now < tonumber(ends) then
     verdict = 2
   end
