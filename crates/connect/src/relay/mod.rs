@@ -1,7 +1,7 @@
 //! Reaching a node through another one (SEP §5.3): what is said, and the three sides that say it. Pure.
 //!
 //! A [target](exposure) keeps a stream of `relay/1` open with each of its relays. An [initiator](knocking) sends a
-//! relay a [`Request`](request::Request) that it has signed; the [relay](serving) hands it to the target, keeps the
+//! relay a [`Request`] that it has signed; the [relay](serving) hands it to the target, keeps the
 //! initiator in quarantine until the target has answered, and gives both a token where it admits him. Each brings its
 //! token over a connection of its own, and from then on the relay copies between the two what it cannot read: their
 //! handshake is theirs, with the target as the server.
