@@ -14,6 +14,10 @@ pub const MAX_LISTENERS: usize = 16;
 pub const STAGGER: Span = Span::millis(100);
 /// How long one address may take from the first packet to the verified peer.
 pub const ATTEMPT_TIMEOUT: Span = Span::secs(5);
+/// How long a race is for addresses alone before relays join it, and each relay waits for the one before it.
+pub const RELAY_STAGGER: Span = Span::millis(250);
+/// How long one relay may take, from being looked up to the verified peer behind it.
+pub const RELAY_TIMEOUT: Span = Span::secs(8);
 /// How long a whole race may take.
 pub const RACE_TIMEOUT: Span = Span::secs(15);
 /// Most addresses in one race.

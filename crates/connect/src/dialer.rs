@@ -1,14 +1,15 @@
-//! The race of a target's addresses: which is tried when, and which one wins. Pure.
+//! The race of a target's addresses and relays: which is tried when, and which one wins. Pure.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use kith_identity::{Address, Fingerprint, Transport};
+use kith_identity::{Address, Fingerprint, Relay, Transport};
 use kith_sansio::{Machine, Now, Rng, Span, Time};
 
 use crate::address::{Origin, Vantage, may_dial};
 use crate::defaults;
-use crate::{Failure, Tried};
+use crate::relay::limits::MAX_RELAYS;
+use crate::{Failure, Route, Tried};
 
 /// What a connection has to be made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Attempt(pub u32);
 pub enum Input {
     /// These addresses became known; those known already are passed over.
     Candidates(Vec<Candidate>),
+    /// These relays became known, over which the target can be reached too.
+    Relays(Vec<Relay>),
     /// No more addresses will become known.
     NoMoreCandidates,
     /// The attempt reached the target and verified it.
@@ -55,6 +58,8 @@ pub enum Input {
 pub enum Output {
     /// Try this address.
     Start(Attempt, Address),
+    /// Try to reach the target over this relay.
+    Relay(Attempt, Relay),
     /// Stop trying; the attempt will not be asked for again.
     Abort(Attempt),
     /// The race is won by this attempt; all others have been aborted.
@@ -74,6 +79,10 @@ pub struct Pace {
     pub race_timeout: Span,
     /// Most addresses that are tried.
     pub max_candidates: usize,
+    /// How long relays wait for addresses, and each for the one before it.
+    pub relay_stagger: Span,
+    /// How long one relay may take.
+    pub relay_timeout: Span,
 }
 
 impl Default for Pace {
@@ -83,6 +92,8 @@ impl Default for Pace {
             attempt_timeout: defaults::ATTEMPT_TIMEOUT,
             race_timeout: defaults::RACE_TIMEOUT,
             max_candidates: defaults::MAX_CANDIDATES,
+            relay_stagger: defaults::RELAY_STAGGER,
+            relay_timeout: defaults::RELAY_TIMEOUT,
         }
     }
 }
@@ -90,6 +101,7 @@ impl Default for Pace {
 /// One race for one target (RFC 8305 in spirit: IPv6 first, families take turns, a short head start for each).
 ///
 /// The transports of one IP address start side by side. An address that fails makes room at once for the next.
+/// Relays start one after another by preference, when addresses had a moment for themselves or none is left.
 #[derive(Debug)]
 pub struct Dialer {
     target: Fingerprint,
@@ -98,6 +110,9 @@ pub struct Dialer {
     vantage: Vantage,
     known: Vec<Address>,
     waiting: Vec<Slot>,
+    relays: Vec<Relay>,
+    relays_known: Vec<Fingerprint>,
+    next_relay: Time,
     running: Vec<Running>,
     tried: Vec<Tried>,
     next_attempt: u32,
@@ -120,7 +135,7 @@ struct Slot {
 #[derive(Debug)]
 struct Running {
     attempt: Attempt,
-    address: Address,
+    route: Route,
     deadline: Time,
 }
 
@@ -134,6 +149,9 @@ impl Dialer {
             vantage,
             known: Vec::new(),
             waiting: Vec::new(),
+            relays: Vec::new(),
+            relays_known: Vec::new(),
+            next_relay: now.time + pace.relay_stagger,
             running: Vec::new(),
             tried: Vec::new(),
             next_attempt: 0,
@@ -151,8 +169,8 @@ impl Dialer {
         &self.target
     }
 
-    fn leave_out(&mut self, address: Address, failure: Failure) {
-        let tried = Tried { address, failure };
+    fn leave_out(&mut self, route: Route, failure: Failure) {
+        let tried = Tried { route, failure };
         if self.tried.len() < self.pace.max_candidates && !self.tried.contains(&tried) {
             self.tried.push(tried);
         }
@@ -170,16 +188,16 @@ impl Dialer {
         }
         if !speaks {
             if address.transport != Transport::Dtls {
-                self.leave_out(address, Failure::OtherTransport);
+                self.leave_out(Route::Direct(address), Failure::OtherTransport);
             }
             return;
         }
         if !may_dial(&address, candidate.origin, &self.vantage) {
             // Known to be no use; a hint of the same address may still come and make it one.
-            self.leave_out(address, Failure::NotDialled);
+            self.leave_out(Route::Direct(address), Failure::NotDialled);
             return;
         }
-        self.tried.retain(|one| one.address != address);
+        self.tried.retain(|one| one.route != Route::Direct(address));
         self.known.push(address);
         let ip = address.socket.ip();
         let late = self.via == Via::Bulk && address.transport == Transport::Quic;
@@ -187,6 +205,21 @@ impl Dialer {
             Some(slot) => slot.addresses.push(address),
             None => self.waiting.push(Slot { ip, late, addresses: vec![address] }),
         }
+    }
+
+    /// Relays of the target, one path each: TCP.
+    fn learn_relay(&mut self, relay: Relay) {
+        let name = relay.ni.fingerprint;
+        let is_new = name != self.target && !self.relays_known.contains(&name);
+        if !is_new || self.relays_known.len() >= MAX_RELAYS {
+            return;
+        }
+        self.relays_known.push(name);
+        if self.via == Via::Quic {
+            return self.leave_out(Route::Over(name), Failure::OtherTransport);
+        }
+        let at = self.relays.partition_point(|one| *one <= relay);
+        self.relays.insert(at, relay);
     }
 
     /// The slot whose turn it is: those without a handicap first, then the family that was not served last.
@@ -207,12 +240,18 @@ impl Dialer {
         while !self.over && (self.running.is_empty() || now >= self.next_start) {
             let Some(slot) = self.next_slot() else { break };
             for address in slot.addresses {
-                let attempt = Attempt(self.next_attempt);
-                self.next_attempt += 1;
-                self.running.push(Running { attempt, address, deadline: now + self.pace.attempt_timeout });
+                let attempt = self.run(Route::Direct(address), now + self.pace.attempt_timeout);
                 self.outputs.push_back(Output::Start(attempt, address));
             }
             self.next_start = now + self.pace.stagger;
+        }
+        let may_relay = |dialer: &Dialer| dialer.running.is_empty() || now >= dialer.next_relay;
+        while !self.over && !self.relays.is_empty() && may_relay(self) {
+            let relay = self.relays.remove(0);
+            let route = Route::Over(relay.ni.fingerprint);
+            let attempt = self.run(route, now + self.pace.relay_timeout);
+            self.outputs.push_back(Output::Relay(attempt, relay));
+            self.next_relay = now + self.pace.relay_stagger;
         }
         let nothing_left = self.running.is_empty() && self.waiting.is_empty() && !self.more_to_come;
         if !self.over && nothing_left {
@@ -220,10 +259,17 @@ impl Dialer {
         }
     }
 
+    fn run(&mut self, route: Route, deadline: Time) -> Attempt {
+        let attempt = Attempt(self.next_attempt);
+        self.next_attempt += 1;
+        self.running.push(Running { attempt, route, deadline });
+        attempt
+    }
+
     fn fail(&mut self, attempt: Attempt, failure: Failure) {
         if let Some(at) = self.running.iter().position(|one| one.attempt == attempt) {
-            let address = self.running.remove(at).address;
-            self.tried.push(Tried { address, failure });
+            let route = self.running.remove(at).route;
+            self.tried.push(Tried { route, failure });
         }
     }
 
@@ -236,6 +282,7 @@ impl Dialer {
             self.outputs.push_back(Output::Abort(other.attempt));
         }
         self.waiting.clear();
+        self.relays.clear();
         self.outputs.push_back(Output::Reached(attempt));
     }
 
@@ -243,10 +290,14 @@ impl Dialer {
         self.over = true;
         for running in self.running.drain(..) {
             self.outputs.push_back(Output::Abort(running.attempt));
-            self.tried.push(Tried { address: running.address, failure: Failure::GivenUp });
+            self.tried.push(Tried { route: running.route, failure: Failure::GivenUp });
         }
         for address in self.waiting.drain(..).flat_map(|slot| slot.addresses) {
-            self.tried.push(Tried { address, failure: Failure::GivenUp });
+            self.tried.push(Tried { route: Route::Direct(address), failure: Failure::GivenUp });
+        }
+        for relay in self.relays.drain(..) {
+            let route = Route::Over(relay.ni.fingerprint);
+            self.tried.push(Tried { route, failure: Failure::GivenUp });
         }
         self.outputs.push_back(Output::Unreachable(std::mem::take(&mut self.tried)));
     }
@@ -262,6 +313,7 @@ impl Machine for Dialer {
         }
         match input {
             Input::Candidates(candidates) => candidates.into_iter().for_each(|one| self.learn(one)),
+            Input::Relays(relays) => relays.into_iter().for_each(|one| self.learn_relay(one)),
             Input::NoMoreCandidates => self.more_to_come = false,
             Input::Connected(attempt) => self.win(attempt),
             Input::Failed(attempt, failure) => self.fail(attempt, failure),
@@ -273,11 +325,15 @@ impl Machine for Dialer {
         if self.over {
             return;
         }
-        let late: Vec<Attempt> =
-            self.running.iter().filter(|one| now.time >= one.deadline).map(|one| one.attempt).collect();
-        for attempt in late {
+        let late = self.running.iter().filter(|one| now.time >= one.deadline);
+        let late: Vec<(Attempt, Route)> = late.map(|one| (one.attempt, one.route)).collect();
+        for (attempt, route) in late {
+            let waited = match route {
+                Route::Direct(_) => self.pace.attempt_timeout,
+                Route::Over(_) => self.pace.relay_timeout,
+            };
             self.outputs.push_back(Output::Abort(attempt));
-            self.fail(attempt, Failure::Silent(self.pace.attempt_timeout));
+            self.fail(attempt, Failure::Silent(waited));
         }
         if now.time >= self.deadline {
             self.lose();
@@ -294,7 +350,9 @@ impl Machine for Dialer {
             return None;
         }
         let next_start = (!self.waiting.is_empty()).then_some(self.next_start);
-        self.running.iter().map(|one| one.deadline).chain(next_start).chain([self.deadline]).min()
+        let next_relay = (!self.relays.is_empty()).then_some(self.next_relay);
+        let deadlines = self.running.iter().map(|one| one.deadline);
+        deadlines.chain(next_start).chain(next_relay).chain([self.deadline]).min()
     }
 }
 

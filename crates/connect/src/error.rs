@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -63,16 +64,16 @@ pub enum ConnectError {
     Unreachable {
         /// Who was looked for.
         target: Fingerprint,
-        /// Every address and why it did not do.
+        /// Every way and why it did not do.
         tried: Vec<Tried>,
     },
     /// Addresses are known, none of the transport that was insisted on.
-    #[error("{target} is known at {} alone", shown(.known))]
+    #[error("{target} is known by {} alone", shown(.known))]
     OtherTransport {
         /// Who was looked for.
         target: Fingerprint,
-        /// The addresses that are known, all of another transport.
-        known: Vec<Address>,
+        /// The ways that are known, all of another transport.
+        known: Vec<Route>,
     },
     /// Somebody else answers where the target should be.
     #[error("{address} is {found}, not {target}")]
@@ -83,7 +84,7 @@ pub enum ConnectError {
         found: Fingerprint,
         /// Where.
         address: Address,
-        /// Every address and why it did not do.
+        /// Every way and why it did not do.
         tried: Vec<Tried>,
     },
     /// The target answers, and admits this node to nothing of that name.
@@ -111,11 +112,29 @@ pub enum ConnectError {
     Closed,
 }
 
-/// One address that was tried, or left out, and why it did not do.
+/// A way to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// To one of its addresses.
+    Direct(Address),
+    /// Over a relay of this fingerprint.
+    Over(Fingerprint),
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Route::Direct(address) => write!(f, "{address}"),
+            Route::Over(relay) => write!(f, "relay {relay}"),
+        }
+    }
+}
+
+/// One way that was tried, or left out, and why it did not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
-    /// The address.
-    pub address: Address,
+    /// The way.
+    pub route: Route,
     /// Why not.
     pub failure: Failure,
 }
@@ -142,6 +161,12 @@ pub enum Failure {
     /// Another transport was insisted on.
     #[error("another transport was asked for")]
     OtherTransport,
+    /// The relay says no: it does not know the target, or the target does not want this node or does not answer.
+    #[error("it does not put this node through")]
+    RelayRefused,
+    /// The relay itself is not reached, or breaks off.
+    #[error("{0}")]
+    Relay(String),
     /// The race ended before its turn or its answer came.
     #[error("given up")]
     GivenUp,
@@ -180,12 +205,12 @@ fn because(reasons: &[String]) -> String {
     if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) }
 }
 
-fn shown(addresses: &[Address]) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn shown(routes: &[Route]) -> String {
+    routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn list(tried: &[Tried]) -> String {
-    let each: Vec<_> = tried.iter().map(|one| format!("{}: {}", one.address, one.failure)).collect();
+    let each: Vec<_> = tried.iter().map(|one| format!("{}: {}", one.route, one.failure)).collect();
     if each.is_empty() { String::new() } else { format!(" ({})", each.join("; ")) }
 }
 

@@ -42,8 +42,8 @@ mod trust;
 
 pub use address::{Interface, Vantage, advertised};
 pub use dialer::Via;
-pub use error::{BindError, ConnectError, Failure, ListenError, Tried};
+pub use error::{BindError, ConnectError, Failure, ListenError, Route, Tried};
 pub use node::{Node, NodeError};
 pub use protocol::{Admission, MAX_PROTOCOL_BYTES, Protocol, ProtocolError};
-pub use shell::{Config, Endpoint, Incoming, PathInfo, Peer, Stream, interfaces};
+pub use shell::{Config, Endpoint, Exposing, Incoming, PathInfo, Peer, Relaying, Stream, interfaces};
 pub use trust::{ChangeSignal, Changes, Discovery, Found, NoDiscovery, Trust};

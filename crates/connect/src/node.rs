@@ -194,6 +194,23 @@ impl Trust for Known {
     }
 }
 
+impl Finder {
+    async fn find(&self, ni: &Ni, found: Found) {
+        if let Some(set) = self.directory.cached(&ni.fingerprint) {
+            found.discovered(set.addresses()).await;
+            found.relays(set.relays()).await;
+        }
+        // The peer may have moved since.
+        match self.directory.discover(ni, Freshness::Refetch).await {
+            Ok(fresh) => {
+                found.discovered(fresh.set.addresses()).await;
+                found.relays(fresh.set.relays()).await;
+            }
+            Err(error) => found.failed(error.to_string()),
+        }
+    }
+}
+
 impl Discovery for Finder {
     fn candidates<'a>(
         &'a self,
@@ -201,16 +218,14 @@ impl Discovery for Finder {
         found: Found,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            let Some(ni) = self.known.ni(&target) else { return found.failed("its authority is not known") };
-            let cached = self.directory.cached(&target);
-            if let Some(set) = &cached {
-                found.discovered(set.addresses()).await;
-            }
-            // The peer may have moved since.
-            match self.directory.discover(&ni, Freshness::Refetch).await {
-                Ok(fresh) => found.discovered(fresh.set.addresses()).await,
-                Err(error) => found.failed(error.to_string()),
+            match self.known.ni(&target) {
+                Some(ni) => self.find(&ni, found).await,
+                None => found.failed("its authority is not known"),
             }
         })
+    }
+
+    fn relay<'a>(&'a self, relay: Ni, found: Found) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move { self.find(&relay, found).await })
     }
 }

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Mutex;
 
-use kith_identity::{Address, Fingerprint};
+use kith_identity::{Address, Fingerprint, Ni, Relay};
 use tokio::sync::{mpsc, watch};
 
 use crate::Protocol;
@@ -72,30 +72,40 @@ pub trait Discovery: Send + Sync + 'static {
         target: Fingerprint,
         found: Found,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+    /// As [`candidates`](Discovery::candidates), for a relay that a verified set or this node's owner names. It may be
+    /// nobody whom this node knows otherwise: its name says where to look.
+    fn relay<'a>(&'a self, relay: Ni, found: Found) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.candidates(relay.fingerprint, found)
+    }
 }
 
 /// Takes what a [`Discovery`] finds.
 #[derive(Debug)]
 pub struct Found {
-    candidates: mpsc::Sender<Vec<Candidate>>,
+    finds: mpsc::Sender<Find>,
     reasons: std::sync::Arc<Mutex<Vec<String>>>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) enum Find {
+    Candidates(Vec<Candidate>),
+    Relays(Vec<Relay>),
 }
 
 /// The race's side of [`Found`].
 #[derive(Debug)]
 pub(crate) struct Finds {
-    candidates: mpsc::Receiver<Vec<Candidate>>,
+    finds: mpsc::Receiver<Find>,
     reasons: std::sync::Arc<Mutex<Vec<String>>>,
 }
 
 impl Found {
     pub(crate) fn channel() -> (Found, Finds) {
-        let (sender, candidates) = mpsc::channel(FOUND_QUEUE);
+        let (sender, finds) = mpsc::channel(FOUND_QUEUE);
         let reasons = std::sync::Arc::default();
-        (
-            Found { candidates: sender, reasons: std::sync::Arc::clone(&reasons) },
-            Finds { candidates, reasons },
-        )
+        (Found { finds: sender, reasons: std::sync::Arc::clone(&reasons) }, Finds { finds, reasons })
     }
 
     /// Addresses that a person gave for this peer.
@@ -106,6 +116,15 @@ impl Found {
     /// Addresses from the peer's verified record set, or from the local network.
     pub async fn discovered(&self, addresses: impl IntoIterator<Item = Address>) {
         self.all(addresses, Origin::Discovered).await;
+    }
+
+    /// The relays that the peer's verified record set names, while it is valid.
+    pub async fn relays(&self, relays: impl IntoIterator<Item = Relay>) {
+        let relays: Vec<_> = relays.into_iter().collect();
+        if !relays.is_empty() {
+            // As with addresses.
+            let _ = self.finds.send(Find::Relays(relays)).await;
+        }
     }
 
     /// A source failed; told to whoever asked where no address is found at all.
@@ -121,15 +140,15 @@ impl Found {
         let candidates: Vec<_> = addresses.into_iter().map(|address| Candidate { address, origin }).collect();
         if !candidates.is_empty() {
             // Nobody listens any more once the race is over.
-            let _ = self.candidates.send(candidates).await;
+            let _ = self.finds.send(Find::Candidates(candidates)).await;
         }
     }
 }
 
 impl Finds {
-    /// The next addresses; `None` when discovery has let go of its side.
-    pub(crate) async fn next(&mut self) -> Option<Vec<Candidate>> {
-        self.candidates.recv().await
+    /// What is found next; `None` when discovery has let go of its side.
+    pub(crate) async fn next(&mut self) -> Option<Find> {
+        self.finds.recv().await
     }
 
     /// Why sources failed.

@@ -42,6 +42,13 @@ impl Race {
         self.outputs()
     }
 
+    /// Goes on to this many milliseconds after the start.
+    fn until(&mut self, millis: u64) -> Vec<Output> {
+        self.now = millis * MS;
+        self.dialer.handle_timeout(at(self.now), &mut self.rng);
+        self.outputs()
+    }
+
     fn outputs(&mut self) -> Vec<Output> {
         std::iter::from_fn(|| self.dialer.poll_output()).collect()
     }
@@ -56,7 +63,7 @@ fn start(attempt: u32, address: &str) -> Output {
 }
 
 fn tried(address: &str, failure: Failure) -> Tried {
-    Tried { address: address.parse().unwrap(), failure }
+    Tried { route: Route::Direct(address.parse().unwrap()), failure }
 }
 
 fn network() -> Failure {
@@ -273,4 +280,68 @@ proptest! {
         }
         prop_assert!(starts.len() <= fates.len());
     }
+}
+
+fn relays(names: &[(u8, u16)]) -> Input {
+    let relay = |(name, preference)| Relay {
+        preference,
+        ni: kith_identity::Ni::new(Fingerprint::from_bytes([name; 32]), None),
+    };
+    Input::Relays(names.iter().copied().map(relay).collect())
+}
+
+/// The attempts that lead over a relay, with the relay's name.
+fn started(outputs: &[Output]) -> Vec<(u32, u8)> {
+    let over = |output: &Output| match output {
+        Output::Relay(attempt, relay) => Some((attempt.0, relay.ni.fingerprint.as_bytes()[0])),
+        _ => None,
+    };
+    outputs.iter().filter_map(over).collect()
+}
+
+#[test]
+fn relays_start_a_quarter_of_a_second_later_one_after_another_by_preference() {
+    let mut race = Race::new(Via::Any);
+    race.hints(&["tcp://10.0.0.1:1"]);
+    assert_eq!(race.input(relays(&[(17, 20), (18, 10), (19, 30), (18, 1)])), []);
+    assert_eq!(started(&race.until(249)), []);
+    assert_eq!(started(&race.until(250)), [(1, 18)]);
+    assert_eq!(started(&race.until(499)), []);
+    assert_eq!(started(&race.until(500)), [(2, 17)]);
+    let outputs = race.input(Input::Connected(Attempt(2)));
+    assert_eq!(outputs.last(), Some(&Output::Reached(Attempt(2))));
+    assert_eq!(outputs.len(), 3, "the other two are aborted, and the third relay never starts");
+}
+
+#[test]
+fn relays_start_at_once_where_no_address_is_left_to_try() {
+    let mut race = Race::new(Via::Any);
+    assert_eq!(started(&race.input(relays(&[(17, 20), (18, 10)]))), [(0, 18)]);
+    assert_eq!(started(&race.input(Input::Failed(Attempt(0), Failure::RelayRefused))), [(1, 17)]);
+    assert_eq!(race.input(Input::NoMoreCandidates), []);
+    let over = |name| Route::Over(Fingerprint::from_bytes([name; 32]));
+    let outputs = race.input(Input::Failed(Attempt(1), Failure::Relay("away".into())));
+    let tried = vec![
+        Tried { route: over(18), failure: Failure::RelayRefused },
+        Tried { route: over(17), failure: Failure::Relay("away".into()) },
+    ];
+    assert_eq!(outputs, [Output::Unreachable(tried)]);
+}
+
+#[test]
+fn a_relay_that_is_silent_is_given_up_and_quic_has_none_yet() {
+    let mut race = Race::new(Via::Tcp);
+    race.input(relays(&[(17, 1)]));
+    race.input(Input::NoMoreCandidates);
+    let outputs = race.until(8_000);
+    let over = Route::Over(Fingerprint::from_bytes([17; 32]));
+    let silent = Failure::Silent(Pace::default().relay_timeout);
+    assert_eq!(
+        outputs,
+        [Output::Abort(Attempt(0)), Output::Unreachable(vec![Tried { route: over, failure: silent }])]
+    );
+    let mut race = Race::new(Via::Quic);
+    race.input(relays(&[(17, 1)]));
+    let outputs = race.input(Input::NoMoreCandidates);
+    assert_eq!(outputs, [Output::Unreachable(vec![Tried { route: over, failure: Failure::OtherTransport }])]);
 }

@@ -1,7 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use kith_identity::{Transport, tls};
+use kith_identity::{Fingerprint, Transport, tls};
 use kith_sansio::Span;
 use kith_sansio::system::time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use super::endpoint::{Listening, Party, PathInfo, Peer, Shared};
 use super::quic::{Link, key_of};
 use super::registry::Cut;
 use super::stream::Stream;
-use super::{DONE_CODE, tcp, until, within};
+use super::{DONE_CODE, relay, tcp, until, within};
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
 use crate::protocol::{ADMITTED, hello_length};
@@ -61,7 +61,49 @@ async fn accept_tcp(shared: Arc<Shared>, listener: std::net::TcpListener) {
     }
 }
 
-async fn greet_tcp(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, place: Place<IpAddr>) {
+async fn greet_tcp(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, place: Place<IpAddr>) {
+    let hook = shared.hook().clone();
+    if let Some(hook) = hook {
+        let taking = async {
+            let is_side = relay::is_token_ahead(&stream).await?;
+            if is_side { relay::take(&mut stream).await.map(Some) } else { Ok(None) }
+        };
+        match within(shared.config.handshake_timeout, taking).await {
+            Some(Ok(Some(token))) => return hook.present(stream, token, place).await,
+            Some(Ok(None)) => {}
+            _ => return tracing::debug!("TCP connection turned away"),
+        }
+    }
+    greet_tls(shared, stream, from, Over::Nothing, place).await;
+}
+
+/// What a TCP connection came over.
+#[derive(Clone, Copy)]
+enum Over {
+    Nothing,
+    /// A relay, by agreement with an initiator.
+    Relay(Fingerprint, Fingerprint),
+}
+
+/// The target's side of a session at `relay`, which `initiator` alone may use.
+pub(super) async fn greet_relayed(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    relay: Fingerprint,
+    initiator: Fingerprint,
+) {
+    let Ok(from) = stream.peer_addr() else { return };
+    let Some(place) = shared.half_open.take(source(from.ip())) else { return };
+    greet_tls(shared, stream, from, Over::Relay(relay, initiator), place).await;
+}
+
+async fn greet_tls(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    from: SocketAddr,
+    over: Over,
+    place: Place<IpAddr>,
+) {
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
     let greeting = async {
         let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
@@ -70,7 +112,15 @@ async fn greet_tcp(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, pla
             .map_err(|error| TurnedAway::Key(error.to_string()))?;
         let peer = key.map_or(Peer::Anonymous, |key| Peer::Known(key.fingerprint()));
         let cut = Cut::new(Some(Arc::clone(&tls.get_ref().0.0)));
-        let path = PathInfo { transport: Transport::Tcp, remote: from, direct: true, rtt: None };
+        let relay = match over {
+            Over::Nothing => None,
+            Over::Relay(_, initiator) if peer != Peer::Known(initiator) => {
+                return Err(TurnedAway::NotAdmitted);
+            }
+            Over::Relay(relay, _) => Some(relay),
+        };
+        let direct = relay.is_none();
+        let path = PathInfo { transport: Transport::Tcp, remote: from, direct, relay, rtt: None };
         admit(&shared, Carrier::Tcp(Box::new(tls)), cut, peer, path).await
     };
     let result = within(shared.config.handshake_timeout, greeting).await.unwrap_or(Err(TurnedAway::Slow));

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kith_identity::{Address, Fingerprint, Transport};
+use kith_identity::{Address, Fingerprint, Ni, Relay, Transport};
 use kith_sansio::system::{OsRng, now, time};
 use kith_sansio::{Machine, Span};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,21 +12,43 @@ use super::endpoint::{Party, PathInfo, Peer, Shared};
 use super::quic::Link;
 use super::registry::Cut;
 use super::stream::Stream;
-use super::{REFUSED_CODE, accept, tcp, until, within};
+use super::{REFUSED_CODE, accept, relay, tcp, until, within};
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::ADMITTED;
-use crate::trust::{Finds, Found};
-use crate::{ConnectError, Failure, Protocol, Tried, defaults};
+use crate::trust::{Find, Finds, Found};
+use crate::{ConnectError, Failure, Protocol, Route, Tried, defaults};
 
 /// A verified way to the target, on which no protocol has been named yet.
-enum Way {
-    Tcp(Box<tcp::Tls>, Span),
+pub(super) enum Way {
+    Tcp {
+        tls: Box<tcp::Tls>,
+        rtt: Span,
+        /// What it goes over.
+        relay: Option<Fingerprint>,
+    },
     Quic(noq::Connection),
+}
+
+/// Whom a race is for.
+pub(super) enum Sought {
+    /// Whoever this is.
+    Peer(Fingerprint),
+    /// A relay, which is looked up by its name and reached without another one.
+    Relay(Ni),
+}
+
+impl Sought {
+    fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Sought::Peer(fingerprint) => *fingerprint,
+            Sought::Relay(ni) => ni.fingerprint,
+        }
+    }
 }
 
 /// What becomes of a new QUIC connection beside the stream that it was made for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     /// It carries what comes later.
     Kept,
     /// It serves the peer's streams too, and ends [`LINGER`] after its own.
@@ -114,7 +136,7 @@ impl Shared {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        let way = Box::pin(self.race(target, via)).await?;
+        let way = Box::pin(self.race(Sought::Peer(target), via)).await?;
         self.open(way, target, protocol, Fate::EndsWithStream).await
     }
 
@@ -127,7 +149,10 @@ impl Shared {
     ) -> Result<Stream, ConnectError> {
         let dialling = dial(self, target, address, &self.anonymous_tls);
         let dialled = within(self.config.handshake_timeout, dialling).await;
-        let failed = |failure| ConnectError::Unreachable { target, tried: vec![Tried { address, failure }] };
+        let failed = |failure| ConnectError::Unreachable {
+            target,
+            tried: vec![Tried { route: Route::Direct(address), failure }],
+        };
         let way = dialled.unwrap_or(Err(Failure::Silent(self.config.handshake_timeout))).map_err(failed)?;
         self.open(way, target, protocol, Fate::EndsWithStream).await
     }
@@ -139,14 +164,14 @@ impl Shared {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        let way = Box::pin(self.race(target, via)).await?;
+        let way = Box::pin(self.race(Sought::Peer(target), via)).await?;
         // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
         let is_kept = via != Via::Bulk || self.links.newest(&target).is_none();
         self.open(way, target, protocol, if is_kept { Fate::Kept } else { Fate::Lingers }).await
     }
 
     /// The stream that a new way was made for.
-    async fn open(
+    pub(super) async fn open(
         self: &Arc<Self>,
         way: Way,
         target: Fingerprint,
@@ -154,7 +179,9 @@ impl Shared {
         fate: Fate,
     ) -> Result<Stream, ConnectError> {
         let connection = match way {
-            Way::Tcp(tls, rtt) => return self.open_tcp(tls, rtt, target, protocol).await,
+            Way::Tcp { tls, rtt, relay } => {
+                return self.open_tcp(tls, (rtt, relay), target, protocol).await;
+            }
             Way::Quic(connection) => connection,
         };
         let link = Link::new(connection, Peer::Known(target), None);
@@ -173,17 +200,23 @@ impl Shared {
         Ok(stream)
     }
 
-    /// Runs the race of the target's addresses to its end.
-    async fn race(self: &Arc<Self>, target: Fingerprint, via: Via) -> Result<Way, ConnectError> {
+    /// Runs the race of the target's addresses and relays to its end.
+    pub(super) async fn race(self: &Arc<Self>, sought: Sought, via: Via) -> Result<Way, ConnectError> {
+        let target = sought.fingerprint();
         let mut dialer = Dialer::new(target, now(), via, self.vantage(), self.config.pace);
         let (found, mut finds) = Found::channel();
-        let mut discovery = self.discovery.candidates(target, found);
+        let may_be_relayed = matches!(sought, Sought::Peer(_));
+        let mut discovery = match sought {
+            Sought::Peer(target) => self.discovery.candidates(target, found),
+            Sought::Relay(ni) => self.discovery.relay(ni, found),
+        };
         let (mut searching, mut listening) = (true, true);
         let mut attempts = Attempts::default();
         loop {
             while let Some(output) = dialer.poll_output() {
                 match output {
                     Output::Start(attempt, address) => attempts.start(self, target, attempt, address),
+                    Output::Relay(attempt, relay) => attempts.start_over(self, target, attempt, relay),
                     Output::Abort(attempt) => attempts.abort(attempt),
                     Output::Reached(attempt) => {
                         return attempts.ways.remove(&attempt).ok_or(ConnectError::Lost { target });
@@ -197,9 +230,13 @@ impl Shared {
                     searching = false;
                     None
                 }
-                batch = finds.next(), if listening => {
-                    listening = batch.is_some();
-                    Some(batch.map_or(Input::NoMoreCandidates, Input::Candidates))
+                find = finds.next(), if listening => {
+                    listening = find.is_some();
+                    match find {
+                        Some(Find::Candidates(batch)) => Some(Input::Candidates(batch)),
+                        Some(Find::Relays(relays)) => may_be_relayed.then_some(Input::Relays(relays)),
+                        None => Some(Input::NoMoreCandidates),
+                    }
                 }
                 Some(done) = attempts.tasks.join_next(), if !attempts.tasks.is_empty() => attempts.done(done.ok()),
                 () = until(deadline) => {
@@ -216,13 +253,14 @@ impl Shared {
     async fn open_tcp(
         self: &Arc<Self>,
         tls: Box<tcp::Tls>,
-        rtt: Span,
+        (rtt, relay): (Span, Option<Fingerprint>),
         target: Fingerprint,
         protocol: &Protocol,
     ) -> Result<Stream, ConnectError> {
         let socket = Arc::clone(&tls.get_ref().0.0);
         let remote = socket.peer_addr().map_err(|_| ConnectError::Lost { target })?;
-        let path = PathInfo { transport: Transport::Tcp, remote, direct: true, rtt: Some(rtt.into()) };
+        let (direct, rtt) = (relay.is_none(), Some(rtt.into()));
+        let path = PathInfo { transport: Transport::Tcp, remote, direct, relay, rtt };
         self.hello(Carrier::Tcp(tls), Cut::new(Some(socket)), path, target, protocol).await
     }
 
@@ -294,6 +332,13 @@ impl Attempts {
         self.handles.insert(attempt, handle);
     }
 
+    fn start_over(&mut self, shared: &Arc<Shared>, target: Fingerprint, attempt: Attempt, relay: Relay) {
+        let shared = Arc::clone(shared);
+        let over = async move { (attempt, relay::over(&shared, target, &relay).await) };
+        let handle = self.tasks.spawn(over);
+        self.handles.insert(attempt, handle);
+    }
+
     fn abort(&mut self, attempt: Attempt) {
         self.ways.remove(&attempt);
         if let Some(handle) = self.handles.remove(&attempt) {
@@ -324,7 +369,7 @@ async fn dial(
     match address.transport {
         Transport::Tcp => {
             let tls = tcp::dial(address.socket, target, tls).await?;
-            Ok(Way::Tcp(Box::new(tls), time() - started))
+            Ok(Way::Tcp { tls: Box::new(tls), rtt: time() - started, relay: None })
         }
         Transport::Quic => shared.quic.dial(address.socket, target, tls).await.map(Way::Quic),
         Transport::Dtls => Err(Failure::NotDialled),
@@ -333,15 +378,15 @@ async fn dial(
 
 /// What a lost race is called.
 fn lost_race(target: Fingerprint, tried: Vec<Tried>, finds: &Finds) -> ConnectError {
-    let somebody_else = tried.iter().find_map(|one| match one.failure {
-        Failure::WrongPeer(found) => Some((found, one.address)),
+    let somebody_else = tried.iter().find_map(|one| match (&one.failure, one.route) {
+        (Failure::WrongPeer(found), Route::Direct(address)) => Some((*found, address)),
         _ => None,
     });
     match somebody_else {
         Some((found, address)) => ConnectError::WrongPeer { target, found, address, tried },
         None if tried.is_empty() => ConnectError::NotFound { target, reasons: finds.reasons() },
         None if tried.iter().all(|one| one.failure == Failure::OtherTransport) => {
-            ConnectError::OtherTransport { target, known: tried.into_iter().map(|one| one.address).collect() }
+            ConnectError::OtherTransport { target, known: tried.into_iter().map(|one| one.route).collect() }
         }
         None => ConnectError::Unreachable { target, tried },
     }

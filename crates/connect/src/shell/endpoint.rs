@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::bind::{Listeners, bind};
 use super::quic::{Links, Quic};
 use super::registry::Registry;
+use super::relay::Hook;
 use super::stream::Stream;
 use super::{accept, within};
 use crate::dialer::{Pace, Via};
@@ -107,6 +108,8 @@ pub struct PathInfo {
     pub remote: SocketAddr,
     /// No relay in between.
     pub direct: bool,
+    /// The relay in between, the target's where there are several.
+    pub relay: Option<Fingerprint>,
     /// Round-trip time: the current estimate of QUIC, for TCP the time that the connection took; `None` where
     /// neither is known.
     pub rtt: Option<Duration>,
@@ -131,6 +134,7 @@ impl Drop for Guard {
 /// What the tasks of an endpoint share.
 pub(super) struct Shared {
     pub(super) own: Fingerprint,
+    pub(super) identity: Arc<Identity>,
     pub(super) trust: Arc<dyn Trust>,
     pub(super) discovery: Arc<dyn Discovery>,
     pub(super) config: Config,
@@ -146,10 +150,12 @@ pub(super) struct Shared {
     pub(super) streams: Arc<Places<Party>>,
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
-    local: Vec<Address>,
+    pub(super) local: Vec<Address>,
     default_port_taken: bool,
     listening: Mutex<HashMap<Protocol, Listening>>,
     knocks: Mutex<Knocks>,
+    /// Where connections go that begin with a token, while this node relays.
+    hook: Mutex<Option<Hook>>,
 }
 
 /// Whose share of a limit is used: a peer's, or where it has no name its network's.
@@ -190,6 +196,7 @@ impl Endpoint {
         let changes = trust.changed();
         let shared = Arc::new(Shared {
             own: identity.fingerprint(),
+            identity,
             trust,
             discovery,
             client_tls,
@@ -207,6 +214,7 @@ impl Endpoint {
             default_port_taken,
             listening: Mutex::default(),
             knocks: Mutex::new(Knocks::new(defaults::KNOCK_EVERY, defaults::MAX_KNOCKS)),
+            hook: Mutex::default(),
             config,
         });
         accept::start(&shared, tcp, changes);
@@ -316,7 +324,7 @@ impl Endpoint {
         let _ = within(Span::secs(1), shared.tasks.wait()).await;
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.guard.0
     }
 }
@@ -324,6 +332,10 @@ impl Endpoint {
 impl Shared {
     pub(super) fn listening(&self) -> MutexGuard<'_, HashMap<Protocol, Listening>> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hook(&self) -> MutexGuard<'_, Option<Hook>> {
+        self.hook.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where this node stands, as the address policy needs it.

@@ -8,12 +8,14 @@ mod endpoint;
 mod pin;
 mod quic;
 mod registry;
+mod relay;
 mod stream;
 mod tcp;
 mod udp;
 
 pub use bind::interfaces;
 pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};
+pub use relay::{Exposing, Relaying};
 pub use stream::Stream;
 
 /// The close and reset code of QUIC that says: not admitted.

@@ -319,6 +319,7 @@ impl Link {
             transport: Transport::Quic,
             remote: self.remote(),
             direct: true,
+            relay: None,
             rtt: self.connection.rtt(PathId::ZERO),
         }
     }

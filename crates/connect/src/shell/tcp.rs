@@ -34,6 +34,15 @@ pub(super) async fn dial(
     let network = |error: io::Error| Failure::Network(named(at, &error));
     let stream = TcpStream::connect(at).await.map_err(network)?;
     tune_tcp(&stream).map_err(network)?;
+    handshake(stream, target, template).await
+}
+
+/// The initiator's side of the handshake, with whoever is at the other end, who has to be `target`.
+pub(super) async fn handshake(
+    stream: TcpStream,
+    target: Fingerprint,
+    template: &rustls::ClientConfig,
+) -> Result<Tls, Failure> {
     let (config, pin) = PeerPin::to(target, template);
     let name =
         ServerName::try_from(tls::SERVER_NAME).map_err(|error| Failure::Handshake(error.to_string()))?;

@@ -7,6 +7,7 @@ mod exporter;
 mod hostile;
 mod library;
 mod nodes;
+mod relayed;
 mod relays;
 mod secrecy;
 mod vnet;

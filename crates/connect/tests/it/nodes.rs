@@ -11,7 +11,7 @@ use std::time::Duration;
 use kith_connect::{
     Admission, ChangeSignal, Changes, Config, Discovery, Endpoint, Found, Incoming, Protocol, Stream, Trust,
 };
-use kith_identity::{Address, Fingerprint, Identity, Transport};
+use kith_identity::{Address, Fingerprint, Identity, Relay, Transport};
 use kith_sansio::Span;
 use kith_sansio::system::OsRng;
 
@@ -39,6 +39,10 @@ impl Book {
         self.signal.raise();
     }
 
+    pub(crate) fn has(&self, peer: &Fingerprint) -> bool {
+        self.trusted.lock().unwrap().contains(peer)
+    }
+
     pub(crate) fn knocks(&self) -> Vec<Fingerprint> {
         self.knocks.lock().unwrap().clone()
     }
@@ -59,7 +63,13 @@ impl Trust for Book {
 }
 
 #[derive(Default)]
-pub(crate) struct Map(Mutex<HashMap<Fingerprint, Vec<Address>>>);
+pub(crate) struct Map(Mutex<HashMap<Fingerprint, Whereabouts>>);
+
+#[derive(Clone, Default)]
+struct Whereabouts {
+    addresses: Vec<Address>,
+    relays: Vec<Relay>,
+}
 
 impl Discovery for Map {
     fn candidates<'a>(
@@ -67,10 +77,13 @@ impl Discovery for Map {
         target: Fingerprint,
         found: Found,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        let addresses = self.0.lock().unwrap().get(&target).cloned();
+        let known = self.0.lock().unwrap().get(&target).cloned();
         Box::pin(async move {
-            match addresses {
-                Some(addresses) => found.hints(addresses).await,
+            match known {
+                Some(known) => {
+                    found.hints(known.addresses).await;
+                    found.relays(known.relays).await;
+                }
                 None => found.failed("nobody told me"),
             }
         })
@@ -122,7 +135,12 @@ impl Node {
 
     /// Makes this node believe that `whom` is at `addresses`.
     pub(crate) fn believe(&self, whom: &Fingerprint, addresses: Vec<Address>) {
-        self.map.0.lock().unwrap().insert(*whom, addresses);
+        self.map.0.lock().unwrap().entry(*whom).or_default().addresses = addresses;
+    }
+
+    /// Makes this node believe that `whom` is exposed at `relays`.
+    pub(crate) fn believe_relays(&self, whom: &Fingerprint, relays: Vec<Relay>) {
+        self.map.0.lock().unwrap().entry(*whom).or_default().relays = relays;
     }
 
     pub(crate) fn meet(&self, other: &Node) {

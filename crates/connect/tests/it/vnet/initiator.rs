@@ -161,6 +161,7 @@ impl Initiator {
                     let gone = Message::Gone { race: self.number, attempt };
                     self.outputs.push_back(Out::Send(Node::Host(self.hosts[&call.address]), gone));
                 }
+                Output::Relay(..) => panic!("there is no relay here"),
                 Output::Reached(attempt) => self.won(now, attempt),
                 Output::Unreachable(tried) => self.lost(now, &tried),
             }
@@ -179,7 +180,7 @@ impl Initiator {
         let race = self.ended(now);
         assert!(race.running.is_empty(), "all were aborted");
         assert!(race.verified.is_empty(), "who answers is not lost");
-        let told: BTreeSet<Address> = tried.iter().map(|one| one.address).collect();
+        let told: BTreeSet<Address> = tried.iter().map(super::direct).collect();
         assert_eq!(told.len(), tried.len(), "each address is told once");
         assert_eq!(told, race.known, "and all of them");
         self.outputs.push_back(Out::Tell(Told::Lost(race.plan.target, tried.to_vec())));

@@ -1,0 +1,15 @@
+//! Relays with sockets: serving as one, being exposed at some, and reaching a peer over one.
+
+mod exposing;
+mod reaching;
+mod serving;
+mod session;
+mod side;
+mod talk;
+
+pub use exposing::Exposing;
+pub use serving::Relaying;
+
+pub(super) use reaching::over;
+pub(super) use serving::Hook;
+pub(super) use side::{is_token_ahead, take};

@@ -1,0 +1,252 @@
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use kith_identity::{Address, Fingerprint, Transport};
+use kith_sansio::Machine;
+use kith_sansio::system::{OsRng, now, time};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::session::{Pacer, carry};
+use super::talk::talk;
+use crate::limits::Place;
+use crate::relay::message::RELAY;
+use crate::relay::serving::{Client, Input, Joined, Load, Output, Relay, Session, Settings, Side};
+use crate::relay::{Message, Quota, Token};
+use crate::shell::endpoint::{Endpoint, Incoming, Peer, Shared};
+use crate::shell::{Stream, until};
+use crate::{Admission, Changes, ListenError};
+
+/// What happens to a relay, waiting to be looked at.
+const EVENTS: usize = 256;
+/// What is to be said to one client, waiting for it to listen.
+const SAYINGS: usize = 64;
+
+/// Whom a node relays for. Asked for everyone who comes and whenever trust changes, so it answers from memory.
+type Serves = dyn Fn(&Fingerprint) -> bool + Send + Sync;
+
+/// A node that relays, until this is dropped.
+#[derive(Debug)]
+pub struct Relaying {
+    load: Arc<Mutex<Load>>,
+    _stop: DropGuard,
+}
+
+impl Relaying {
+    /// How busy it is.
+    pub fn load(&self) -> Load {
+        *self.load.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where connections go that begin with a token.
+#[derive(Clone, Debug)]
+pub(in crate::shell) struct Hook(mpsc::Sender<Event>);
+
+impl Hook {
+    /// Hands over a connection that has shown `token`.
+    pub(in crate::shell) async fn present(&self, stream: TcpStream, token: Token, place: Place<IpAddr>) {
+        // A relay that has ended needs no sides.
+        let _ = self.0.send(Event::Side(stream, token, place)).await;
+    }
+}
+
+/// What a relay's task hears from others.
+pub(super) enum Event {
+    Input(Input),
+    Side(TcpStream, Token, Place<IpAddr>),
+}
+
+impl Endpoint {
+    /// Relays for whom `serves` says so, within `quota` for each fingerprint. Initiators are let in whoever they are:
+    /// the target decides about them (SEP §5.3).
+    pub fn relay(
+        &self,
+        quota: Quota,
+        serves: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
+    ) -> Result<Relaying, ListenError> {
+        let shared = self.shared();
+        let incoming = self.listen(RELAY, Admission::Anyone)?;
+        let port = |transport| {
+            let all = shared.local.iter();
+            all.filter(|one| one.transport == transport).map(|one| one.socket.port()).next()
+        };
+        let settings = Settings { quota, stream_port: port(Transport::Tcp), datagram_port: None };
+        let (sender, events) = mpsc::channel(EVENTS);
+        *shared.hook() = Some(Hook(sender.clone()));
+        let (stop, load) = (CancellationToken::new(), Arc::new(Mutex::new(Load::default())));
+        let driver = Driver {
+            shared: Arc::clone(shared),
+            relay: Relay::new(shared.own, settings),
+            serves: Arc::new(serves),
+            events: sender,
+            load: Arc::clone(&load),
+            clients: HashMap::new(),
+            sides: HashMap::new(),
+            sessions: HashMap::new(),
+            pacers: HashMap::new(),
+            next: 0,
+        };
+        let (stopped, closing) = (stop.clone(), shared.closing.clone());
+        let changes = shared.trust.changed();
+        shared.tasks.spawn(async move {
+            let driver = driver.run(incoming, events, changes);
+            let _stopped = stopped.run_until_cancelled(closing.run_until_cancelled(driver)).await;
+        });
+        Ok(Relaying { load, _stop: stop.drop_guard() })
+    }
+}
+
+/// The task around the machine.
+struct Driver {
+    shared: Arc<Shared>,
+    relay: Relay,
+    serves: Arc<Serves>,
+    events: mpsc::Sender<Event>,
+    load: Arc<Mutex<Load>>,
+    clients: HashMap<Client, mpsc::Sender<Message>>,
+    /// Connections that have shown a token and wait for the other side.
+    sides: HashMap<Side, (TcpStream, Place<IpAddr>)>,
+    sessions: HashMap<Session, CancellationToken>,
+    pacers: HashMap<Fingerprint, Weak<Pacer>>,
+    next: u64,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        *self.shared.hook() = None;
+        self.sessions.values().for_each(CancellationToken::cancel);
+    }
+}
+
+impl Driver {
+    async fn run(mut self, mut incoming: Incoming, mut events: mpsc::Receiver<Event>, mut changes: Changes) {
+        loop {
+            let deadline = self.relay.poll_timeout();
+            tokio::select! {
+                came = incoming.next() => match came {
+                    Some((peer, stream)) => self.came(peer, stream),
+                    None => return,
+                },
+                Some(event) = events.recv() => self.happened(event),
+                true = changes.next() => self.review(),
+                () = until(deadline.unwrap_or_else(time)), if deadline.is_some() => {
+                    self.relay.handle_timeout(now(), &mut OsRng);
+                    self.drain();
+                }
+            }
+            *self.load.lock().unwrap_or_else(PoisonError::into_inner) = self.relay.load();
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.relay.handle_input(now(), input, &mut OsRng);
+        self.drain();
+    }
+
+    fn came(&mut self, peer: Peer, stream: Stream) {
+        // Without a name there is nothing that a relay could do for it.
+        let Peer::Known(peer) = peer else { return };
+        let client = Client(self.next);
+        self.next += 1;
+        let path = stream.path();
+        let (sender, sayings) = mpsc::channel(SAYINGS);
+        self.clients.insert(client, sender);
+        let events = self.events.clone();
+        self.spawn(async move {
+            let heard = |message| Event::Input(Input::Message(client, message));
+            if let Err(error) = talk(stream, sayings, &events, heard).await {
+                tracing::debug!(%error, "a client of the relay broke off");
+            }
+            let _ = events.send(Event::Input(Input::Left(client))).await;
+        });
+        let from = Address::new(path.transport, path.remote);
+        let is_served = (self.serves)(&peer);
+        self.give(Input::Arrived { client, peer, from, is_served });
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => {
+                match &input {
+                    Input::Left(client) => drop(self.clients.remove(client)),
+                    Input::Ended(session) => drop(self.sessions.remove(session)),
+                    _ => {}
+                }
+                self.give(input);
+            }
+            Event::Side(stream, token, place) => {
+                let side = Side::Stream(self.next);
+                self.next += 1;
+                self.sides.insert(side, (stream, place));
+                self.give(Input::Presented(token, side));
+            }
+        }
+    }
+
+    /// Trust has changed, and with it perhaps whom this node relays for.
+    fn review(&mut self) {
+        for user in self.relay.users() {
+            let is_served = (self.serves)(&user);
+            self.give(Input::Served(user, is_served));
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.tasks.spawn(self.shared.closing.clone().run_until_cancelled_owned(work));
+    }
+
+    fn drain(&mut self) {
+        let mut left = VecDeque::new();
+        while let Some(output) = self.relay.poll_output() {
+            match output {
+                Output::Send(client, message) => {
+                    let sayings = self.clients.get(&client);
+                    if sayings.is_some_and(|sayings| sayings.try_send(message).is_err()) {
+                        // It does not listen.
+                        self.clients.remove(&client);
+                        left.push_back(Input::Left(client));
+                    }
+                }
+                Output::Close(client) => drop(self.clients.remove(&client)),
+                Output::Wait(_) | Output::Again(_) => {}
+                Output::Reject(side) => drop(self.sides.remove(&side)),
+                Output::Join(joined) => self.join(joined),
+                Output::End(session) => {
+                    if let Some(end) = self.sessions.get(&session) {
+                        end.cancel();
+                    }
+                }
+            }
+        }
+        left.into_iter().for_each(|input| self.give(input));
+    }
+
+    fn join(&mut self, joined: Joined) {
+        let session = joined.session;
+        let sides = joined.sides.map(|side| self.sides.remove(&side).map(|(stream, _)| stream));
+        let end = CancellationToken::new();
+        self.sessions.insert(session, end.clone());
+        let pacer = joined.bytes_per_second.map(|rate| self.pacer(joined.payer, rate));
+        let events = self.events.clone();
+        self.spawn(async move {
+            if let [Some(one), Some(two)] = sides {
+                let carrying = carry(session, [one, two], pacer, events.clone());
+                let _ended_early = end.run_until_cancelled(carrying).await;
+            }
+            let _ = events.send(Event::Input(Input::Ended(session))).await;
+        });
+    }
+
+    fn pacer(&mut self, payer: Fingerprint, rate: u64) -> Arc<Pacer> {
+        if let Some(pacer) = self.pacers.get(&payer).and_then(Weak::upgrade) {
+            return pacer;
+        }
+        self.pacers.retain(|_, pacer| pacer.strong_count() > 0);
+        let pacer = Arc::new(Pacer::new(rate));
+        self.pacers.insert(payer, Arc::downgrade(&pacer));
+        pacer
+    }
+}

@@ -1,0 +1,61 @@
+//! One side of a session over TCP: a connection that begins with a token in place of a handshake.
+
+use std::io;
+use std::net::SocketAddr;
+
+use kith_sansio::Span;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::relay::Token;
+use crate::relay::limits::TOKEN_LIFE;
+use crate::shell::bind::tune_tcp;
+use crate::shell::within;
+
+/// What stands in front of a token. The first byte is none that TLS begins with.
+const PREAMBLE: [u8; 8] = *b"kith-rl1";
+/// What a relay says to both sides when they are joined. From then on every byte is the other side's.
+const JOINED: u8 = 1;
+/// How long a relay may take to be connected to.
+const CONNECT_PATIENCE: Span = Span::secs(5);
+
+/// Whether what comes over `stream` begins as a token does; waits for its first byte.
+pub(in crate::shell) async fn is_token_ahead(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    Ok(stream.peek(&mut first).await? == 1 && first[0] == PREAMBLE[0])
+}
+
+/// Takes the token that is ahead.
+pub(in crate::shell) async fn take(stream: &mut TcpStream) -> io::Result<Token> {
+    let mut preamble = [0; PREAMBLE.len()];
+    stream.read_exact(&mut preamble).await?;
+    if preamble != PREAMBLE {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut token = [0; Token::BYTES];
+    stream.read_exact(&mut token).await?;
+    tune_tcp(stream)?;
+    Ok(Token::from_bytes(token))
+}
+
+/// Says that the other side is there.
+pub(super) async fn joined(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&[JOINED]).await
+}
+
+/// Brings `token` to the relay at `at`, and waits until the other side has brought its own.
+pub(super) async fn bring(at: SocketAddr, token: &Token) -> io::Result<TcpStream> {
+    let connecting = within(CONNECT_PATIENCE, TcpStream::connect(at)).await;
+    let mut stream = connecting.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+    tune_tcp(&stream)?;
+    let exchange = async {
+        let mut bytes = PREAMBLE.to_vec();
+        bytes.extend_from_slice(token.as_bytes());
+        stream.write_all(&bytes).await?;
+        stream.read_u8().await
+    };
+    match within(TOKEN_LIFE, exchange).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))? {
+        JOINED => Ok(stream),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}

@@ -1,0 +1,288 @@
+//! Relays with real sockets: a target that nobody can dial is reached, and nobody whom it does not want gets through.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kith_connect::dialer::Pace;
+use kith_connect::relay::message::RELAY;
+use kith_connect::relay::{Message, Quota};
+use kith_connect::{
+    Admission, Config, ConnectError, Endpoint, Exposing, Failure, Peer, Relaying, Route, Via,
+};
+use kith_identity::{Ni, Relay, Transport};
+use kith_sansio::Span;
+use kith_sansio::system::time;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::nodes::{ECHO, Node, echoes, on_loopback, soon};
+
+/// A node that relays for whom it trusts.
+struct Relayer {
+    node: Node,
+    relaying: Option<Relaying>,
+}
+
+impl Relayer {
+    async fn new(quota: Quota) -> Relayer {
+        let node = Node::new().await;
+        let book = Arc::clone(&node.book);
+        let relaying = node.endpoint.relay(quota, move |peer| book.has(peer)).unwrap();
+        Relayer { node, relaying: Some(relaying) }
+    }
+
+    fn record(&self, preference: u16) -> Relay {
+        Relay { preference, ni: Ni::new(self.node.fingerprint(), None) }
+    }
+
+    fn sessions(&self) -> usize {
+        self.relaying.as_ref().unwrap().load().sessions
+    }
+}
+
+/// A target that is exposed at `relays`, and an initiator who knows these and no address of it.
+async fn exposed(relays: &[&Relayer]) -> (Node, Node, Exposing) {
+    // One after another, however busy the machine is.
+    let pace = Pace { relay_stagger: Span::secs(12), ..Pace::default() };
+    let initiator = Node::with(Config { pace, ..on_loopback() }).await;
+    let target = Node::new().await;
+    target.echo(Admission::Contacts);
+    target.book.add(&initiator);
+    initiator.book.add(&target);
+    for relay in relays {
+        relay.node.book.add(&target);
+        target.meet(&relay.node);
+        initiator.meet(&relay.node);
+    }
+    let records: Vec<Relay> = relays.iter().zip(1..).map(|(relay, at)| relay.record(at)).collect();
+    initiator.believe_relays(&target.fingerprint(), records.clone());
+    let mut exposing = target.endpoint.expose(records.clone());
+    soon(async { while exposing.named().len() < records.len() && exposing.changed().await {} }).await;
+    assert_eq!(exposing.named(), records);
+    (initiator, target, exposing)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_nobody_can_dial_is_reached_over_its_relay() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    for via in [Via::Any, Via::Tcp, Via::Bulk] {
+        let stream = soon(initiator.endpoint.connect_with(&target.fingerprint(), &ECHO, via)).await.unwrap();
+        let path = stream.path();
+        assert_eq!(stream.peer(), Peer::Known(target.fingerprint()));
+        assert_eq!((path.direct, path.relay), (false, Some(relay.node.fingerprint())));
+        assert_eq!(path.remote, relay.node.at(Transport::Tcp));
+        assert_eq!(initiator.endpoint.paths(&target.fingerprint()), [path]);
+        let theirs = target.endpoint.paths(&initiator.fingerprint());
+        assert!(theirs.iter().all(|path| path.relay == Some(relay.node.fingerprint())) && theirs.len() == 1);
+        let bytes: Vec<u8> = (0..3 << 20).map(|at: u32| (at.wrapping_mul(31) >> 3) as u8).collect();
+        echoes(stream, &bytes).await;
+        soon(async {
+            while relay.sessions() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert!(matches!(
+        soon(initiator.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await,
+        Err(ConnectError::OtherTransport { known, .. }) if known == [Route::Over(relay.node.fingerprint())]
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_the_target_does_not_want_is_refused_as_if_there_were_nobody_and_the_target_learns_of_it() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (_, target, _exposing) = exposed(&[&relay]).await;
+    let (stranger, nobody) = (Node::new().await, Node::new().await);
+    stranger.meet(&relay.node);
+    let mut took = Vec::new();
+    for whom in [&target, &nobody] {
+        stranger.believe_relays(&whom.fingerprint(), vec![relay.record(1)]);
+        let began = time();
+        match soon(stranger.endpoint.connect(&whom.fingerprint(), &ECHO)).await {
+            Err(ConnectError::Unreachable { tried, .. }) => {
+                assert_eq!(tried[0].route, Route::Over(relay.node.fingerprint()));
+                assert_eq!(tried[0].failure, Failure::RelayRefused);
+            }
+            other => panic!("{other:?}"),
+        }
+        took.push(Duration::from(time() - began));
+    }
+    assert!(took.iter().all(|took| *took >= Duration::from_secs(3)), "{took:?}");
+    assert_eq!(target.book.knocks(), [stranger.fingerprint()]);
+    assert_eq!(relay.sessions(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_dies_is_followed_by_the_next_one() {
+    let (mut first, second) = (Relayer::new(Quota::default()).await, Relayer::new(Quota::default()).await);
+    let (initiator, target, _exposing) = exposed(&[&first, &second]).await;
+    let mut stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    assert_eq!(stream.path().relay, Some(first.node.fingerprint()), "the preferred one");
+    first.relaying = None;
+    first.node.endpoint.close().await;
+    assert!(!matches!(soon(stream.read(&mut [0; 9])).await, Ok(1..)), "the stream ends");
+    let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    assert_eq!(stream.path().relay, Some(second.node.fingerprint()));
+    echoes(stream, b"over the other one").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_comes_back_is_used_again() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (initiator, target, mut exposing) = exposed(&[&relay]).await;
+    let listen = relay.node.endpoint.local_addresses();
+    let identity = Arc::clone(&relay.node.identity);
+    relay.node.endpoint.close().await;
+    drop(relay);
+    soon(async { while exposing.standings()[0].is_warm && exposing.changed().await {} }).await;
+    let again = soon(async {
+        loop {
+            let config = Config { listen: listen.clone(), ..Config::default() };
+            let (trust, map) =
+                (Arc::new(crate::nodes::Book::default()), Arc::new(crate::nodes::Map::default()));
+            match Endpoint::bind(Arc::clone(&identity), trust, map, config).await {
+                Ok(endpoint) => break endpoint,
+                // The sockets of the old endpoint go when its last task has ended.
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    let _relaying = again.relay(Quota::default(), |_| true).unwrap();
+    soon(async { while !exposing.standings()[0].is_warm && exposing.changed().await {} }).await;
+    let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    echoes(stream, b"again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_way_is_preferred_to_a_relay() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    initiator.meet(&target);
+    let stream = soon(initiator.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Tcp)).await.unwrap();
+    assert!(stream.path().direct && stream.path().relay.is_none());
+    assert_eq!(relay.sessions(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_relay_does_not_serve_any_more_is_cut() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (initiator, target, mut exposing) = exposed(&[&relay]).await;
+    let mut stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    relay.node.book.remove(&target);
+    assert!(!matches!(soon(stream.read(&mut [0; 9])).await, Ok(1..)), "the stream ends");
+    soon(async { while exposing.standings()[0].is_warm && exposing.changed().await {} }).await;
+    assert!(!exposing.standings()[0].is_warm);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_not_exposed() {
+    let relay = Relayer::new(Quota::default()).await;
+    let stranger = Node::new().await;
+    stranger.meet(&relay.node);
+    let mut stream = soon(stranger.endpoint.connect(&relay.node.fingerprint(), &RELAY)).await.unwrap();
+    stream.write_all(&Message::Expose.to_frame()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = Vec::new();
+    soon(stream.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer, Message::Refused.to_frame());
+    assert_eq!(relay.relaying.as_ref().unwrap().load().exposed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_a_day_end_a_session() {
+    let quota = Quota { bytes_per_day: Some(2 << 20), ..Quota::default() };
+    let relay = Relayer::new(quota).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let reading = tokio::spawn(async move { while matches!(read.read(&mut [0; 4096]).await, Ok(1..)) {} });
+    let writing = async { while write.write_all(&[7; 4096]).await.is_ok() && write.flush().await.is_ok() {} };
+    soon(writing).await;
+    soon(reading).await.unwrap();
+    assert!(matches!(
+        soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await,
+        Err(ConnectError::Unreachable { .. })
+    ));
+}
+
+/// A connection to the relay that shows `token`, and what becomes of it.
+async fn shows(at: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut socket = tokio::net::TcpStream::connect(at).await.unwrap();
+    let _may_be_closed_already = socket.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = soon(socket.read_to_end(&mut answer)).await;
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_nobody_gave_opens_nothing() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    let at = relay.node.at(Transport::Tcp);
+    for bytes in [&b"kith-rl1................"[..], b"kith-xx1................", b"kith"] {
+        if bytes.len() == 4 {
+            let mut socket = tokio::net::TcpStream::connect(at).await.unwrap();
+            socket.write_all(bytes).await.unwrap();
+            socket.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            let _ = soon(socket.read_to_end(&mut answer)).await;
+            assert_eq!(answer, b"");
+        } else {
+            assert_eq!(shows(at, bytes).await, b"");
+        }
+    }
+    let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    echoes(stream, b"and others are not in its way").await;
+}
+
+/// Everything that goes over a session is in the relay's hands, and none of it can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_sees_no_plaintext() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    // The initiator's way to the relay leads past a tap.
+    let tap = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, to) = (tap.local_addr().unwrap(), relay.node.at(Transport::Tcp));
+    initiator.believe(&relay.node.fingerprint(), vec![format!("tcp://{at}").parse().unwrap()]);
+    let tape = crate::nodes::Tape::default();
+    let recording = Arc::clone(&tape);
+    tokio::spawn(async move {
+        while let Ok((near, _)) = tap.accept().await {
+            let far = tokio::net::TcpStream::connect(to).await.unwrap();
+            let tape = Arc::clone(&recording);
+            tokio::spawn(async move {
+                let ((mut a, mut b), (mut c, mut d)) = (near.into_split(), far.into_split());
+                let there = record(&mut a, &mut d, &tape);
+                let back = record(&mut c, &mut b, &tape);
+                tokio::join!(there, back);
+            });
+        }
+    });
+    let secret = b"nobody but the two of us may read this sentence";
+    let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    assert_eq!(stream.path().remote, at);
+    echoes(stream, secret).await;
+    let tape = tape.lock().unwrap();
+    let holds = |what: &[u8]| tape.windows(what.len()).any(|window| window == what);
+    assert!(tape.len() > 1_000 && holds(b"kith-rl1"));
+    assert!(!holds(&secret[..8]) && !holds(ECHO.as_str().as_bytes()));
+    assert!(!holds(target.fingerprint().as_bytes()) && !holds(initiator.fingerprint().as_bytes()));
+}
+
+async fn record(
+    from: &mut tokio::net::tcp::OwnedReadHalf,
+    to: &mut tokio::net::tcp::OwnedWriteHalf,
+    tape: &crate::nodes::Tape,
+) {
+    let mut bytes = [0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut bytes).await {
+        tape.lock().unwrap().extend_from_slice(&bytes[..n]);
+        if to.write_all(&bytes[..n]).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}
