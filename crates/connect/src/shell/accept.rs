@@ -121,7 +121,7 @@ async fn greet_tls(
         };
         let direct = relay.is_none();
         let path = PathInfo { transport: Transport::Tcp, remote: from, direct, relay, rtt: None };
-        admit(&shared, Carrier::Tcp(Box::new(tls)), cut, peer, path).await
+        admit(&shared, Carrier::Tcp(Box::new(tls)), None, cut, peer, path).await
     };
     let result = within(shared.config.handshake_timeout, greeting).await.unwrap_or(Err(TurnedAway::Slow));
     drop(place);
@@ -195,7 +195,7 @@ async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) 
 }
 
 async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
-    let admission = admit(&shared, carrier, Cut::new(None), link.peer, link.path());
+    let admission = admit(&shared, carrier, Some(&link), Cut::new(None), link.peer, link.path());
     match within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow)) {
         Ok((protocol, needs_trust)) => {
             link.admit(&protocol, needs_trust);
@@ -216,6 +216,7 @@ async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
 async fn admit(
     shared: &Arc<Shared>,
     mut carrier: Carrier,
+    link: Option<&Arc<Link>>,
     cut: Arc<Cut>,
     peer: Peer,
     path: PathInfo,
@@ -241,6 +242,7 @@ async fn admit(
     let needs_trust = listening.admission == Admission::Contacts;
     let ticket = shared.registry.enter(peer, protocol.clone(), needs_trust, path, cut);
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
+    stream.stay_as(link.map(Link::guest));
     if needs_trust && !trusted(shared, peer, &protocol) {
         // Withdrawn since the decision, before the registry knew of the stream.
         stream.refuse().await;

@@ -12,7 +12,7 @@ use super::endpoint::{Party, PathInfo, Peer, Shared};
 use super::quic::Link;
 use super::registry::Cut;
 use super::stream::Stream;
-use super::{REFUSED_CODE, accept, relay, tcp, until, within};
+use super::{LINGER, REFUSED_CODE, accept, relay, tcp, until, within};
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::ADMITTED;
 use crate::trust::{Find, Finds, Found};
@@ -56,9 +56,6 @@ pub(super) enum Fate {
     /// It carries nothing else.
     EndsWithStream,
 }
-
-/// How long a connection that bulk had for itself stays for the last bytes to arrive.
-const LINGER: Span = Span::secs(1);
 
 /// The attempts of one race.
 #[derive(Default)]

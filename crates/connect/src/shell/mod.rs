@@ -23,6 +23,9 @@ const REFUSED_CODE: noq::VarInt = noq::VarInt::from_u32(1);
 /// The close code of QUIC that says: done.
 const DONE_CODE: noq::VarInt = noq::VarInt::from_u32(0);
 
+/// How long a connection stays for the last bytes to arrive.
+const LINGER: kith_sansio::Span = kith_sansio::Span::secs(1);
+
 /// Runs `work`, for `span` at most.
 async fn within<F: Future>(span: kith_sansio::Span, work: F) -> Option<F::Output> {
     tokio::time::timeout(span.into(), work).await.ok()

@@ -15,7 +15,7 @@ use super::bind::udp_socket;
 use super::endpoint::{PathInfo, Peer};
 use super::pin::Pin;
 use super::udp::Lean;
-use super::{DONE_CODE, REFUSED_CODE};
+use super::{DONE_CODE, LINGER, REFUSED_CODE, within};
 use crate::error::{TurnedAway, named};
 use crate::limits::{Place, Places, source};
 use crate::{BindError, Failure, Protocol, defaults};
@@ -67,10 +67,24 @@ pub(super) struct Link {
     doubtful: AtomicBool,
     /// Streams whose hello is not answered yet.
     greeting: AtomicUsize,
+    /// Streams that the peer opened, and that somebody here uses.
+    guests: AtomicUsize,
+    /// It is about to be looked at whether a stranger still needs it.
+    leaving: AtomicBool,
     /// Its place among the connections on which nothing has been admitted yet, or among those of strangers.
     place: Mutex<Option<Place<IpAddr>>>,
     /// For what it has been used; `None` once for something that needs no trust.
     used: Mutex<Option<Vec<Protocol>>>,
+}
+
+/// A stream that a peer opened, as its connection counts it.
+pub(super) struct Guest(Arc<Link>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.guests.fetch_sub(1, Ordering::SeqCst);
+        self.0.let_go();
+    }
 }
 
 /// Open QUIC connections by peer, newest last.
@@ -230,6 +244,8 @@ impl Link {
             tolerated: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             greeting: AtomicUsize::new(0),
+            guests: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
             place: Mutex::new(place),
             used: Mutex::new(Some(Vec::new())),
         })
@@ -275,10 +291,39 @@ impl Link {
     }
 
     /// Its hello is answered. Closes the connection where nothing is admitted on it, nor about to be.
-    pub(super) fn end_greeting(&self) {
+    pub(super) fn end_greeting(self: &Arc<Self>) {
         if self.greeting.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.close_unless_admitted();
+            self.let_go();
         }
+    }
+
+    /// A stream that the peer opened is used here until the guest is dropped.
+    pub(super) fn guest(self: &Arc<Self>) -> Guest {
+        self.guests.fetch_add(1, Ordering::SeqCst);
+        Guest(Arc::clone(self))
+    }
+
+    /// Closes a stranger's connection on which nothing is open, once what was said last had its time to arrive: he
+    /// may come back, and until then takes no memory.
+    fn let_go(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.is_left_by_a_stranger() || self.leaving.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let link = Arc::clone(self);
+        runtime.spawn(async move {
+            let _closed_by_the_peer = within(LINGER, link.connection.closed()).await;
+            link.leaving.store(false, Ordering::SeqCst);
+            if link.is_left_by_a_stranger() {
+                link.connection.close(DONE_CODE, b"");
+            }
+        });
+    }
+
+    fn is_left_by_a_stranger(&self) -> bool {
+        let is_empty = self.guests.load(Ordering::SeqCst) == 0 && self.greeting.load(Ordering::SeqCst) == 0;
+        is_empty && !self.ours && !self.welcome.load(Ordering::Relaxed)
     }
 
     /// Closes the connection where nothing has been admitted on it. One that this node opened stays: its own hello may

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::carrier::Carrier;
 use super::endpoint::{Party, PathInfo, Peer};
-use super::quic::Link;
+use super::quic::{Guest, Link};
 use super::registry::Ticket;
 use super::{DONE_CODE, within};
 use crate::limits::Place;
@@ -26,6 +26,7 @@ pub struct Stream {
     ticket: Ticket,
     _place: Place<Party>,
     sole: Option<Sole>,
+    _guest: Option<Guest>,
 }
 
 /// A QUIC connection that was made for one stream, and is closed with it.
@@ -58,7 +59,7 @@ impl Stream {
         ticket: Ticket,
         place: Place<Party>,
     ) -> Stream {
-        Stream { carrier, peer, path, ticket, _place: place, sole: None }
+        Stream { carrier, peer, path, ticket, _place: place, sole: None, _guest: None }
     }
 
     /// Who is at the other end.
@@ -89,6 +90,11 @@ impl Stream {
     /// Ties a connection to this stream, and ends it when what was written last had its time to arrive.
     pub(super) fn own_and_linger(&mut self, link: Arc<Link>, linger: Span) {
         self.sole = Some(Sole { link, linger: Some(linger) });
+    }
+
+    /// Counts as a stream of the connection that the peer opened it on.
+    pub(super) fn stay_as(&mut self, guest: Option<Guest>) {
+        self._guest = guest;
     }
 
     pub(super) fn carrier(&mut self) -> &mut Carrier {

@@ -41,6 +41,36 @@ async fn a_protocol_for_anyone_admits_strangers_and_says_who_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_connection_ends_with_his_last_stream_and_a_friends_stays() {
+    let (friend, stranger, target) = (Node::new().await, Node::new().await, Node::new().await);
+    target.book.add(&friend);
+    target.echo(Admission::Anyone);
+    let mut open = Vec::new();
+    for one in [&friend, &stranger] {
+        one.meet(&target);
+        for _ in 0..2 {
+            let there = target.fingerprint();
+            let stream = soon(one.endpoint.connect_with(&there, &ECHO, Via::Quic)).await.unwrap();
+            open.push((one, stream));
+        }
+    }
+    let still_there = |one: &Node| one.endpoint.paths(&target.fingerprint()).len();
+    for (whose, stream) in open {
+        assert_eq!(still_there(whose), 1);
+        echoes(stream, b"before it ends").await;
+    }
+    soon(async {
+        while still_there(&stranger) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(still_there(&friend), 1);
+    let stream = soon(stranger.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    echoes(stream, b"he may come back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_someone_else_is_named_and_learns_nothing() {
     let (one, two, impostor) = (Node::new().await, Node::new().await, Node::new().await);
     one.book.add(&two);
