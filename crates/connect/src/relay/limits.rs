@@ -28,10 +28,11 @@ pub const FIRST_MESSAGE: Span = Span::secs(10);
 pub const TOKEN_LIFE: Span = Span::secs(10);
 /// How long a relay keeps a node exposed that says nothing.
 pub const EXPOSED_SILENCE: Span = Span::secs(50);
-/// Messages that a peer may send at once, and how many more each second.
-pub const MESSAGES_AT_ONCE: u32 = 512;
-/// Messages that a peer may send each second in the long run.
-pub const MESSAGES_PER_SECOND: u32 = 64;
+/// Messages that a peer may send at once: twice what can wait at a relay, as a knock and its meeting, or the answer to
+/// one, and some pings.
+pub const MESSAGES_AT_ONCE: u32 = 2048;
+/// Messages that a peer may send each second in the long run: what waits at a relay is done with in three seconds.
+pub const MESSAGES_PER_SECOND: u32 = 1024;
 /// The longest time between two pings of a target.
 pub const PING_MOST: Span = Span::secs(20);
 /// The shortest, and the first.
@@ -56,6 +57,8 @@ pub const MAX_KNOCKS_OPEN: usize = 1024;
 pub const MAX_NONCES: usize = 16_384;
 /// How long an initiator waits for a relay's answer.
 pub const ANSWER_PATIENCE: Span = Span::secs(5);
+/// Sessions of one relay in all, joined or about to be.
+pub const MAX_SESSIONS: usize = 4096;
 /// Fingerprints whose use of a relay is counted.
 pub const MAX_ACCOUNTS: usize = 16_384;
 /// The time for which bytes are counted against a quota.

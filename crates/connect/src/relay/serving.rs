@@ -306,9 +306,8 @@ impl Relay {
         }
         let (target, carriage) = (verified.request().target, verified.request().carriage);
         let id = self.free_id();
-        let may_ask = self.port(carriage).is_some()
-            && self.sessions.has_room(now.time, &inmate.who)
-            && self.sessions.has_room(now.time, &target);
+        let may_ask =
+            self.port(carriage).is_some() && self.sessions.has_room(now.time, [&inmate.who, &target]);
         let asked = self.exposed.get(&target).copied().filter(|_| may_ask);
         self.waiting.insert(id, Waiting { client, inmate, target, carriage, asked });
         self.timers.insert((now.time + REFUSED_AFTER, Timer::Waiting(id)));
@@ -348,7 +347,7 @@ impl Relay {
         waiting.asked = None;
         let (initiator, carriage) = (waiting.client, waiting.carriage);
         let parties = [waiting.inmate.who, waiting.target];
-        let has_room = parties.iter().all(|party| self.sessions.has_room(now.time, party));
+        let has_room = self.sessions.has_room(now.time, parties.each_ref());
         let Some(port) = self.port(carriage).filter(|_| has_room) else { return };
         let (session, tokens) = self.sessions.open(now.time, parties, carriage, rng);
         self.timers.insert((now.time + TOKEN_LIFE, Timer::Session(session)));

@@ -20,6 +20,7 @@ use super::{accept, within};
 use crate::dialer::{Pace, Via};
 use crate::knocks::Knocks;
 use crate::limits::Places;
+use crate::relay::message::RELAY;
 use crate::{
     Admission, BindError, ConnectError, Discovery, ListenError, Protocol, Trust, Vantage, address,
     advertised, defaults,
@@ -349,6 +350,21 @@ impl Shared {
         if self.knocks.lock().unwrap_or_else(PoisonError::into_inner).note(now, who) {
             self.trust.knocked(who, SocketAddr::new(from.ip().to_canonical(), from.port()));
         }
+    }
+
+    /// Whether `peer` may come over a relay: trusted for something that is listened for here, or looking for a relay
+    /// where this node is one.
+    pub(super) fn wants(&self, peer: &Fingerprint) -> bool {
+        let guarded: Vec<Protocol> = {
+            let listening = self.listening();
+            if listening.get(&RELAY).is_some_and(|one| one.admission == Admission::Anyone) {
+                return true;
+            }
+            let guarded = listening.iter().filter(|(_, one)| one.admission == Admission::Contacts);
+            guarded.map(|(protocol, _)| protocol.clone()).collect()
+        };
+        // Asked outside the lock: what trust decides is not ours to know.
+        guarded.iter().any(|protocol| self.trust.trusts(peer, protocol))
     }
 
     /// Cuts what is open to peers that are not trusted any more.

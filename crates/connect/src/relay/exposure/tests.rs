@@ -266,7 +266,7 @@ fn knocks_that_are_not_for_this_node_over_this_relay_are_not_judged() {
 
 #[test]
 fn a_relay_that_talks_nonsense_or_floods_is_left_alone_for_a_while() {
-    let flood: Vec<Message> = (0..2_000).map(Message::Pong).collect();
+    let flood: Vec<Message> = (0..4_000).map(Message::Pong).collect();
     for nonsense in [vec![Message::Expose], vec![Message::Refused], vec![Message::Admit(1)], flood] {
         let mut bench = bench();
         let link = bench.warm(2);

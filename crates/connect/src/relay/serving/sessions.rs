@@ -4,6 +4,7 @@ use kith_identity::Fingerprint;
 use kith_sansio::{Rng, Time};
 
 use super::{Joined, Output, Session, Side};
+use crate::relay::limits::MAX_SESSIONS;
 use crate::relay::message::Token;
 use crate::relay::quota::{Accounts, Quota};
 use crate::relay::request::Carriage;
@@ -54,8 +55,9 @@ impl Sessions {
         self.meetings.values().map(|meeting| meeting.parties[1])
     }
 
-    pub(super) fn has_room(&self, now: Time, party: &Fingerprint) -> bool {
-        self.accounts.has_room(now, party)
+    /// Whether there may be another session of these two.
+    pub(super) fn has_room(&self, now: Time, parties: [&Fingerprint; 2]) -> bool {
+        self.meetings.len() < MAX_SESSIONS && parties.iter().all(|party| self.accounts.has_room(now, party))
     }
 
     /// A session of the initiator and the target, and a token for each.

@@ -4,7 +4,7 @@ use kith_identity::Identity;
 use kith_sansio::{SeededRng, Span, Timestamp};
 
 use super::*;
-use crate::relay::limits::{MAX_QUARANTINED_PER_SOURCE, QUOTA_PERIOD};
+use crate::relay::limits::{MAX_QUARANTINED, MAX_QUARANTINED_PER_SOURCE, MAX_SESSIONS, QUOTA_PERIOD};
 
 const OWN: Fingerprint = Fingerprint::from_bytes([1; 32]);
 
@@ -212,6 +212,31 @@ fn too_many_requests_are_refused_at_once_and_nobody_is_asked() {
 }
 
 #[test]
+fn as_many_as_can_wait_may_ask_for_one_target_at_once() {
+    let mut bench = bench(Quota::default());
+    let (target, again) = (bench.identity().fingerprint(), bench.identity());
+    let at = bench.exposed(target);
+    for round in 0..3 {
+        let mut asked = Vec::new();
+        for _ in 0..MAX_QUARANTINED {
+            let who = bench.identity();
+            let (_, outputs) = bench.knocks(&who, target);
+            let [_, Output::Send(to, Message::Knock(id, _))] = outputs[..] else { panic!("{outputs:?}") };
+            assert_eq!(to, at);
+            asked.push(id);
+        }
+        assert!(asked.iter().all(|id| bench.says(at, Message::Decline(*id)).is_empty()), "{round}");
+        assert_eq!(bench.relay.load(), Load { exposed: 1, waiting: MAX_QUARANTINED, sessions: 0 });
+        let outputs = bench.wait(REFUSED_AFTER);
+        let refused = outputs.iter().filter(|one| matches!(one, Output::Send(_, Message::Refused))).count();
+        assert_eq!(refused, MAX_QUARANTINED);
+        assert_eq!(bench.relay.load(), Load { exposed: 1, waiting: 0, sessions: 0 });
+    }
+    let outputs = bench.knocks(&again, target).1;
+    assert!(matches!(outputs[..], [_, Output::Send(..)]), "{outputs:?}");
+}
+
+#[test]
 fn tokens_open_one_side_once_and_for_a_while() {
     let mut bench = bench(Quota::default());
     let (who, target) = (bench.identity(), bench.identity().fingerprint());
@@ -302,6 +327,23 @@ fn quotas_bound_sessions_and_bytes_of_target_and_initiator() {
 }
 
 #[test]
+fn sessions_are_bounded_in_all_whoever_they_are_of() {
+    let mut bench = bench(Quota { sessions: u32::MAX, ..Quota::default() });
+    let (who, target) = (bench.identity(), bench.identity().fingerprint());
+    let at = bench.exposed(target);
+    for _ in 0..MAX_SESSIONS {
+        bench.agreed(&who, at, target);
+        // Time for what both may say to be allowed again.
+        bench.now.time += Span::millis(20);
+    }
+    let (client, outputs) = bench.knocks(&who, target);
+    assert!(matches!(outputs[..], [Output::Send(to, Message::Observed(_))] if to == client), "{outputs:?}");
+    assert_eq!(bench.relay.load().sessions, MAX_SESSIONS);
+    bench.wait(TOKEN_LIFE);
+    assert_eq!(bench.relay.load().sessions, 0);
+}
+
+#[test]
 fn whom_the_relay_does_not_serve_is_not_exposed_and_whom_it_ceases_to_serve_is_cut() {
     let mut bench = bench(Quota::default());
     let (who, target) = (bench.identity(), bench.identity().fingerprint());
@@ -336,7 +378,7 @@ fn an_exposed_node_that_is_silent_or_comes_again_or_floods_is_let_go() {
     assert_eq!(bench.wait(Span(EXPOSED_SILENCE.0 - 1)), []);
     assert_eq!(bench.wait(Span(1)), [Output::Close(second)]);
     let third = bench.exposed(target);
-    let outputs: Vec<_> = (0..1_000).flat_map(|n| bench.says(third, Message::Ping(n))).collect();
+    let outputs: Vec<_> = (0..4_000).flat_map(|n| bench.says(third, Message::Ping(n))).collect();
     assert_eq!(outputs.last(), Some(&Output::Close(third)));
     assert!(outputs.len() <= MESSAGES_AT_ONCE as usize);
     assert_eq!(bench.relay.load(), Load::default());

@@ -9,18 +9,17 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{reaching, side, talk};
-use crate::Admission;
 use crate::relay::Carriage;
 use crate::relay::Message;
 use crate::relay::exposure::{Exposure, Input, Link, Meeting, Output, Standing};
-use crate::relay::message::RELAY;
+use crate::relay::limits::MAX_KNOCKS_OPEN;
 use crate::shell::endpoint::{Endpoint, PathInfo, Shared};
 use crate::shell::{accept, until};
 
 /// What happens to a target, waiting to be looked at.
 const EVENTS: usize = 256;
-/// What is to be said to one relay, waiting for it to listen.
-const SAYINGS: usize = 256;
+/// What is to be said to one relay, waiting for it to listen: an answer to all that may knock at once.
+const SAYINGS: usize = 2 * MAX_KNOCKS_OPEN;
 
 /// A node that can be reached through relays, until this is dropped.
 #[derive(Debug)]
@@ -164,22 +163,17 @@ impl Driver {
                     }
                 }
                 Output::Judge { link, id, initiator } => {
-                    let is_trusted = self.shared.trust.trusts(&initiator, &RELAY) || self.relays_for_anyone();
-                    if !is_trusted && let Some(from) = self.remote(link) {
+                    let may_come = self.shared.wants(&initiator);
+                    if !may_come && let Some(from) = self.remote(link) {
                         self.shared.knock(&initiator, from);
                     }
-                    self.exposure.handle_input(now(), Input::Judged(link, id, is_trusted), &mut OsRng);
+                    self.exposure.handle_input(now(), Input::Judged(link, id, may_come), &mut OsRng);
                 }
                 Output::Meet(meeting) => self.meet(meeting),
                 Output::Observed(relay, address) => tracing::debug!(%relay, %address, "seen by a relay"),
                 Output::Named(_) => {}
             }
         }
-    }
-
-    /// Whether this node is a relay itself: then strangers may reach it, as they may over a direct way.
-    fn relays_for_anyone(&self) -> bool {
-        self.shared.listening().get(&RELAY).is_some_and(|one| one.admission == Admission::Anyone)
     }
 
     fn remote(&self, link: Link) -> Option<SocketAddr> {

@@ -17,7 +17,7 @@ use crate::shell::endpoint::{PathInfo, Shared};
 use crate::shell::{Stream, connect, tcp, until};
 use crate::{ConnectError, Failure};
 
-/// A stream of `relay/1` to a relay, over a connection that is there or a new one.
+/// A stream of `relay/1` to a relay, over a connection of its own.
 pub(super) fn to_relay<'a>(
     shared: &'a Arc<Shared>,
     ni: &'a Ni,

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::session::{Pacer, carry};
 use super::talk::talk;
 use crate::limits::Place;
+use crate::relay::limits::MAX_QUARANTINED;
 use crate::relay::message::RELAY;
 use crate::relay::serving::{Client, Input, Joined, Load, Output, Relay, Session, Settings, Side};
 use crate::relay::{Message, Quota, Token};
@@ -21,8 +22,8 @@ use crate::{Admission, Changes, ListenError};
 
 /// What happens to a relay, waiting to be looked at.
 const EVENTS: usize = 256;
-/// What is to be said to one client, waiting for it to listen.
-const SAYINGS: usize = 64;
+/// What is to be said to one client, waiting for it to listen: all that may be asked of a target at once.
+const SAYINGS: usize = 2 * MAX_QUARANTINED;
 
 /// Whom a node relays for. Asked for everyone who comes and whenever trust changes, so it answers from memory.
 type Serves = dyn Fn(&Fingerprint) -> bool + Send + Sync;

@@ -16,6 +16,8 @@ use crate::shell::until;
 
 /// Bytes copied at once.
 const CHUNK_BYTES: usize = 64 << 10;
+/// How often in a row one direction copies before the others have their turn.
+const CHUNKS_IN_A_ROW: usize = 16;
 /// Bytes after which the relay is told of them.
 const REPORT_BYTES: u64 = 1 << 20;
 /// How much of its bandwidth a payer may use at once.
@@ -96,6 +98,7 @@ pub(super) async fn carry(
 
 /// Copies one direction to its end. Holds memory only while there is something to copy.
 async fn pump(from: &TcpStream, to: &TcpStream, meter: &Meter) -> io::Result<()> {
+    let mut chunks = 0_usize;
     loop {
         from.readable().await?;
         let mut buffer = Vec::with_capacity(CHUNK_BYTES);
@@ -109,6 +112,10 @@ async fn pump(from: &TcpStream, to: &TcpStream, meter: &Meter) -> io::Result<()>
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
+            }
+            chunks = chunks.wrapping_add(1);
+            if chunks.is_multiple_of(CHUNKS_IN_A_ROW) {
+                tokio::task::yield_now().await;
             }
         }
     }
