@@ -50,3 +50,23 @@ pub const KEEP_ALIVE: Span = Span::secs(10);
 pub const KNOCK_EVERY: Span = Span::secs(3600);
 /// Strangers remembered so as not to note them again.
 pub const MAX_KNOCKS: usize = 1024;
+/// How long a list holds after its delegator's last word, where the delegator says nothing else.
+pub const LEASE: Span = Span::secs(3600);
+/// The shortest and the longest such time.
+pub const LEASE_RANGE: (Span, Span) = (Span::secs(10), Span::secs(86_400));
+/// How often a subscriber hears that its list holds; a quarter of the lease where that is less.
+pub const DELEGATOR_BEAT: Span = Span::secs(60);
+/// Streams of one subscriber at a delegator; another one ends the oldest.
+pub const MAX_SUBSCRIPTIONS: usize = 2;
+/// Streams that one subscriber may open in a minute.
+pub const MAX_SUBSCRIPTIONS_PER_MINUTE: u32 = 30;
+/// How long a subscriber may take to say what it holds, or that its list is in force.
+pub const SUBSCRIBER_PATIENCE: Span = Span::secs(30);
+/// How long a delegator may take to the first word about the list.
+pub const DELEGATOR_PATIENCE: Span = Span::secs(30);
+/// The shortest and the longest pause before a lost delegator is tried again; each is half to all of it, by chance.
+pub const RECONNECT_RANGE: (Span, Span) = (Span::millis(500), Span::secs(60));
+/// A delegator that stayed for so long is tried again without the pause that earlier failures earned.
+pub const STAYED: Span = Span::secs(60);
+/// Messages that a subscriber takes in a second: the largest list needs some three hundred.
+pub const MAX_MESSAGES_PER_SECOND: u32 = 512;

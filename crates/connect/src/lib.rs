@@ -28,6 +28,7 @@
 
 pub mod address;
 pub mod defaults;
+pub mod delegator;
 pub mod dialer;
 mod error;
 #[doc(hidden)]

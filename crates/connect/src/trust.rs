@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Protocol;
 use crate::address::Origin;
+use crate::delegator::Opener;
 use crate::dialer::Candidate;
 
 /// Most candidates that wait for the race to take them.
@@ -15,14 +16,31 @@ const FOUND_QUEUE: usize = 64;
 
 /// Whom this node trusts; the floors above decide.
 pub trait Trust: Send + Sync + 'static {
-    /// Whether `peer` may use `protocol` here. Asked on every connection, so it answers from memory.
+    /// Whether `peer` may open streams of `protocol` here. Asked on every connection, so it answers from memory.
     fn trusts(&self, peer: &Fingerprint, protocol: &Protocol) -> bool;
+
+    /// Whether streams of `protocol` that this node opened to `peer` may go on; as in the other direction where nothing
+    /// else is said. A stream to somebody who is not trusted so when it is opened needs no trust later.
+    fn reaches(&self, peer: &Fingerprint, protocol: &Protocol) -> bool {
+        self.trusts(peer, protocol)
+    }
 
     /// A peer proved to be `peer`, wanted in from `from` and was not trusted. Told once per hour and fingerprint.
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr);
 
-    /// Reports every later change of what [`trusts`](Trust::trusts) answers, so that open connections can be cut.
+    /// Reports every later change of what [`trusts`](Trust::trusts) and [`reaches`](Trust::reaches) answer, so that open
+    /// connections can be cut.
     fn changed(&self) -> Changes;
+}
+
+impl dyn Trust {
+    /// Whether streams of `protocol` with `peer` may be opened by that side, or go on.
+    pub(crate) fn permits(&self, opener: Opener, peer: &Fingerprint, protocol: &Protocol) -> bool {
+        match opener {
+            Opener::Peer => self.trusts(peer, protocol),
+            Opener::Own => self.reaches(peer, protocol),
+        }
+    }
 }
 
 /// Says that trust has changed. Cheap to clone; every [`Changes`] made from it hears.

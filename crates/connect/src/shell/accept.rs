@@ -13,6 +13,7 @@ use super::quic::{Link, key_of};
 use super::registry::Cut;
 use super::stream::Stream;
 use super::{DONE_CODE, relay, tcp, until, within};
+use crate::delegator::Opener;
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
 use crate::protocol::{ADMITTED, hello_length};
@@ -198,14 +199,14 @@ async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
     let admission = admit(&shared, carrier, Some(&link), Cut::new(None), link.peer, link.path());
     match within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow)) {
         Ok((protocol, needs_trust)) => {
-            link.admit(&protocol, needs_trust);
+            link.admit(Opener::Peer, &protocol, needs_trust);
             if trusted(&shared, link.peer, &protocol) {
                 link.welcome();
             } else {
                 link.tolerate(&shared.strangers);
             }
             // Trust that was withdrawn meanwhile could not be seen to be what the connection was used for.
-            link.close_if_forsaken(|peer, protocol| shared.trust.trusts(peer, protocol));
+            link.close_if_forsaken(|opener, peer, protocol| shared.trust.permits(opener, peer, protocol));
         }
         Err(error) => tracing::debug!(%error, "QUIC stream turned away"),
     }
@@ -240,7 +241,8 @@ async fn admit(
         return Err(TurnedAway::TooMany);
     };
     let needs_trust = listening.admission == Admission::Contacts;
-    let ticket = shared.registry.enter(peer, protocol.clone(), needs_trust, path, cut);
+    let ticket =
+        shared.registry.enter(peer, protocol.clone(), needs_trust.then_some(Opener::Peer), path, cut);
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
     stream.stay_as(link.map(Link::guest));
     if needs_trust && !trusted(shared, peer, &protocol) {

@@ -13,6 +13,7 @@ use super::quic::Link;
 use super::registry::Cut;
 use super::stream::Stream;
 use super::{LINGER, REFUSED_CODE, accept, relay, tcp, until, within};
+use crate::delegator::Opener;
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::ADMITTED;
 use crate::trust::{Find, Finds, Found};
@@ -271,13 +272,13 @@ impl Shared {
         let opening = within(self.config.handshake_timeout, link.connection.open_bi());
         let (send, recv) = opening.await.ok_or(ConnectError::Lost { target })?.map_err(lost)?;
         // As it stands now: a trust that is withdrawn until the answer comes must not pass for one that nobody asks for.
-        let needs_trust = self.trust.trusts(&target, protocol);
+        let needs_trust = self.trust.reaches(&target, protocol);
         let carrier = Carrier::Quic(send, recv, link.connection.clone());
         let result = self.hello(carrier, Cut::new(None), link.path(), target, protocol).await;
         match (&result, link.connection.close_reason()) {
             (Ok(_), _) => {
-                link.admit(protocol, needs_trust);
-                link.close_if_forsaken(|peer, protocol| self.trust.trusts(peer, protocol));
+                link.admit(Opener::Own, protocol, needs_trust);
+                link.close_if_forsaken(|opener, peer, protocol| self.trust.permits(opener, peer, protocol));
             }
             (Err(ConnectError::Lost { .. }), Some(error)) => return Err(lost(error)),
             (Err(_), _) => {}
@@ -296,9 +297,9 @@ impl Shared {
     ) -> Result<Stream, ConnectError> {
         let peer = Peer::Known(target);
         let place = self.streams.take(Party::Named(target)).ok_or(ConnectError::TooMany { target })?;
-        let needs_trust = self.trust.trusts(&target, protocol);
+        let needs_trust = self.trust.reaches(&target, protocol).then_some(Opener::Own);
         let ticket = self.registry.enter(peer, protocol.clone(), needs_trust, path, cut);
-        if needs_trust && !self.trust.trusts(&target, protocol) {
+        if needs_trust.is_some() && !self.trust.reaches(&target, protocol) {
             // Withdrawn before the registry knew of the stream.
             return Err(ConnectError::Lost { target });
         }

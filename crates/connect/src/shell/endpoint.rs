@@ -369,7 +369,8 @@ impl Shared {
 
     /// Cuts what is open to peers that are not trusted any more.
     pub(super) fn review_trust(&self) {
-        let trusts = |peer: &Fingerprint, protocol: &Protocol| self.trust.trusts(peer, protocol);
+        let trusts =
+            |opener, peer: &Fingerprint, protocol: &Protocol| self.trust.permits(opener, peer, protocol);
         self.registry.review(trusts);
         self.links.review(trusts);
     }

@@ -4,6 +4,7 @@ mod accept;
 mod bind;
 mod carrier;
 mod connect;
+mod delegator;
 mod endpoint;
 mod pin;
 mod quic;
@@ -14,6 +15,7 @@ mod tcp;
 mod udp;
 
 pub use bind::interfaces;
+pub use delegator::{Delegator, Subscription, SubscriptionState};
 pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};
 pub use relay::{Exposing, Relaying};
 pub use stream::Stream;

@@ -16,6 +16,7 @@ use super::endpoint::{PathInfo, Peer};
 use super::pin::Pin;
 use super::udp::Lean;
 use super::{DONE_CODE, LINGER, REFUSED_CODE, within};
+use crate::delegator::Opener;
 use crate::error::{TurnedAway, named};
 use crate::limits::{Place, Places, source};
 use crate::{BindError, Failure, Protocol, defaults};
@@ -73,8 +74,8 @@ pub(super) struct Link {
     leaving: AtomicBool,
     /// Its place among the connections on which nothing has been admitted yet, or among those of strangers.
     place: Mutex<Option<Place<IpAddr>>>,
-    /// For what it has been used; `None` once for something that needs no trust.
-    used: Mutex<Option<Vec<Protocol>>>,
+    /// For what it has been used, and who opened those streams; `None` once for something that needs no trust.
+    used: Mutex<Option<Vec<(Opener, Protocol)>>>,
 }
 
 /// A stream that a peer opened, as its connection counts it.
@@ -252,13 +253,15 @@ impl Link {
     }
 
     /// Remembers that a stream of `protocol` was admitted, for which trust is needed or not.
-    pub(super) fn admit(&self, protocol: &Protocol, needs_trust: bool) {
+    pub(super) fn admit(&self, opener: Opener, protocol: &Protocol, needs_trust: bool) {
         self.admitted.store(true, Ordering::Relaxed);
         self.doubtful.store(false, Ordering::Relaxed);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *used {
             used if !needs_trust => *used = None,
-            Some(protocols) if !protocols.contains(protocol) => protocols.push(protocol.clone()),
+            Some(all) if !all.iter().any(|(known, one)| *known == opener && one == protocol) => {
+                all.push((opener, protocol.clone()));
+            }
             _ => {}
         }
     }
@@ -370,10 +373,11 @@ impl Link {
     }
 
     /// Closes the connection where everything that it was used for needs a trust that is gone.
-    pub(super) fn close_if_forsaken(&self, trusts: impl Fn(&Fingerprint, &Protocol) -> bool) {
+    pub(super) fn close_if_forsaken(&self, trusts: impl Fn(Opener, &Fingerprint, &Protocol) -> bool) {
         let Peer::Known(peer) = self.peer else { return };
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if used.is_some_and(|used| !used.is_empty() && !used.iter().any(|protocol| trusts(&peer, protocol))) {
+        let is_trusted = |(opener, protocol): &(Opener, Protocol)| trusts(*opener, &peer, protocol);
+        if used.is_some_and(|used| !used.is_empty() && !used.iter().any(is_trusted)) {
             self.connection.close(REFUSED_CODE, b"");
         }
     }
@@ -414,7 +418,7 @@ impl Links {
     }
 
     /// Closes every connection that is not trusted for anything that it was used for.
-    pub(super) fn review(&self, trusts: impl Fn(&Fingerprint, &Protocol) -> bool) {
+    pub(super) fn review(&self, trusts: impl Fn(Opener, &Fingerprint, &Protocol) -> bool) {
         let all: Vec<_> = self.links().values().flatten().cloned().collect();
         all.iter().for_each(|link| link.close_if_forsaken(&trusts));
     }

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::endpoint::{PathInfo, Peer};
 use crate::Protocol;
+use crate::delegator::Opener;
 
 /// Every open stream, so that it can be cut from outside.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ struct Open {
 struct Entry {
     peer: Peer,
     protocol: Protocol,
-    needs_trust: bool,
+    needs_trust: Option<Opener>,
     path: PathInfo,
     cut: Arc<Cut>,
 }
@@ -72,12 +73,13 @@ impl Cut {
 }
 
 impl Registry {
-    /// Enters a stream. With `needs_trust` it is cut when its peer is not trusted for `protocol` any more.
+    /// Enters a stream. Where it `needs_trust` it is cut when its peer is not trusted for `protocol` any more, the way it
+    /// was opened.
     pub(super) fn enter(
         &self,
         peer: Peer,
         protocol: Protocol,
-        needs_trust: bool,
+        needs_trust: Option<Opener>,
         path: PathInfo,
         cut: Arc<Cut>,
     ) -> Ticket {
@@ -89,19 +91,21 @@ impl Registry {
     }
 
     /// Cuts every stream that needs a trust that is not there any more.
-    pub(super) fn review(&self, trusts: impl Fn(&Fingerprint, &Protocol) -> bool) {
+    pub(super) fn review(&self, trusts: impl Fn(Opener, &Fingerprint, &Protocol) -> bool) {
         let guarded: Vec<_> = self
             .open()
             .streams
             .values()
-            .filter(|entry| entry.needs_trust)
             .filter_map(|entry| {
-                Some((*entry.peer.fingerprint()?, entry.protocol.clone(), Arc::clone(&entry.cut)))
+                let (opener, peer) = (entry.needs_trust?, *entry.peer.fingerprint()?);
+                Some((opener, peer, entry.protocol.clone(), Arc::clone(&entry.cut)))
             })
             .collect();
         // Asked outside the lock: what trust decides is not ours to know.
-        for (_, _, cut) in guarded.into_iter().filter(|(peer, protocol, _)| !trusts(peer, protocol)) {
-            cut.cut();
+        for (opener, peer, protocol, cut) in guarded {
+            if !trusts(opener, &peer, &protocol) {
+                cut.cut();
+            }
         }
     }
 

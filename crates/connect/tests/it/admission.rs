@@ -169,6 +169,29 @@ async fn trust_withdrawn_by_the_initiator_cuts_too_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trust_in_one_direction_opens_and_cuts_streams_of_that_direction_alone() {
+    for via in [Via::Tcp, Via::Quic] {
+        let (one, two) = (Node::new().await, Node::new().await);
+        one.meet(&two);
+        two.meet(&one);
+        one.echo(Admission::Contacts);
+        two.echo(Admission::Contacts);
+        one.book.reach(&two);
+        two.book.add(&one);
+        let there = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, via)).await.unwrap();
+        let back = soon(two.endpoint.connect_with(&one.fingerprint(), &ECHO, via)).await;
+        assert!(matches!(back, Err(ConnectError::Refused { .. })), "{back:?}");
+        assert_eq!(one.book.knocks(), [two.fingerprint()]);
+        // The refusal ends neither the stream nor the connection that it came over.
+        let again = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, via)).await.unwrap();
+        echoes(again, b"still there").await;
+        let waiting = tokio::spawn(drain(there));
+        one.book.remove(&two);
+        soon(waiting).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trust_withdrawn_from_one_leaves_the_other_alone() {
     let (one, two) = friends().await;
     let other = Node::new().await;

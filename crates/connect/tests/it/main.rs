@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod admission;
+mod delegator;
 mod exchange;
 mod exporter;
 mod hostile;
@@ -10,4 +11,5 @@ mod nodes;
 mod relayed;
 mod relays;
 mod secrecy;
+mod subscriptions;
 mod vnet;

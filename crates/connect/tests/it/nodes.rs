@@ -22,6 +22,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct Book {
     trusted: Mutex<HashSet<Fingerprint>>,
+    /// Peers that this node may reach, and that may not reach it.
+    reached: Mutex<HashSet<Fingerprint>>,
     pub(crate) knocks: Mutex<Vec<Fingerprint>>,
     /// How often it was asked.
     pub(crate) asked: AtomicUsize,
@@ -34,8 +36,14 @@ impl Book {
         self.signal.raise();
     }
 
+    pub(crate) fn reach(&self, node: &Node) {
+        self.reached.lock().unwrap().insert(node.fingerprint());
+        self.signal.raise();
+    }
+
     pub(crate) fn remove(&self, node: &Node) {
         self.trusted.lock().unwrap().remove(&node.fingerprint());
+        self.reached.lock().unwrap().remove(&node.fingerprint());
         self.signal.raise();
     }
 
@@ -52,6 +60,9 @@ impl Trust for Book {
     fn trusts(&self, peer: &Fingerprint, _: &Protocol) -> bool {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.trusted.lock().unwrap().contains(peer)
+    }
+    fn reaches(&self, peer: &Fingerprint, protocol: &Protocol) -> bool {
+        self.trusts(peer, protocol) || self.reached.lock().unwrap().contains(peer)
     }
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr) {
         assert!(from.ip().is_loopback());
