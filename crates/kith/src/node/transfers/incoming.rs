@@ -153,18 +153,7 @@ fn offered(node: &Node, id: String, peer: Fingerprint, offer: &IncomingOffer) ->
     };
     let job =
         Job::In { into: String::new(), overwrite: false, digest: digest_of(offer), staging: id.clone() };
-    let row = Row {
-        peer: peer.to_string(),
-        job,
-        changed: system::utc().0,
-        reported: false,
-        paused_here: false,
-        paused_there: false,
-        paused_since: 0,
-        untold: false,
-        until: 0,
-        last,
-    };
+    let row = Row::new(&peer, job, system::utc(), last);
     Live::new(id, peer, row)
 }
 

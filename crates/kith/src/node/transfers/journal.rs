@@ -70,13 +70,27 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// A transfer that begins now, and that nobody pauses.
+    pub(crate) fn new(peer: &Fingerprint, job: Job, now: Timestamp, last: Transfer) -> Row {
+        Row {
+            peer: peer.to_string(),
+            job,
+            changed: now.0,
+            reported: false,
+            paused_here: false,
+            paused_there: false,
+            paused_since: 0,
+            untold: false,
+            until: 0,
+            last,
+        }
+    }
+
     /// The other side's fingerprint; `None` in a row that somebody altered.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         self.peer.parse().ok()
     }
-}
 
-impl Row {
     /// Whether somebody pauses it.
     pub(crate) fn is_paused(&self) -> bool {
         !self.last.state.is_final() && (self.paused_here || self.paused_there)

@@ -481,23 +481,14 @@ pub(super) mod tests {
 
     pub(in crate::node::transfers) fn incoming() -> Arc<Live> {
         let peer = kith_identity::Fingerprint::from_bytes([7; 32]);
-        let row = Row {
-            peer: peer.to_string(),
-            job: Job::In {
-                into: "/inbox".to_owned(),
-                overwrite: false,
-                digest: String::new(),
-                staging: String::new(),
-            },
-            changed: 0,
-            reported: false,
-            paused_here: false,
-            paused_there: false,
-            paused_since: 0,
-            untold: false,
-            until: 0,
-            last: blank("1", "in", "north", State::Interrupted),
+        let job = Job::In {
+            into: "/inbox".to_owned(),
+            overwrite: false,
+            digest: String::new(),
+            staging: String::new(),
         };
+        let last = blank("1", "in", "north", State::Interrupted);
+        let row = Row::new(&peer, job, Timestamp(0), last);
         Live::new("1".to_owned(), peer, row)
     }
 

@@ -49,18 +49,8 @@ pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Starte
     };
     let peer = contact.ni.fingerprint;
     let until = system::utc().plus_secs(order.wait_ms.min(MAX_WAIT_MS) / 1_000);
-    let row = Row {
-        peer: peer.to_string(),
-        job: Job::Out { order },
-        changed: system::utc().0,
-        reported: true,
-        paused_here: false,
-        paused_there: false,
-        paused_since: 0,
-        untold: false,
-        until: until.0,
-        last,
-    };
+    let job = Job::Out { order };
+    let row = Row { reported: true, until: until.0, ..Row::new(&peer, job, system::utc(), last) };
     let live = Live::new(id.clone(), peer, row);
     node.transfers.insert(&live)?;
     if let Err(failure) = node.transfers.record(&live).await {
