@@ -318,13 +318,19 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until `check` holds; between two looks it yields to the system for a moment.
+/// Waits until `check` holds, for a minute at most; between two looks it yields to the system for a moment.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    within_minutes(1, what, check)
+}
+
+/// As [`eventually`], for so many minutes.
+#[track_caller]
+pub fn within_minutes<T>(minutes: u32, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let (sender, ticks) = mpsc::channel();
     std::thread::spawn(move || {
         let (_keep, never) = mpsc::channel::<()>();
-        for _ in 0..1200 {
+        for _ in 0..1200 * minutes {
             let _ = never.recv_timeout(Duration::from_millis(50));
             if sender.send(()).is_err() {
                 return;
@@ -335,6 +341,6 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = check() {
             return found;
         }
-        assert!(ticks.recv().is_ok(), "{what} did not happen within a minute");
+        assert!(ticks.recv().is_ok(), "{what} did not happen within {minutes} min");
     }
 }
