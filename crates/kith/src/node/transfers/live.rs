@@ -59,6 +59,8 @@ pub(crate) struct Live {
     /// Its own limit of bandwidth.
     pub(crate) limit: Limit,
     facts: Mutex<Facts>,
+    /// Held by whoever writes its row, on a thread that may wait.
+    writing: Mutex<()>,
     changes: watch::Sender<u64>,
     /// Signs of life of the contact.
     seen: watch::Sender<u64>,
@@ -161,6 +163,7 @@ impl Live {
             turn: tokio::sync::Mutex::default(),
             telling: tokio::sync::Mutex::default(),
             limit,
+            writing: Mutex::default(),
             facts: Mutex::new(Facts {
                 row,
                 rests,
@@ -196,6 +199,12 @@ impl Live {
     pub(crate) fn row(&self) -> Row {
         let facts = self.facts();
         Row { last: facts.snapshot(), ..facts.row.clone() }
+    }
+
+    /// Has its row written as it stands when its turn has come, so that what is written last is what stood last.
+    pub(crate) fn write_row<T>(&self, write: impl FnOnce(&Row) -> T) -> T {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        write(&self.row())
     }
 
     /// Begins with a new connection; the one before it ends. It ends at once where a person has paused the transfer.
@@ -490,6 +499,29 @@ pub(super) mod tests {
         let last = blank("1", "in", "north", State::Interrupted);
         let row = Row::new(&peer, job, Timestamp(0), last);
         Live::new("1".to_owned(), peer, row)
+    }
+
+    #[test]
+    fn of_two_who_write_its_row_the_last_one_writes_how_it_stands() {
+        use std::sync::mpsc;
+        use std::time::Duration;
+
+        let live = incoming();
+        let (written, on_disk) = mpsc::channel();
+        live.write_row(|row| {
+            // It changes while the disk takes its time, and that is written too.
+            live.pause(By::Here);
+            let (other, later) = (Arc::clone(&live), written.clone());
+            let (done, is_done) = mpsc::channel();
+            std::thread::spawn(move || {
+                other.write_row(|row| later.send(row.paused_here).unwrap());
+                done.send(())
+            });
+            assert!(is_done.recv_timeout(Duration::from_millis(100)).is_err(), "one after the other");
+            written.send(row.paused_here).unwrap();
+        });
+        let rows: Vec<_> = on_disk.iter().take(2).collect();
+        assert_eq!(rows, [false, true]);
     }
 
     #[test]

@@ -180,13 +180,15 @@ impl Transfers {
 
     /// Writes the transfer's row, off the runtime's threads; a failure is told and logged.
     async fn record(&self, live: &Arc<Live>) -> Result<()> {
-        let (journal, id, row) = (self.journal.clone(), live.id.clone(), live.row());
         // An offer that nobody has accepted is no promise.
-        if matches!(&row.job, Job::In { into, .. } if into.is_empty()) {
+        if matches!(live.job(), Job::In { into, .. } if into.is_empty()) {
             return Ok(());
         }
-        let written = tokio::task::spawn_blocking(move || journal.write(&id, &row)).await;
-        match written.map_err(Failure::failed)? {
+        let (journal, writing) = (self.journal.clone(), Arc::clone(live));
+        let written = tokio::task::spawn_blocking(move || {
+            writing.write_row(|row| journal.write(&writing.id, row))
+        });
+        match written.await.map_err(Failure::failed)? {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::error!(%error, "the journal of transfers cannot be written");
