@@ -8,6 +8,7 @@ use kith_connect::Stream;
 use kith_identity::Fingerprint;
 use kith_sansio::{Span, system};
 use kith_transfer::{AbortReason, IncomingOffer, Opening, Paced, ReceiveError, Refusal, Target};
+use tokio::sync::RwLockReadGuard;
 
 use super::journal::{Job, Row};
 use super::live::{Attempt, By, Decision, Live, Transferred};
@@ -71,8 +72,10 @@ async fn again(node: &Arc<Node>, known: &Arc<Live>, offer: IncomingOffer, stream
     // The node may have missed the end of the older connection: end it, then take over.
     let attempt = known.begin();
     let turn = tokio::time::timeout(HANDOVER_TIMEOUT, known.turn.lock()).await.map_err(Failure::failed)?;
+    let keeping = node.transfers.keep().await;
     let (state, same) = (known.state(), digest == digest_of(&offer));
     if same && (state == State::Failed || known.cancel.is_cancelled()) {
+        drop(keeping);
         return refuse(stream, Refusal::Declined).await;
     }
     if attempt.cancel.is_cancelled() && !known.cancel.is_cancelled() {
@@ -85,7 +88,7 @@ async fn again(node: &Arc<Node>, known: &Arc<Live>, offer: IncomingOffer, stream
             known.enter(State::Interrupted);
         }
         node.transfers.forget(known);
-        drop(turn);
+        drop((turn, keeping));
         return first_time(node, known.id.clone(), known.peer, offer, stream).await;
     }
     // What was received to its end is reported once more; it does not make what is there now replaceable.
@@ -97,7 +100,7 @@ async fn again(node: &Arc<Node>, known: &Arc<Live>, offer: IncomingOffer, stream
     known.enter_moving(&attempt);
     let _followed_or_not = node.transfers.receivers.give(known);
     let place = Place { into: into.into(), overwrite, staging };
-    take(node, known, Waiting { offer, stream }, attempt, place).await
+    take(node, known, Waiting { offer, stream }, attempt, place, keeping).await
 }
 
 fn digest_of(offer: &IncomingOffer) -> String {
@@ -133,13 +136,14 @@ async fn first_time(
         }
         Err(gone) => return not_decided(node, &live, waiting.stream, gone).await,
     };
+    let keeping = node.transfers.keep().await;
     let digest = digest_of(&waiting.offer);
     let staging = earlier(node, &live, &digest, &into).await.unwrap_or_else(|| live.id.clone());
     live.update(|row| {
         row.job = Job::In { into: into.clone(), overwrite, digest, staging: staging.clone() };
         row.last.into = Some(into.clone());
     });
-    take(node, &live, waiting, attempt, Place { into: into.into(), overwrite, staging }).await
+    take(node, &live, waiting, attempt, Place { into: into.into(), overwrite, staging }, keeping).await
 }
 
 /// The transfer of an offer that nobody has answered yet.
@@ -253,15 +257,18 @@ async fn take(
     waiting: Waiting,
     attempt: Attempt,
     place: Place,
+    keeping: RwLockReadGuard<'_, ()>,
 ) -> Result<()> {
     let Waiting { offer, stream } = waiting;
     note_path(live, &stream);
     live.enter_moving(&attempt);
     if let Err(failure) = node.transfers.record(live).await {
         live.end(Err(failure.clone()));
+        drop(keeping);
         refuse(stream, Refusal::Storage).await?;
         return Err(failure);
     }
+    drop(keeping);
     let staging = Some(super::outgoing::id(&place.staging));
     let target = Target { dir: place.into, overwrite: place.overwrite, staging };
     let stream = Paced::new(stream, Vec::new(), vec![node.transfers.down.clone(), live.limit.clone()]);

@@ -22,6 +22,7 @@ use kith_sansio::{Now, Time, system};
 use kith_store::Database;
 use kith_transfer::{Limit, Rate};
 use serde_json::{Value, json};
+use tokio::sync::RwLockReadGuard;
 
 use self::journal::{Job, Journal, Known};
 use self::lanes::Lanes;
@@ -71,6 +72,8 @@ pub(crate) struct Transfers {
     offers: Offers,
     /// Places for outgoing transfers.
     lanes: Lanes,
+    /// Shared by those who take up an incoming transfer, until its row is written; the tidying has it alone.
+    keeping: tokio::sync::RwLock<()>,
     /// What all transfers together may send, and receive.
     up: Limit,
     down: Limit,
@@ -86,6 +89,7 @@ impl Transfers {
             rooms: Rooms::default(),
             offers: Offers::default(),
             lanes: Lanes::default(),
+            keeping: tokio::sync::RwLock::default(),
             up: Limit::new(up),
             down: Limit::new(down),
         }
@@ -105,6 +109,12 @@ impl Transfers {
         if all.get(&live.id).is_some_and(|known| Arc::ptr_eq(known, live)) {
             all.remove(&live.id);
         }
+    }
+
+    /// As long as this is held no transfer and no partial files are put away: from before it is decided whose partial
+    /// files are gone on with, until the row that says so is written.
+    async fn keep(&self) -> RwLockReadGuard<'_, ()> {
+        self.keeping.read().await
     }
 
     fn list(&self) -> Vec<Arc<Live>> {
@@ -155,6 +165,7 @@ impl Transfers {
 
     /// Forgets in memory and in the journal what is over for too long.
     async fn tidy(&self, now: Now) -> Result<()> {
+        let _alone = self.keeping.write().await;
         for live in self.give_up(now.time) {
             self.record(&live).await?;
         }
@@ -292,3 +303,6 @@ fn status(node: &Node) -> Value {
         "limit_down": rate(&node.transfers.down),
     })
 }
+
+#[cfg(test)]
+mod tests;

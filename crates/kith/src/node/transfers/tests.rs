@@ -1,0 +1,64 @@
+//! What a node keeps of its transfers, and what it puts away.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::FutureExt;
+use kith_sansio::{Span, Timestamp};
+use kith_transfer::TransferId;
+
+use super::journal::{KEPT_SECS, Row};
+use super::outgoing::blank;
+use super::*;
+
+fn peer() -> Fingerprint {
+    Fingerprint::from_bytes([7; 32])
+}
+
+fn hex(number: u8) -> String {
+    TransferId([number; 16]).to_string()
+}
+
+/// An incoming transfer that was accepted at this time, and goes on with the partial files of `staging`.
+fn accepted(into: &Path, number: u8, staging: u8, since: Timestamp) -> Arc<Live> {
+    let into = into.display().to_string();
+    let job = Job::In { into, overwrite: false, digest: String::new(), staging: hex(staging) };
+    let row = Row::new(&peer(), job, since, blank(&hex(number), "in", "north", State::Interrupted));
+    Live::new(hex(number), peer(), row)
+}
+
+fn parts(into: &Path, staging: u8) -> PathBuf {
+    into.join(format!(".kith-partial-{}", hex(staging)))
+}
+
+fn transfers() -> Transfers {
+    Transfers::new(Database::in_memory().unwrap(), None, None)
+}
+
+fn after(secs: u64) -> Now {
+    let now = system::now();
+    Now { time: now.time + Span::secs(secs), utc: now.utc.plus_secs(secs) }
+}
+
+#[tokio::test]
+async fn partial_files_that_are_about_to_be_gone_on_with_are_not_put_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let transfers = transfers();
+    let old = accepted(folder.path(), 1, 1, system::utc());
+    transfers.insert(&old).unwrap();
+    old.end(Err(Failure::failed("the disk is full")));
+    transfers.record(&old).await.unwrap();
+    std::fs::create_dir(parts(folder.path(), 1)).unwrap();
+    // Somebody has seen them, and has not written yet that they are in use.
+    let keeping = transfers.keep().await;
+    let mut tidying = Box::pin(transfers.tidy(after(KEPT_SECS + 1)));
+    assert!((&mut tidying).now_or_never().is_none());
+    let new = accepted(folder.path(), 2, 1, system::utc());
+    new.enter(State::Moving);
+    transfers.insert(&new).unwrap();
+    transfers.record(&new).await.unwrap();
+    drop(keeping);
+    tidying.await.unwrap();
+    assert!(parts(folder.path(), 1).exists());
+    let rows: Vec<_> = transfers.journal.rows().unwrap().into_iter().map(|(id, _)| id).collect();
+    assert!(rows.contains(&hex(2)), "{rows:?}");
+}
