@@ -403,6 +403,16 @@ impl Live {
         self.tell();
     }
 
+    /// Notes that it is alive, where that was noted longer ago than `secs`; whether it was.
+    pub(crate) fn note_life(&self, now: Timestamp, secs: u64) -> bool {
+        let mut facts = self.facts();
+        let is_old = now.secs_since(Timestamp(facts.row.changed)) >= secs;
+        if is_old {
+            facts.row.changed = now.0;
+        }
+        is_old
+    }
+
     /// Waits for a person's decision about an offer.
     pub(crate) fn await_decision(&self) -> oneshot::Receiver<Decision> {
         let (sender, receiver) = oneshot::channel();

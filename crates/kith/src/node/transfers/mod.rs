@@ -51,6 +51,8 @@ const MAX_PENDING: usize = 256;
 const MAX_SLEEPING: usize = 256;
 /// How often what has been idle for too long is put away.
 const TIDY: Duration = Duration::from_secs(600);
+/// How often a sign of life is noted in the row of an incoming transfer whose bytes flow, in seconds.
+const SIGN_SECS: u64 = 3_600;
 /// Unanswered offers of one contact.
 const MAX_PENDING_PER_CONTACT: usize = 8;
 
@@ -167,6 +169,11 @@ impl Transfers {
     async fn tidy(&self, now: Now) -> Result<()> {
         let _alone = self.keeping.write().await;
         for live in self.give_up(now.time) {
+            self.record(&live).await?;
+        }
+        // One connection may carry a transfer for longer than partial files are kept without a sign of life.
+        let moving = self.list().into_iter().filter(|live| is_incoming(live) && live.state() == State::Moving);
+        for live in moving.filter(|live| live.note_life(now.utc, SIGN_SECS)) {
             self.record(&live).await?;
         }
         let known = {

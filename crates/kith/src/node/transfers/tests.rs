@@ -62,3 +62,24 @@ async fn partial_files_that_are_about_to_be_gone_on_with_are_not_put_away() {
     let rows: Vec<_> = transfers.journal.rows().unwrap().into_iter().map(|(id, _)| id).collect();
     assert!(rows.contains(&hex(2)), "{rows:?}");
 }
+
+#[tokio::test]
+async fn a_transfer_that_one_connection_carries_for_weeks_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let transfers = transfers();
+    let live = accepted(folder.path(), 1, 1, system::utc());
+    live.enter(State::Moving);
+    transfers.insert(&live).unwrap();
+    transfers.record(&live).await.unwrap();
+    std::fs::create_dir(parts(folder.path(), 1)).unwrap();
+    for hour in 1..=24 * 9 {
+        transfers.tidy(after(hour * 3_600)).await.unwrap();
+    }
+    // The node is killed, and starts again a moment later.
+    let journal = transfers.journal.clone();
+    journal.prune(after(24 * 9 * 3_600 + 60).utc, &Known::default()).unwrap();
+    assert_eq!(journal.rows().unwrap().len(), 1);
+    assert!(parts(folder.path(), 1).exists());
+    journal.prune(after(24 * 17 * 3_600).utc, &Known::default()).unwrap();
+    assert!(!parts(folder.path(), 1).exists(), "nobody came back for a week");
+}
