@@ -169,6 +169,23 @@ fn cancelling_reaches_a_receiver_that_was_away_though_the_sender_started_again()
 }
 
 #[test]
+fn cancelling_reaches_a_receiver_that_the_sender_has_not_met_again_since_it_started() {
+    let mut slow = Slow::set();
+    let receiving = slow.accept();
+    let id = slow.order();
+    slow.some_moved();
+    slow.north.crash();
+    slow.south.crash_and_return(|| {
+        slow.north.up(&[]);
+        wait_for_state(&slow.north, "waiting");
+        slow.north.run(&["transfer", "cancel", &id]).ok();
+    });
+    drop(receiving);
+    let end = wait_for_state(&slow.south, "failed");
+    assert!(end["failure"]["error"].as_str().unwrap().contains("north cancelled it"), "{end}");
+}
+
+#[test]
 fn unanswered_offers_keep_no_other_order_from_starting() {
     let place = Place::new();
     let mut north = place.person("north", &[]);

@@ -260,7 +260,7 @@ async fn take(
     keeping: RwLockReadGuard<'_, ()>,
 ) -> Result<()> {
     let Waiting { offer, stream } = waiting;
-    note_path(live, &stream);
+    let _whoever_accepts_knows_it = note_path(live, &stream);
     live.enter_moving(&attempt);
     if let Err(failure) = node.transfers.record(live).await {
         live.end(Err(failure.clone()));

@@ -259,7 +259,10 @@ impl Run<'_> {
             rounds += 1;
             reading = node.transfers.offers.reading(&self.order.paths, system::time());
         };
-        note_path(live, &stream);
+        if note_path(live, &stream) {
+            // From now on there is somebody to tell when it is cancelled, also after a restart.
+            let _logged = node.transfers.record(live).await;
+        }
         self.within = answer_within(offer.offer().entries().len(), self.accept_within);
         let until = system::utc().plus_secs(self.within.as_secs());
         live.enter_until(State::Offered, Some(until), None);
@@ -452,13 +455,14 @@ async fn rest_while_busy(live: &Live, pause: Duration) -> Result<()> {
     }
 }
 
-/// Notes how the peer is reached.
-pub(super) fn note_path(live: &Live, stream: &Stream) {
-    let path = stream.path();
+/// Notes how the peer is reached; whether that is the first time.
+pub(super) fn note_path(live: &Live, stream: &Stream) -> bool {
+    let (path, mut is_first) = (stream.path(), false);
     live.update(|row| {
         row.last.path = "direct".to_owned();
-        row.last.transport = Some(path.transport.to_string());
+        is_first = row.last.transport.replace(path.transport.to_string()).is_none();
     });
+    is_first
 }
 
 /// The transfer's id as the wire carries it; zeros for an id that is not of our making.
