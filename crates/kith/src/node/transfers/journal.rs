@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kith_identity::Fingerprint;
-use kith_sansio::Timestamp;
+use kith_sansio::{Span, Timestamp};
 use kith_store::{Database, StoreError, Table};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,9 @@ pub(crate) struct Row {
     /// Whether a person has cancelled it here, and the contact has not heard of it.
     #[serde(default)]
     pub(crate) untold: bool,
+    /// Seconds since 1970 until when the contact is to be told that; 0 where nothing is to be told.
+    #[serde(default)]
+    pub(crate) tell_until: u64,
     /// Outgoing: seconds since 1970 until when the contact is tried.
     #[serde(default)]
     pub(crate) until: u64,
@@ -81,6 +84,7 @@ impl Row {
             paused_there: false,
             paused_since: 0,
             untold: false,
+            tell_until: 0,
             until: 0,
             last,
         }
@@ -113,6 +117,20 @@ impl Row {
             (true, since) => (since, PAUSED_SECS),
             (false, _) => (self.changed, KEPT_SECS),
         }
+    }
+
+    /// It was cancelled here, which the contact does not know.
+    pub(crate) fn note_untold(&mut self, now: Timestamp) {
+        if !std::mem::replace(&mut self.untold, true) {
+            self.tell_until = now.plus_secs(KEPT_SECS).0;
+        }
+    }
+
+    /// For how long the contact is to be told yet that it was cancelled here.
+    pub(crate) fn tell_left(&self, now: Timestamp) -> Span {
+        // A row of a version that did not note the end has its last change.
+        let end = if self.tell_until > 0 { self.tell_until } else { self.changed.saturating_add(KEPT_SECS) };
+        Span::secs(Timestamp(end).secs_since(now).min(KEPT_SECS))
     }
 
     /// Whether it is incoming and did not end well: one that is not kept for ever.

@@ -333,6 +333,11 @@ impl Live {
         self.facts().row.untold
     }
 
+    /// For how long the contact is to be told yet that it was cancelled here.
+    pub(crate) fn tell_left(&self, now: Timestamp) -> Span {
+        self.facts().row.tell_left(now)
+    }
+
     /// The contact knows how it stands.
     pub(crate) fn told(&self) {
         self.facts().row.untold = false;
@@ -352,7 +357,9 @@ impl Live {
             let row = &mut facts.row;
             // A contact that was never reached has nothing to hear.
             let is_known_there = matches!(row.job, Job::In { .. }) || row.last.transport.is_some();
-            row.untold |= by == By::Here && is_known_there && !row.last.state.is_final();
+            if by == By::Here && is_known_there && !row.last.state.is_final() {
+                row.note_untold(system::utc());
+            }
         }
         self.cancel.cancel();
     }

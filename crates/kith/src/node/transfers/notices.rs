@@ -8,7 +8,7 @@ use kith_identity::Fingerprint;
 use kith_sansio::{Span, system};
 use kith_transfer::{Notice, Standing, TransferId};
 
-use super::journal::{Job, KEPT_SECS};
+use super::journal::Job;
 use super::live::{By, Live};
 use super::{PROTOCOL, incoming, outgoing};
 use crate::api::shapes::State;
@@ -16,8 +16,6 @@ use crate::node::Node;
 
 /// How long a notice is tried; the next offer tells the same.
 const TRYING: Span = Span::secs(600);
-/// How long the end of a transfer is tried to be told, since no offer follows that would tell it.
-const TRYING_TO_END: Span = Span::secs(KEPT_SECS);
 /// The longest pause between two attempts, at first and later on.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_LATER: Duration = Duration::from_secs(600);
@@ -52,6 +50,7 @@ async fn telling(node: &Arc<Node>, live: &Arc<Live>) {
     let _turn = live.telling.lock().await;
     let mut seen = live.sightings();
     let began = system::time();
+    let mut told_until = None;
     let mut pause = Duration::from_secs(1);
     while node.book.contact_of(&live.peer).is_some() {
         if live.cancel.is_cancelled() && matches!(live.job(), Job::In { .. }) {
@@ -59,9 +58,17 @@ async fn telling(node: &Arc<Node>, live: &Arc<Live>) {
         }
         let is_untold = live.is_untold();
         let over = standing(live) == Standing::Over;
-        let trying = if is_untold { TRYING_TO_END } else { TRYING };
+        let now = system::now();
+        let until = match is_untold {
+            // No offer follows that would tell the end of a transfer, so that is tried for a week in all.
+            true => *told_until.get_or_insert_with(|| now.time + live.tell_left(now.utc)),
+            false => began + TRYING,
+        };
+        if is_untold && now.time >= until {
+            return told(node, live).await;
+        }
         // An end that nobody here has wished for was told by its own stream, or will be in answer to an offer.
-        if over && !is_untold || system::time() >= began + trying {
+        if over && !is_untold || now.time >= until {
             return;
         }
         if let Ok(stream) = node.endpoint.connect(&live.peer, &PROTOCOL).await {
@@ -89,7 +96,7 @@ async fn ended(live: &Live) {
     while !live.state().is_final() && changes.changed().await.is_ok() {}
 }
 
-/// The contact has heard that it is over.
+/// The contact has heard that it is over, or will not.
 async fn told(node: &Arc<Node>, live: &Arc<Live>) {
     live.told();
     // What was forgotten meanwhile stays so.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kith_sansio::{SeededRng, Span, Time, system};
+use kith_sansio::{SeededRng, Time, system};
 use kith_store::crash::Backend;
 
 use super::*;
@@ -151,4 +151,23 @@ fn a_pause_is_counted_from_its_beginning_across_restarts() {
     restarted.resume(By::Here);
     assert_eq!(restarted.row().paused_since, 0);
     assert!(!restarted.is_given_up(Time(0)));
+}
+
+#[test]
+fn a_contact_that_is_away_is_told_of_the_end_for_one_week_and_not_for_one_after_each_start() {
+    let live = incoming();
+    live.cancel_by(By::Here);
+    let row = live.row();
+    let began = row.tell_until - KEPT_SECS;
+    let days = |days: u64| Timestamp(began + days * 86_400);
+    assert_eq!(row.tell_left(days(0)), Span::secs(KEPT_SECS));
+    // Five days later the node starts again, and the person says it once more.
+    let restarted = Live::new(live.id.clone(), live.peer, Row { changed: days(5).0, ..row.clone() });
+    restarted.cancel_by(By::Here);
+    assert_eq!(restarted.row().tell_left(days(5)), Span::secs(2 * 86_400));
+    assert_eq!(restarted.row().tell_left(days(8)), Span::ZERO);
+    // A clock that was set back makes it no longer than it was.
+    assert_eq!(row.tell_left(Timestamp(0)), Span::secs(KEPT_SECS));
+    let old = Row { tell_until: 0, changed: began, ..row };
+    assert_eq!(old.tell_left(days(6)), Span::secs(86_400));
 }
