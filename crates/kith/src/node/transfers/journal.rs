@@ -9,6 +9,7 @@ use kith_store::{Database, StoreError, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::api::shapes::{NewTransfer, State, Transfer};
+use crate::failure::Failure;
 
 const TABLE: Table = Table("transfers");
 /// Partial files of an incoming transfer are kept this long after its last sign of life.
@@ -59,6 +60,9 @@ pub(crate) struct Row {
     /// Since when somebody has paused it, in seconds since 1970; 0 where nobody does.
     #[serde(default)]
     pub(crate) paused_since: u64,
+    /// Whether a person has cancelled it here.
+    #[serde(default)]
+    pub(crate) cancelled: bool,
     /// Whether a person has cancelled it here, and the contact has not heard of it.
     #[serde(default)]
     pub(crate) untold: bool,
@@ -83,6 +87,7 @@ impl Row {
             paused_here: false,
             paused_there: false,
             paused_since: 0,
+            cancelled: false,
             untold: false,
             tell_until: 0,
             until: 0,
@@ -93,6 +98,20 @@ impl Row {
     /// The other side's fingerprint; `None` in a row that somebody altered.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         self.peer.parse().ok()
+    }
+
+    /// Where it stands when the node starts again.
+    pub(crate) fn start_again(&mut self) {
+        if self.last.state.is_final() {
+            return;
+        }
+        if self.cancelled || self.untold {
+            // Just before the node ended.
+            (self.last.state, self.last.failure) = (State::Failed, Some(Failure::failed("cancelled")));
+            (self.last.until, self.last.waiting_for) = (None, None);
+        } else {
+            self.last.state = if self.is_paused() { State::Paused } else { State::Interrupted };
+        }
     }
 
     /// Whether somebody pauses it.

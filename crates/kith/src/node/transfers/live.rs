@@ -357,8 +357,11 @@ impl Live {
             let row = &mut facts.row;
             // A contact that was never reached has nothing to hear.
             let is_known_there = matches!(row.job, Job::In { .. }) || row.last.transport.is_some();
-            if by == By::Here && is_known_there && !row.last.state.is_final() {
-                row.note_untold(system::utc());
+            if by == By::Here && !row.last.state.is_final() {
+                row.cancelled = true;
+                if is_known_there {
+                    row.note_untold(system::utc());
+                }
             }
         }
         self.cancel.cancel();

@@ -254,16 +254,8 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         rows.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(crate::failure::chain(&e)))?;
     for (id, mut row) in rows {
         let Some(peer) = row.fingerprint() else { continue };
-        if row.untold && !row.last.state.is_final() {
-            // Cancelled just before the node ended.
-            (row.last.state, row.last.failure) = (State::Failed, Some(Failure::failed("cancelled")));
-            (row.last.until, row.last.waiting_for) = (None, None);
-        }
+        row.start_again();
         let goes_on = !row.last.state.is_final();
-        if goes_on {
-            let is_paused = row.paused_here || row.paused_there;
-            row.last.state = if is_paused { State::Paused } else { State::Interrupted };
-        }
         let live = Live::new(id, peer, row);
         if node.transfers.insert(&live).is_err() {
             break;

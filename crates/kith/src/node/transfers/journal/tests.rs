@@ -6,7 +6,6 @@ use kith_sansio::{SeededRng, Time, system};
 use kith_store::crash::Backend;
 
 use super::*;
-use crate::failure::Failure;
 use crate::node::transfers::live::tests::incoming;
 use crate::node::transfers::live::{By, Live};
 
@@ -170,4 +169,26 @@ fn a_contact_that_is_away_is_told_of_the_end_for_one_week_and_not_for_one_after_
     assert_eq!(row.tell_left(Timestamp(0)), Span::secs(KEPT_SECS));
     let old = Row { tell_until: 0, changed: began, ..row };
     assert_eq!(old.tell_left(days(6)), Span::secs(86_400));
+}
+
+#[test]
+fn what_was_cancelled_just_before_the_node_was_killed_does_not_begin_again() {
+    let known = incoming();
+    let unknown = Row { job: order(), ..incoming().row() };
+    let unknown = Live::new("1".to_owned(), known.peer, unknown);
+    for live in [known, unknown] {
+        let mut going = live.row();
+        going.start_again();
+        assert_eq!(going.last.state, State::Interrupted);
+        live.cancel_by(By::Here);
+        let mut row = live.row();
+        row.start_again();
+        assert_eq!((row.last.state, row.last.failure.unwrap().error.as_str()), (State::Failed, "cancelled"));
+    }
+}
+
+/// An order that nobody was reached for.
+fn order() -> Job {
+    let (to, paths) = ("north".to_owned(), vec!["/note".to_owned()]);
+    Job::Out { order: NewTransfer { to, paths, via: None, wait_ms: 0, accept_ms: None, limit: None } }
 }
