@@ -1,6 +1,7 @@
 //! Orders that wait, are paused, limited and cancelled, and orders to several contacts.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -183,6 +184,36 @@ fn cancelling_reaches_a_receiver_that_the_sender_has_not_met_again_since_it_star
     drop(receiving);
     let end = wait_for_state(&slow.south, "failed");
     assert!(end["failure"]["error"].as_str().unwrap().contains("north cancelled it"), "{end}");
+}
+
+#[test]
+fn an_offer_is_over_when_its_sender_says_so_though_its_stream_is_dead() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let mut slow = Slow::set();
+    let file = slow.file.to_str().unwrap();
+    // A process that is killed says no goodbye over QUIC.
+    let order = ["send", file, "--to", "south", "--via", "quic", "--detach", "--json"];
+    let id = slow.north.run(&order).ok().json()["id"].as_str().unwrap().to_owned();
+    wait_for_state(&slow.south, "offered");
+    wait_for_state(&slow.north, "offered");
+    let watching = format!("GET /v1/transfers/{id}/events HTTP/1.0\r\nhost: kith\r\n\r\n");
+    let mut watcher = std::os::unix::net::UnixStream::connect(slow.south.home.join("control.sock")).unwrap();
+    watcher.set_read_timeout(Some(std::time::Duration::from_secs(90))).unwrap();
+    watcher.write_all(watching.as_bytes()).unwrap();
+    slow.north.crash();
+    // South cannot be reached for a moment, so that the cancelled order is not offered again.
+    let south = Pid::from_raw(slow.south.node.as_ref().unwrap().child.id().try_into().unwrap()).unwrap();
+    kill_process(south, Signal::STOP).unwrap();
+    slow.north.up(&[]);
+    slow.north.run(&["transfer", "cancel", &id]).ok();
+    wait_for_state(&slow.north, "failed");
+    kill_process(south, Signal::CONT).unwrap();
+    let mut events = String::new();
+    watcher.read_to_string(&mut events).unwrap();
+    let last: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert_eq!(last["failure"]["error"], "the sender took its offer back", "{events}");
+    assert!(all(&slow.south).is_empty());
 }
 
 #[test]

@@ -225,7 +225,11 @@ async fn decide(
             ReceiveError::Aborted(reason) if reason != AbortReason::Stopping => Undecided::Withdrawn,
             other => Undecided::Lost(chain(&other)),
         }),
-        () = attempt.cancel.cancelled() => Err(Undecided::Lost("a newer connection carries the offer".to_owned())),
+        () = attempt.cancel.cancelled() => Err(match live.cancel.is_cancelled() {
+            // Its own stream may be dead, and say nothing for long.
+            true => Undecided::Withdrawn,
+            false => Undecided::Lost("a newer connection carries the offer".to_owned()),
+        }),
         () = tokio::time::sleep(within.into()) => Err(Undecided::Late(within)),
     }
 }

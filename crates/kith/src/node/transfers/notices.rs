@@ -129,8 +129,8 @@ async fn heard(node: &Arc<Node>, live: &Arc<Live>, theirs: Standing, is_notice: 
         Standing::Paused => live.pause(By::Contact),
         Standing::Going => live.resume(By::Contact),
         Standing::Over if live.state().is_final() => false,
-        // An offer ends with its own stream.
-        Standing::Over if live.is_pending() => false,
+        // An answer ends no offer: it was given before the offer came.
+        Standing::Over if live.is_pending() && !is_notice => false,
         // Whoever lets bytes flow knows of it, whatever an answer says.
         Standing::Over if live.state() == State::Moving && !is_notice => false,
         Standing::Over if is_notice || is_incoming => {
