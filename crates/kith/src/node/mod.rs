@@ -13,6 +13,8 @@ mod power;
 mod push;
 mod replay;
 pub(crate) mod running;
+#[cfg(test)]
+mod scene;
 mod secondaries;
 mod serving;
 pub(crate) mod successions;

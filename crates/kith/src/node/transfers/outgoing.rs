@@ -287,7 +287,7 @@ impl Run<'_> {
         tokio::pin!(sending);
         tokio::select! {
             outcome = &mut sending => return outcome,
-            () = attempt.progress.accepted() => self.course.accepted(),
+            () = attempt.progress.accepted() => self.accepted().await,
         }
         let lane = match node.transfers.lanes.moving_now() {
             Some(lane) => lane,
@@ -305,6 +305,14 @@ impl Run<'_> {
         let sent = sending.await;
         drop(lane);
         sent
+    }
+
+    /// The contact has taken the offer, so it pauses it no more, whenever the bytes move.
+    async fn accepted(&mut self) {
+        self.course.accepted();
+        if self.live.resume(By::Contact) {
+            let _logged = self.node.transfers.record(self.live).await;
+        }
     }
 
     /// A person has paused it, or does not want it any more.
@@ -482,3 +490,6 @@ fn explain(live: &Live, error: &SendError) -> Failure {
         _ => Failure::failed(format!("sending to {contact}: {}", chain(error))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! Orders between two nodes, where a command alone shows too little.
+
+use super::*;
+use crate::node::scene;
+use crate::node::transfers::MAX_RUNNING;
+use crate::node::transfers::receivers::Wish;
+
+/// An order of this file from `node` to its contact south.
+fn order(node: &Node, file: &Path, change: impl FnOnce(&mut Row)) -> Arc<Live> {
+    let peer = node.book.find("south").unwrap().ni.fingerprint;
+    let (to, paths) = ("south".to_owned(), vec![file.display().to_string()]);
+    let order = NewTransfer { to, paths, via: None, wait_ms: 60_000, accept_ms: None, limit: None };
+    let id = TransferId([7; 16]).to_string();
+    let last = blank(&id, "out", "south", State::Interrupted);
+    let mut row = Row::new(&peer, Job::Out { order }, system::utc(), last);
+    change(&mut row);
+    let live = Live::new(id, peer, row);
+    node.transfers.insert(&live).unwrap();
+    live
+}
+
+fn run_of<'a>(node: &'a Arc<Node>, live: &'a Arc<Live>) -> Run<'a> {
+    let Job::Out { order } = live.job() else { unreachable!("an order goes out") };
+    let course = Course::new(system::time(), Span::secs(60));
+    Run { node, live, order, via: Via::Any, accept_within: ACCEPT_WITHIN, within: ACCEPT_WITHIN, course }
+}
+
+/// Until the transfer waits for this.
+async fn waits_for(live: &Live, what: &str) {
+    let mut changes = live.changes();
+    while live.snapshot().waiting_for.as_deref() != Some(what) {
+        changes.changed().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contact_that_accepts_pauses_no_more_though_its_turn_to_move_has_not_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let (north, south) = scene::friends(folder.path()).await;
+    let _taken: Vec<_> = (0..MAX_RUNNING).map_while(|_| north.transfers.lanes.moving_now()).collect();
+    let file = folder.path().join("note");
+    std::fs::write(&file, "x").unwrap();
+    let live = order(&north, &file, |row| row.paused_there = true);
+    let into = folder.path().join("inbox").display().to_string();
+    let wish = Wish { from: None, into, yes: true, overwrite: false };
+    let mut run = run_of(&north, &live);
+    tokio::select! {
+        _ = run.attempt() => unreachable!("it moves without a place"),
+        _ = async {
+            let _taken = south.transfers.receivers.take(&south.transfers, &wish).await;
+            std::future::pending::<()>().await;
+        } => {}
+        waits = tokio::time::timeout(Duration::from_secs(60), waits_for(&live, "other transfers move first")) => {
+            waits.unwrap();
+        }
+    }
+    assert!(!live.is_paused());
+    let rows = north.transfers.journal.rows().unwrap();
+    assert!(!rows[0].1.paused_there, "also after a restart");
+    drop((north.end().await, south.end().await));
+}
