@@ -215,7 +215,7 @@ pub(crate) struct FailedFile {
 pub(crate) enum State {
     /// Outgoing: reading the folder and reaching the contact.
     Connecting,
-    /// Outgoing: the contact is away or busy; the node tries again.
+    /// Outgoing: the contact is away or busy, or others go first; the node tries again.
     Waiting,
     /// Waiting for acceptance.
     Offered,

@@ -111,6 +111,11 @@ impl Course {
         (now < until.max(self.give_up)).then_some(pause)
     }
 
+    /// Until when a place for the offer is waited for: as long as for the contact, be it away or busy.
+    pub(super) fn place_until(&self) -> Time {
+        self.busy_until.map_or(self.give_up, |until| until.max(self.give_up))
+    }
+
     /// The contact has taken the offer.
     pub(super) fn accepted(&mut self) {
         (self.busy_until, self.busy) = (None, 0);
@@ -197,6 +202,7 @@ mod tests {
             course.reached(now);
         }
         let end = Time(0) + Span::secs(610);
+        assert_eq!(course.place_until(), end);
         assert!(now >= end && now <= end + Span::secs(60) && asked < 20, "{now:?} after {asked}");
         course.accepted();
         assert_eq!(course.busy(now, Span::secs(600)), Some(Duration::from_millis(500)));

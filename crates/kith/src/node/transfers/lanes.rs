@@ -51,6 +51,13 @@ impl Lanes {
         Offered { _with_contact: with_contact, _of_all: of_all }
     }
 
+    /// A place for an offer to `contact`, where one is free.
+    pub(super) fn offer_now(&self, contact: Fingerprint) -> Option<Offered> {
+        let with_contact = self.share(contact).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.offered).try_acquire_owned().ok()?;
+        Some(Offered { _with_contact: Some(with_contact), _of_all: Some(of_all) })
+    }
+
     fn share(&self, contact: Fingerprint) -> Arc<Semaphore> {
         let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
         each.retain(|_, share| share.strong_count() > 0);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kith_connect::{Stream, Via};
 use kith_identity::Fingerprint;
-use kith_sansio::{Rng, Span, Timestamp, system};
+use kith_sansio::{Rng, Span, Time, Timestamp, system};
 use kith_transfer::{
     Cancel, Gate, LocalOffer, Paced, Rate, Refusal, SendError, SendOptions, Skipped, Summary, TransferId,
     answer_within,
@@ -166,6 +166,13 @@ enum Outcome {
     Busy(Duration),
 }
 
+/// What is offered, a connection for it, and its place among the offers.
+struct Ready {
+    offer: LocalOffer,
+    stream: Stream,
+    place: Offered,
+}
+
 /// A transfer that is being tried.
 struct Run<'a> {
     node: &'a Arc<Node>,
@@ -238,27 +245,7 @@ impl Run<'_> {
         let (node, live) = (self.node, self.live);
         let attempt = live.begin();
         let cancel = attempt.cancel.clone();
-        let mut reading = node.transfers.offers.reading(&self.order.paths, self.course.unreached_at);
-        let mut rounds = 0;
-        let (offer, stream, place) = loop {
-            let read = tokio::select! {
-                read = reading.offer(&self.order.paths) => read?,
-                // A large folder is read to its end all the same, for nobody.
-                () = cancel.cancelled() => return self.ended_here(),
-            };
-            note_offer(live, &read);
-            let began = system::time();
-            let Some((stream, place)) = self.reach(&cancel).await? else { return self.ended_here() };
-            // A contact that is always slow to reach is not connected to in a circle.
-            let was_quick = system::time() - began < QUICK || rounds > 0;
-            if was_quick && reading.is_fresh(self.course.unreached_at) {
-                break (read, stream, place);
-            }
-            // The folder may be another one by now.
-            drop(stream);
-            rounds += 1;
-            reading = node.transfers.offers.reading(&self.order.paths, system::time());
-        };
+        let Some(Ready { offer, stream, place }) = self.ready(&cancel).await? else { return self.ended_here() };
         if note_path(live, &stream) {
             // From now on there is somebody to tell when it is cancelled, also after a restart.
             let _logged = node.transfers.record(live).await;
@@ -268,6 +255,56 @@ impl Run<'_> {
         live.enter_until(State::Offered, Some(until), None);
         let sent = self.carry(stream, &offer, attempt, place).await;
         self.outcome(sent, &cancel).await
+    }
+
+    /// Reads what is offered and reaches the contact; `None` where the attempt was cancelled. The place comes first:
+    /// whoever waits for one would hold a connection, and read what is another folder by then.
+    async fn ready(&mut self, cancel: &Cancel) -> std::result::Result<Option<Ready>, Ended> {
+        let (node, live) = (self.node, self.live);
+        let Some(mut place) = self.place(cancel).await? else { return Ok(None) };
+        let mut reading = node.transfers.offers.reading(&self.order.paths, self.course.unreached_at);
+        let mut rounds = 0;
+        loop {
+            let offer = tokio::select! {
+                read = reading.offer(&self.order.paths) => read?,
+                // A large folder is read to its end all the same, for nobody.
+                () = cancel.cancelled() => return Ok(None),
+            };
+            note_offer(live, &offer);
+            let began = system::time();
+            let Some((stream, kept)) = self.reach(cancel, place).await? else { return Ok(None) };
+            // A contact that is always slow to reach is not connected to in a circle.
+            let was_quick = system::time() - began < QUICK || rounds > 0;
+            if was_quick && reading.is_fresh(self.course.unreached_at) {
+                return Ok(Some(Ready { offer, stream, place: kept }));
+            }
+            // The folder may be another one by now.
+            drop(stream);
+            rounds += 1;
+            place = kept;
+            reading = node.transfers.offers.reading(&self.order.paths, system::time());
+        }
+    }
+
+    /// A place for the offer, waited for as long as for the contact; `None` where the attempt was cancelled.
+    async fn place(&self, cancel: &Cancel) -> std::result::Result<Option<Offered>, Ended> {
+        let (lanes, live) = (&self.node.transfers.lanes, self.live);
+        if let Some(place) = lanes.offer_now(live.peer) {
+            return Ok(Some(place));
+        }
+        let give_up = self.course.place_until();
+        live.enter_until(State::Waiting, Some(wall(give_up)), Some("other offers go out first".to_owned()));
+        tokio::select! {
+            place = lanes.offer(live.peer) => {
+                live.enter(State::Connecting);
+                Ok(Some(place))
+            }
+            () = tokio::time::sleep_until(system::instant(give_up).into()) => {
+                let failure = Failure::failed("too many other offers waited for an answer all the time");
+                Err(Ended::Expired(failure.hint("--wait gives it longer; 'kith transfer list' shows the others")))
+            }
+            () = cancel.cancelled() => Ok(None),
+        }
     }
 
     async fn carry(
@@ -366,33 +403,44 @@ impl Run<'_> {
 
     /// When the contact is given up.
     fn until(&self) -> Option<Timestamp> {
-        Some(system::utc().plus_secs((self.course.give_up - system::time()).as_secs()))
+        Some(wall(self.course.give_up))
     }
 
-    /// Connects, again and again until the time of the order is over; `None` where the attempt was cancelled.
-    async fn reach(&mut self, cancel: &Cancel) -> std::result::Result<Option<(Stream, Offered)>, Ended> {
+    /// Connects, again and again until the time of the order is over; `None` where the attempt was cancelled. The place
+    /// is given away while the contact is waited for.
+    async fn reach(
+        &mut self,
+        cancel: &Cancel,
+        place: Offered,
+    ) -> std::result::Result<Option<(Stream, Offered)>, Ended> {
         let (node, live) = (self.node, self.live);
+        let mut place = Some(place);
         loop {
+            let held = match place.take() {
+                Some(held) => held,
+                None => match self.place(cancel).await? {
+                    Some(held) => held,
+                    None => return Ok(None),
+                },
+            };
             if node.book.contact_of(&live.peer).is_none() {
                 let contact = live.snapshot().contact;
                 return Err(Failure::not_trusted(format!("{contact} is no contact any more")).into());
             }
-            let connecting = async {
-                let place = node.transfers.lanes.offer(live.peer).await;
-                let connected = node.endpoint.connect_with(&live.peer, &PROTOCOL, bulk(self.via)).await;
-                connected.map(|stream| (stream, place))
-            };
+            let via = bulk(self.via);
+            let connecting = async { node.endpoint.connect_with(&live.peer, &PROTOCOL, via).await };
             let error = tokio::select! {
                 connected = connecting => match connected {
-                    Ok(connected) => {
+                    Ok(stream) => {
                         self.course.reached(system::time());
                         node.transfers.saw(&live.peer);
-                        return Ok(Some(connected));
+                        return Ok(Some((stream, held)));
                     }
                     Err(error) => error,
                 },
                 () = cancel.cancelled() => return Ok(None),
             };
+            drop(held);
             let failure = connect::explain(&node.book.name_of(&live.peer), &error);
             if !connect::may_pass(&error) {
                 return Err(node.explain(&live.peer, &error).await.into());
@@ -413,6 +461,11 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// The time on the wall clock.
+fn wall(time: Time) -> Timestamp {
+    system::utc().plus_secs((time - system::time()).as_secs())
 }
 
 fn note_offer(live: &Live, offer: &LocalOffer) {

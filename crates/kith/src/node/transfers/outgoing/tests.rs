@@ -59,3 +59,35 @@ async fn a_contact_that_accepts_pauses_no_more_though_its_turn_to_move_has_not_c
     assert!(!rows[0].1.paused_there, "also after a restart");
     drop((north.end().await, south.end().await));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_waits_for_its_place_says_so_for_no_longer_than_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (north, south) = scene::friends(folder.path()).await;
+    let file = folder.path().join("note");
+    std::fs::write(&file, "x").unwrap();
+    let live = order(&north, &file, |_| {});
+    let lanes = &north.transfers.lanes;
+    let taken: Vec<_> = std::iter::from_fn(|| lanes.offer_now(live.peer)).collect();
+    let mut run = run_of(&north, &live);
+    run.course = Course::new(system::time(), Span::secs(1));
+    let ended = tokio::time::timeout(Duration::from_secs(60), run.attempt()).await.unwrap();
+    let Err(Ended::Expired(failure)) = ended else { unreachable!("it had no place") };
+    assert!(failure.error.contains("too many other offers"), "{}", failure.error);
+    // It says what it waits for, and goes out as soon as there is a place.
+    let mut run = run_of(&north, &live);
+    let offered = async {
+        waits_for(&live, "other offers go out first").await;
+        assert!(live.state() == State::Waiting && live.snapshot().until.is_some());
+        drop(taken);
+        let mut changes = live.changes();
+        while live.state() != State::Offered {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::select! {
+        _ = run.attempt() => unreachable!("nobody answers it"),
+        offered = tokio::time::timeout(Duration::from_secs(60), offered) => offered.unwrap(),
+    }
+    drop((north.end().await, south.end().await));
+}
