@@ -43,6 +43,8 @@ const MAX_LISTED: usize = 100;
 const MAX_ENDED: usize = 200;
 /// Transfers that move at once, each way.
 const MAX_RUNNING: usize = 64;
+/// Of those that come from one contact, so that one that accepts and lets others move first leaves room: half.
+const MAX_RUNNING_PER_CONTACT: usize = MAX_RUNNING / 2;
 /// Orders that have not ended.
 const MAX_ORDERS: usize = 1_000;
 /// Offers that wait for an answer here.
@@ -235,9 +237,11 @@ fn refuse_too_many(all: &BTreeMap<String, Arc<Live>>, new: &Live) -> Result<()> 
         }
         return Ok(());
     }
-    let moving = count(&|live| live.state() == State::Moving && is_incoming(live));
+    let is_moving = |live: &Live| live.state() == State::Moving && is_incoming(live);
+    let moving = count(&is_moving);
+    let of_contact = count(&|live| live.peer == new.peer && is_moving(live));
     let pending = count(&|live| live.state() == State::Offered && is_incoming(live));
-    if moving >= MAX_RUNNING || pending >= MAX_PENDING {
+    if moving >= MAX_RUNNING || of_contact >= MAX_RUNNING_PER_CONTACT || pending >= MAX_PENDING {
         return Err(Failure::failed("too many transfers are under way or wait for an answer already"));
     }
     Ok(())

@@ -83,3 +83,21 @@ async fn a_transfer_that_one_connection_carries_for_weeks_is_there_after_a_resta
     journal.prune(after(24 * 17 * 3_600).utc, &Known::default()).unwrap();
     assert!(!parts(folder.path(), 1).exists(), "nobody came back for a week");
 }
+
+#[tokio::test]
+async fn one_contact_does_not_take_all_places_for_transfers_that_come_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let transfers = transfers();
+    let from = |number: u8, peer: Fingerprint| {
+        let row = accepted(folder.path(), number, number, system::utc()).row();
+        let live = Live::new(hex(number), peer, Row { peer: peer.to_string(), ..row });
+        live.enter(State::Moving);
+        live
+    };
+    // It accepts and never lets its bytes move, so they stand as moving for ever.
+    let taken = (0..100).take_while(|number| transfers.insert(&from(*number, peer())).is_ok()).count();
+    assert_eq!(taken, MAX_RUNNING_PER_CONTACT);
+    let other = Fingerprint::from_bytes([8; 32]);
+    let taken = (100..200).take_while(|number| transfers.insert(&from(*number, other)).is_ok()).count();
+    assert_eq!(taken, MAX_RUNNING - MAX_RUNNING_PER_CONTACT);
+}
