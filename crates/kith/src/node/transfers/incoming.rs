@@ -91,6 +91,10 @@ async fn again(node: &Arc<Node>, known: &Arc<Live>, offer: IncomingOffer, stream
         drop((turn, keeping));
         return first_time(node, known.id.clone(), known.peer, offer, stream).await;
     }
+    if !node.transfers.has_room_for(known) {
+        drop(keeping);
+        return refuse(stream, Refusal::Busy).await;
+    }
     // What was received to its end is reported once more; it does not make what is there now replaceable.
     let overwrite = overwrite && state != State::Done;
     known.update(|row| {

@@ -45,6 +45,11 @@ const MAX_ENDED: usize = 200;
 const MAX_RUNNING: usize = 64;
 /// Of those that come from one contact, so that one that accepts and lets others move first leaves room: half.
 const MAX_RUNNING_PER_CONTACT: usize = MAX_RUNNING / 2;
+/// Transfers that may move at once where more than [`MAX_RUNNING`] were accepted before and come back; each keeps a
+/// thread busy.
+const MAX_BACK: usize = 3 * MAX_RUNNING;
+/// Of those that come from one contact: more than a sender lets move and offers at once.
+const MAX_BACK_PER_CONTACT: usize = MAX_BACK / 2;
 /// Orders that have not ended.
 const MAX_ORDERS: usize = 1_000;
 /// Offers that wait for an answer here.
@@ -143,6 +148,13 @@ impl Transfers {
         Ok(())
     }
 
+    /// Whether a transfer that was accepted before, and comes over a new connection, has room to move.
+    fn has_room_for(&self, back: &Live) -> bool {
+        let all = self.all();
+        let (others, of_contact) = moving(&all, back);
+        others < MAX_BACK && of_contact < MAX_BACK_PER_CONTACT
+    }
+
     /// A contact gave a sign of life: what waits for it is tried now.
     pub(crate) fn saw(&self, peer: &Fingerprint) {
         let all = self.all();
@@ -227,6 +239,14 @@ fn is_sleeping(live: &Live) -> bool {
     matches!(live.state(), State::Interrupted | State::Paused) && is_incoming(live)
 }
 
+/// The other incoming transfers that move: how many there are, and how many of its contact.
+fn moving(all: &BTreeMap<String, Arc<Live>>, but: &Live) -> (usize, usize) {
+    let is_moving = |live: &&Arc<Live>| live.id != but.id && live.state() == State::Moving && is_incoming(live);
+    let of_contact = |live: &&Arc<Live>| live.peer == but.peer;
+    let all = || all.values().filter(is_moving);
+    (all().count(), all().filter(of_contact).count())
+}
+
 fn refuse_too_many(all: &BTreeMap<String, Arc<Live>>, new: &Live) -> Result<()> {
     let count = |of: &dyn Fn(&Live) -> bool| all.values().filter(|live| of(live)).count();
     if !is_incoming(new) {
@@ -237,11 +257,9 @@ fn refuse_too_many(all: &BTreeMap<String, Arc<Live>>, new: &Live) -> Result<()> 
         }
         return Ok(());
     }
-    let is_moving = |live: &Live| live.state() == State::Moving && is_incoming(live);
-    let moving = count(&is_moving);
-    let of_contact = count(&|live| live.peer == new.peer && is_moving(live));
+    let (others, of_contact) = moving(all, new);
     let pending = count(&|live| live.state() == State::Offered && is_incoming(live));
-    if moving >= MAX_RUNNING || of_contact >= MAX_RUNNING_PER_CONTACT || pending >= MAX_PENDING {
+    if others >= MAX_RUNNING || of_contact >= MAX_RUNNING_PER_CONTACT || pending >= MAX_PENDING {
         return Err(Failure::failed("too many transfers are under way or wait for an answer already"));
     }
     Ok(())

@@ -100,4 +100,11 @@ async fn one_contact_does_not_take_all_places_for_transfers_that_come_in() {
     let other = Fingerprint::from_bytes([8; 32]);
     let taken = (100..200).take_while(|number| transfers.insert(&from(*number, other)).is_ok()).count();
     assert_eq!(taken, MAX_RUNNING - MAX_RUNNING_PER_CONTACT);
+    // What was accepted before comes back sooner, and is bounded all the same.
+    let back = from(255, peer());
+    assert!(transfers.has_room_for(&back));
+    let more = (200..255).chain(0..20).map(|number| (format!("{number} came back"), from(number, peer())));
+    transfers.all().extend(more);
+    assert!(!transfers.has_room_for(&back));
+    assert!(transfers.has_room_for(&from(255, other)));
 }
