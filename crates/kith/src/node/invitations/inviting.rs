@@ -88,6 +88,8 @@ pub(super) async fn run(node: Arc<Node>) {
         if !node.invitations.ledger.hears(system::now()) {
             tokio::select! {
                 _ = changes.changed() => continue,
+                // The disk has refused something.
+                () = until_next(next) => continue,
                 () = node.stopped.cancelled() => return,
             }
         }
@@ -106,12 +108,17 @@ pub(super) async fn run(node: Arc<Node>) {
 async fn sweep(node: &Arc<Node>) -> Option<Span> {
     let sweeping = Arc::clone(node);
     let swept = tokio::task::spawn_blocking(move || sweeping.invitations.ledger.sweep(system::now())).await;
-    match swept.map_err(Failure::failed).and_then(|swept| swept) {
-        Ok(next) => next,
-        Err(failure) => {
-            tracing::error!(%failure, "invitations cannot be ended");
-            Some(Span::secs(1))
+    swept.unwrap_or(Some(Span::secs(1)))
+}
+
+/// A little longer than what is left, so that it is over then; the wall clock may be set meanwhile.
+async fn until_next(left: Option<Span>) {
+    match left {
+        Some(left) => {
+            let wait = Duration::from(left).min(Duration::from_secs(5)) + Duration::from_millis(10);
+            tokio::time::sleep(wait).await;
         }
+        None => std::future::pending().await,
     }
 }
 
@@ -123,9 +130,7 @@ async fn listen(
 ) -> Result<()> {
     let mut incoming = node.endpoint.listen(PROTOCOL, Admission::Anyone).map_err(Failure::failed)?;
     node.invitations.listening.send_replace(true);
-    while let Some(wait) = next {
-        // A little longer than what is left, so that it is over then; the wall clock may be set meanwhile.
-        let wait = Duration::from(wait).min(Duration::from_secs(5)) + Duration::from_millis(10);
+    while node.invitations.ledger.hears(system::now()) {
         tokio::select! {
             joiner = incoming.next() => match joiner {
                 Some((peer, stream)) => begin(node, peer, stream),
@@ -135,7 +140,7 @@ async fn listen(
                 changes.mark_unchanged();
                 next = sweep(node).await;
             }
-            () = tokio::time::sleep(wait) => next = sweep(node).await,
+            () = until_next(next) => next = sweep(node).await,
         }
     }
     Ok(())

@@ -24,6 +24,8 @@ const MAX_ENDED: usize = 64;
 const KEPT_SECS: u64 = 86_400;
 /// Joiners are still listened to for so long after an end, to be told that it is over.
 pub(super) const LINGER: Span = Span::secs(600);
+/// How soon the disk is asked again for what it has refused, and how seldom after many times.
+const RETRY: (Span, Span) = (Span::secs(1), Span::secs(60));
 /// How far a clock may be set back while the node is down; more, and an invitation would outlive its time.
 const SET_BACK_SECS: u64 = 60;
 
@@ -87,14 +89,46 @@ pub(super) enum Claim {
 pub(crate) struct Ledger {
     database: Database,
     /// Held by whoever decides, until the disk has it; never on a thread of the runtime.
-    deciding: Mutex<()>,
+    deciding: Mutex<Retry>,
     /// What stands; held for no longer than it takes to look or to put something in.
     all: Mutex<BTreeMap<Ticket, Entry>>,
     changes: watch::Sender<u64>,
 }
 
+/// When the disk is asked again.
+#[derive(Default)]
+struct Retry {
+    at: Time,
+    /// The pause before; none where the disk takes everything.
+    pause: Span,
+}
+
+impl Retry {
+    /// What the disk said.
+    fn note(&mut self, now: Time, settled: Result<()>) {
+        let Err(failure) = settled else {
+            *self = Retry::default();
+            return;
+        };
+        if self.pause == Span::ZERO {
+            tracing::error!(%failure, "invitations cannot be stored");
+        } else {
+            tracing::debug!(%failure, "invitations cannot be stored yet");
+        }
+        self.pause = Span(self.pause.0.saturating_mul(2)).clamp(RETRY.0, RETRY.1);
+        self.at = now + self.pause;
+    }
+
+    /// How long until it is asked, where there is something to ask for.
+    fn left(&self, now: Time) -> Option<Span> {
+        (self.pause > Span::ZERO).then(|| self.at - now)
+    }
+}
+
 struct Entry {
     row: Row,
+    /// Whether the disk has refused it as it stands.
+    unsaved: bool,
     /// On the clock that cannot be set: its end, or where it has ended, until when joiners are told so.
     deadline: Time,
 }
@@ -132,7 +166,7 @@ impl Entry {
             let set_back = row.created.saturating_sub(SET_BACK_SECS) > now.utc.0;
             Span::secs(if set_back { 0 } else { row.expires.saturating_sub(now.utc.0) })
         };
-        Entry { deadline: now.time + left, row }
+        Entry { deadline: now.time + left, row, unsaved: false }
     }
 }
 
@@ -158,7 +192,7 @@ impl Ledger {
             all: Mutex::new(all),
             changes: watch::Sender::new(0),
         };
-        ledger.sweep(now)?;
+        ledger.sweep(now);
         Ok(ledger)
     }
 
@@ -166,7 +200,7 @@ impl Ledger {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn decide(&self) -> MutexGuard<'_, ()> {
+    fn decide(&self) -> MutexGuard<'_, Retry> {
         self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,20 +213,31 @@ impl Ledger {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Shows what was decided.
-    fn put(&self, ticket: &Ticket, row: Row, now: Now) {
+    /// Shows what was decided, and remembers whether the disk has it.
+    fn put(&self, ticket: &Ticket, row: Row, now: Now, unsaved: bool) {
         if let Some(entry) = self.all().get_mut(ticket) {
             if row.stage.is_final() {
                 entry.deadline = now.time + LINGER;
             }
-            entry.row = row;
+            (entry.row, entry.unsaved) = (row, unsaved);
         }
         self.tell();
     }
 
+    /// Stores what stands in memory alone: nobody is told of it before.
+    fn save(&self, ticket: &Ticket) -> Result<()> {
+        let unsaved = self.all().get(ticket).filter(|entry| entry.unsaved).map(|entry| entry.row.clone());
+        let Some(row) = unsaved else { return Ok(()) };
+        self.store(ticket, &row)?;
+        if let Some(entry) = self.all().get_mut(ticket) {
+            entry.unsaved = false;
+        }
+        Ok(())
+    }
+
     /// Enters a new invitation.
     pub(super) fn add(&self, ticket: Ticket, row: Row, now: Now) -> Result<()> {
-        self.sweep(now)?;
+        self.sweep(now);
         let _deciding = self.decide();
         if self.all().values().filter(|entry| !entry.row.stage.is_final()).count() >= MAX_OPEN {
             return Err(Failure::failed(format!("{MAX_OPEN} invitations are open already"))
@@ -200,7 +245,7 @@ impl Ledger {
         }
         self.store(&ticket, &row)?;
         let deadline = now.time + Span::secs(row.expires.saturating_sub(row.created));
-        self.all().insert(ticket, Entry { row, deadline });
+        self.all().insert(ticket, Entry { row, deadline, unsaved: false });
         self.tell();
         Ok(())
     }
@@ -215,6 +260,7 @@ impl Ledger {
         proves: impl FnOnce(&Secret) -> bool,
     ) -> Result<Claim> {
         let _deciding = self.decide();
+        self.save(ticket)?;
         let live = self.all().get(ticket).filter(|entry| entry.is_live(now)).map(|entry| entry.row.clone());
         let Some(mut row) = live else { return Ok(Claim::Refused) };
         let Some(secret) = row.secret.as_ref() else { return Ok(Claim::Refused) };
@@ -230,7 +276,7 @@ impl Ledger {
         if row.stage == Stage::Open {
             (row.stage, row.peer) = (Stage::Claimed, Some(peer));
             self.store(ticket, &row)?;
-            self.put(ticket, row.clone(), now);
+            self.put(ticket, row.clone(), now, false);
         }
         Ok(Claim::Granted(row))
     }
@@ -243,7 +289,7 @@ impl Ledger {
         end(&mut row, Stage::Burnt, now);
         row.peer = Some(by);
         let stored = self.store(ticket, &row);
-        self.put(ticket, row, now);
+        self.put(ticket, row, now, stored.is_err());
         stored
     }
 
@@ -271,19 +317,32 @@ impl Ledger {
     /// How it stands after the change.
     fn change(&self, ticket: &Ticket, now: Now, change: impl FnOnce(&mut Row)) -> Result<Row> {
         let _deciding = self.decide();
+        self.save(ticket)?;
         let before = self.find(ticket)?;
         let mut row = before.clone();
         change(&mut row);
         if row.stage != before.stage {
             self.store(ticket, &row)?;
-            self.put(ticket, row.clone(), now);
+            self.put(ticket, row.clone(), now, false);
         }
         Ok(row)
     }
 
-    /// Ends what is over and forgets what ended long ago; says when to come again.
-    pub(super) fn sweep(&self, now: Now) -> Result<Option<Span>> {
-        let _deciding = self.decide();
+    /// Ends what is over, forgets what ended long ago, and asks the disk again for what it has refused; says when to
+    /// come again.
+    pub(super) fn sweep(&self, now: Now) -> Option<Span> {
+        let mut retry = self.decide();
+        self.end_overdue(now);
+        if now.time >= retry.at {
+            retry.note(now.time, self.settle(now));
+        }
+        let all = self.all();
+        let heard = all.values().filter(|entry| entry.is_heard(now)).map(|entry| entry.left(now));
+        heard.chain(retry.left(now.time)).min()
+    }
+
+    /// Over it is, whatever the disk says.
+    fn end_overdue(&self, now: Now) {
         let over: Vec<(Ticket, Row)> = {
             let all = self.all();
             let over = all.iter().filter(|(_, entry)| !entry.row.stage.is_final() && entry.is_over(now));
@@ -292,11 +351,14 @@ impl Ledger {
         for (ticket, mut row) in over {
             let end_as = if row.stage == Stage::Answered { Stage::Joined } else { Stage::Expired };
             end(&mut row, end_as, now);
-            let stored = self.store(&ticket, &row);
-            // Over it is, whatever the disk says.
-            self.put(&ticket, row, now);
-            stored?;
+            self.put(&ticket, row, now, true);
         }
+    }
+
+    /// Brings the disk to what stands in memory.
+    fn settle(&self, now: Now) -> Result<()> {
+        let all: Vec<Ticket> = self.all().keys().copied().collect();
+        all.iter().try_for_each(|ticket| self.save(ticket))?;
         let ended = ended(&self.all());
         for (place, (at, ticket)) in ended.iter().enumerate() {
             if place >= MAX_ENDED || now.utc.secs_since(Timestamp(*at)) >= KEPT_SECS {
@@ -304,9 +366,7 @@ impl Ledger {
                 self.all().remove(ticket);
             }
         }
-        let all = self.all();
-        let heard = all.values().filter(|entry| entry.is_heard(now));
-        Ok(heard.map(|entry| entry.left(now)).min())
+        Ok(())
     }
 
     /// Whether joiners are to be listened to: while somebody may join, and for [`LINGER`] after that, so that whoever

@@ -48,9 +48,9 @@ fn it_is_good_until_its_time_on_either_clock() {
     assert!(!is_granted(&open(), 1, at(1001, 600), true), "the wall clock was set back meanwhile");
     assert!(!is_granted(&open(), 1, at(5000, 1), true), "the wall clock was set forward");
     let ledger = open();
-    assert_eq!(ledger.sweep(at(1100, 100)).unwrap(), Some(Span::secs(500)));
-    assert_eq!(ledger.sweep(at(1001, 600)).unwrap(), Some(LINGER), "joiners are told so");
-    assert_eq!(ledger.sweep(at(1001, 1200)).unwrap(), None);
+    assert_eq!(ledger.sweep(at(1100, 100)), Some(Span::secs(500)));
+    assert_eq!(ledger.sweep(at(1001, 600)), Some(LINGER), "joiners are told so");
+    assert_eq!(ledger.sweep(at(1001, 1200)), None);
     assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Expired);
     assert!(ledger.find(&TICKET).unwrap().secret.is_none());
 }
@@ -62,7 +62,7 @@ fn a_restart_with_a_clock_set_back_ends_it() {
     before.add(TICKET, row(), at(1000, 0)).unwrap();
     drop(before);
     let after = Ledger::open(database.clone(), at(1500, 3)).unwrap();
-    assert_eq!(after.sweep(at(1500, 3)).unwrap(), Some(Span::secs(100)));
+    assert_eq!(after.sweep(at(1500, 3)), Some(Span::secs(100)));
     assert!(!is_granted(&after, 1, at(1400, 103), true), "what was left at the restart is over");
     drop(after);
     let database = Database::in_memory().unwrap();
@@ -110,7 +110,7 @@ fn a_joiner_does_not_advance_one_that_has_ended_since_his_claim() {
     assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Cancelled);
     let ledger = open();
     assert!(is_granted(&ledger, 1, at(1001, 1), true));
-    ledger.sweep(at(1600, 600)).unwrap();
+    ledger.sweep(at(1600, 600));
     assert!(!ledger.advance(&TICKET, Stage::Answered, at(1004, 4)).unwrap());
     let ledger = open();
     assert!(is_granted(&ledger, 1, at(1001, 1), true));
@@ -145,9 +145,9 @@ fn open_and_remembered_ones_are_bounded() {
         ledger.add(number(n + MAX_OPEN as u16), row(), at(1000, 0)).unwrap();
     }
     assert!(ledger.list().len() <= MAX_OPEN + MAX_ENDED);
-    ledger.sweep(at(1600, 600)).unwrap();
+    ledger.sweep(at(1600, 600));
     assert_eq!(ledger.list().len(), MAX_ENDED);
-    ledger.sweep(at(1600 + KEPT_SECS, 600)).unwrap();
+    ledger.sweep(at(1600 + KEPT_SECS, 600));
     assert!(ledger.list().is_empty());
 }
 
@@ -166,9 +166,9 @@ fn ended_ones_are_remembered_by_their_end_and_not_by_the_time_that_they_had() {
     assert!(after.find(&long).is_err());
     let expired = after.find(&TICKET).unwrap();
     assert_eq!((expired.stage, expired.ended), (Stage::Expired, late));
-    after.sweep(at(late + KEPT_SECS - 1, 900)).unwrap();
+    after.sweep(at(late + KEPT_SECS - 1, 900));
     assert!(after.find(&TICKET).is_ok());
-    after.sweep(at(late + KEPT_SECS, 901)).unwrap();
+    after.sweep(at(late + KEPT_SECS, 901));
     assert!(after.find(&TICKET).is_err());
 }
 
@@ -181,8 +181,8 @@ fn joiners_are_listened_to_for_a_while_after_the_end_and_across_a_restart() {
     assert!(is_granted(&ledger, 1, at(1001, 1), true));
     ledger.advance(&TICKET, Stage::Joined, at(1010, 10)).unwrap();
     assert!(ledger.hears(at(1609, 609)) && !ledger.hears(at(1610, 610)));
-    assert_eq!(ledger.sweep(at(1010, 10)).unwrap(), Some(LINGER));
-    assert_eq!(ledger.sweep(at(1610, 610)).unwrap(), None);
+    assert_eq!(ledger.sweep(at(1010, 10)), Some(LINGER));
+    assert_eq!(ledger.sweep(at(1610, 610)), None);
     assert_eq!(ledger.open_count(at(1010, 10)), 0);
     drop(ledger);
     let after = Ledger::open(database.clone(), at(1310, 5)).unwrap();
@@ -243,4 +243,56 @@ fn a_machine_that_dies_at_any_write_forgets_no_claim_and_no_guess() {
             }
         }
     }
+}
+
+/// The invitation after a restart, on the disk as it is, at a time when it would be open.
+fn after_restart(disk: &Backend) -> Stage {
+    let image = Backend::with_image(disk.killed_at(disk.events()));
+    let ledger = Ledger::open(Database::open_backend(&image, 1 << 20).unwrap(), at(1010, 0)).unwrap();
+    ledger.find(&TICKET).unwrap().stage
+}
+
+fn on_disk() -> (Backend, Ledger) {
+    let disk = Backend::new();
+    let ledger = Ledger::open(Database::open_backend(&disk, 1 << 20).unwrap(), at(1000, 0)).unwrap();
+    ledger.add(TICKET, row(), at(1000, 0)).unwrap();
+    (disk, ledger)
+}
+
+#[test]
+fn a_guess_on_a_full_disk_is_answered_when_the_invitation_is_burnt_there_too() {
+    let (disk, ledger) = on_disk();
+    disk.fail_after(0, std::io::ErrorKind::StorageFull);
+    let claim = |peer, secs, proves| ledger.claim(&TICKET, who(peer), at(1000 + secs, secs), |_| proves);
+    assert!(claim(2, 1, false).is_err());
+    assert!(ledger.find(&TICKET).unwrap().secret.is_none(), "there is no second guess");
+    // Whoever comes now hears nothing, since a restart would open it again.
+    assert!(claim(1, 2, true).is_err() && claim(2, 2, false).is_err());
+    assert!(ledger.cancel(&TICKET, at(1002, 2)).is_err());
+    assert_eq!(after_restart(&disk), Stage::Open);
+    assert_eq!(ledger.sweep(at(1003, 3)), Some(Span::secs(1)));
+    disk.recover();
+    assert_eq!(ledger.sweep(at(1004, 4)), Some(Span::secs(597)), "nothing is left but to be heard");
+    assert_eq!(after_restart(&disk), Stage::Burnt);
+    assert!(matches!(claim(1, 5, true), Ok(Claim::Refused)));
+}
+
+#[test]
+fn what_a_full_disk_refused_is_stored_when_there_is_room_and_asked_for_less_and_less_often() {
+    let (disk, ledger) = on_disk();
+    disk.fail_after(0, std::io::ErrorKind::StorageFull);
+    let mut now = 600;
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        let pause = ledger.sweep(at(1000 + now, now)).unwrap();
+        pauses.push(pause.as_secs());
+        now += pause.as_secs();
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(ledger.find(&TICKET).unwrap().stage, Stage::Expired);
+    assert_eq!(after_restart(&disk), Stage::Open);
+    disk.recover();
+    assert_eq!(ledger.sweep(at(1000 + now - 1, now - 1)), Some(Span::secs(1)), "not before its time");
+    ledger.sweep(at(1000 + now, now));
+    assert_eq!(after_restart(&disk), Stage::Expired);
 }
