@@ -14,12 +14,14 @@ use kith_sansio::{Span, system};
 use tokio::io::AsyncWriteExt;
 
 use super::ledger::{Claim, Row, Stage};
-use super::{PROTOCOL, introduction, met, wire};
+use super::{Listening, PROTOCOL, introduction, met, wire};
 use crate::failure::{Failure, Result};
 use crate::node::Node;
 
 /// How long a conversation may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon it is tried again to listen where that failed, and how seldom after many times.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Conversations at once, and of one network.
 const MAX_TALKS: (usize, usize) = (32, 8);
 /// Conversations of one network in a time.
@@ -82,6 +84,7 @@ fn enter(now: &mut HashMap<Network, usize>, network: Network) -> bool {
 /// Listens whenever an invitation is open or ended a moment ago, and ends those whose time is over.
 pub(super) async fn run(node: Arc<Node>) {
     let mut changes = node.invitations.ledger.changes();
+    let mut pause = PAUSE.0;
     loop {
         changes.mark_unchanged();
         let next = sweep(&node).await;
@@ -97,10 +100,18 @@ pub(super) async fn run(node: Arc<Node>) {
             heard = listen(&node, next, &mut changes) => heard,
             () = node.stopped.cancelled() => return,
         };
-        node.invitations.listening.send_replace(false);
-        if let Err(failure) = heard {
-            tracing::error!(%failure, "nobody can join");
-            return;
+        let Err(failure) = heard else {
+            node.invitations.listening.send_replace(Listening::No);
+            pause = PAUSE.0;
+            continue;
+        };
+        tracing::error!(%failure, "nobody can join");
+        node.invitations.listening.send_replace(Listening::Failed(failure));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+            // Somebody waits for it.
+            _ = changes.changed() => {}
+            () = node.stopped.cancelled() => return,
         }
     }
 }
@@ -129,7 +140,7 @@ async fn listen(
     changes: &mut tokio::sync::watch::Receiver<u64>,
 ) -> Result<()> {
     let mut incoming = node.endpoint.listen(PROTOCOL, Admission::Anyone).map_err(Failure::failed)?;
-    node.invitations.listening.send_replace(true);
+    node.invitations.listening.send_replace(Listening::Yes);
     while node.invitations.ledger.hears(system::now()) {
         tokio::select! {
             joiner = incoming.next() => match joiner {
@@ -241,6 +252,26 @@ fn admit(node: &Arc<Node>, peer: Fingerprint, row: &Row, who: &Introduction) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn joiners_are_listened_to_again_after_that_had_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = crate::node::scene::node(folder.path(), "north").await;
+        let taken = node.endpoint.listen(PROTOCOL, Admission::Anyone).unwrap();
+        let mut listening = node.invitations.listening.subscribe();
+        let now = system::now();
+        let (created, expires) = (now.utc.0, now.utc.0 + 600);
+        let (called, peer, secret) = (None, None, None);
+        let row = Row { called, offers: false, created, expires, stage: Stage::Open, ended: 0, peer, secret };
+        node.invitations.ledger.add(Ticket::from_bytes([1; 8]), row, now).unwrap();
+        let within = Duration::from_secs(60);
+        let failed = listening.wait_for(|now| matches!(now, Listening::Failed(_)));
+        tokio::time::timeout(within, failed).await.unwrap().unwrap();
+        drop(taken);
+        let heard = listening.wait_for(|now| matches!(now, Listening::Yes));
+        tokio::time::timeout(within, heard).await.unwrap().unwrap();
+        drop(node.end().await);
+    }
 
     #[test]
     fn conversations_are_bounded_and_so_is_what_is_remembered_of_them() {

@@ -24,7 +24,7 @@ use self::inviting::Talks;
 use self::ledger::Ledger;
 use super::Node;
 use super::contacts::{Met, presentable};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::floors::Floor;
 
 const PROTOCOL: Protocol = Protocol::new("invite/1");
@@ -42,8 +42,18 @@ pub(crate) const FLOOR: Floor = Floor {
 pub(crate) struct Invitations {
     ledger: Ledger,
     talks: Talks,
-    /// Whether joiners are listened to at this moment.
-    listening: watch::Sender<bool>,
+    listening: watch::Sender<Listening>,
+}
+
+/// Whether joiners are listened to at this moment.
+#[derive(Clone, Debug, Default)]
+enum Listening {
+    /// Nobody is expected, or it is about to begin.
+    #[default]
+    No,
+    Yes,
+    /// It does not work; it is tried again.
+    Failed(Failure),
 }
 
 impl Invitations {
@@ -51,7 +61,7 @@ impl Invitations {
         Ok(Invitations {
             ledger: Ledger::open(database, system::now())?,
             talks: Talks::default(),
-            listening: watch::Sender::new(false),
+            listening: watch::Sender::default(),
         })
     }
 }

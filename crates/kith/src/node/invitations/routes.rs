@@ -11,8 +11,8 @@ use kith_identity::invitation::{Invitation, InvitationError, Terms, Ticket};
 use kith_sansio::{Timestamp, system};
 use tokio::sync::watch;
 
-use super::ledger::{Row, Stage};
-use super::{Invitations, joining};
+use super::ledger::{Ledger, Row, Stage};
+use super::{Listening, joining};
 use crate::api::invitations::{self as shapes, Cancelled, Joined, NewInvitation, NewJoin};
 use crate::api::server::{Answer, Route, json_lines};
 use crate::api::wish::Body;
@@ -56,25 +56,42 @@ async fn create(
         }
     }
     let mut changes = node.invitations.ledger.changes();
+    let listening = node.invitations.listening.subscribe();
     let (ticket, link, qr) = blocking(&node, move |node| open(node, &wish, valid_secs)).await?;
-    tokio::select! {
-        usable = until_usable(&node.invitations, &ticket, &mut changes) => usable?,
+    let usable = tokio::select! {
+        usable = until_usable(&node.invitations.ledger, &ticket, &mut changes, listening) => usable,
         () = node.stopped.cancelled() => return Err(Failure::failed("the node is stopping")),
+    };
+    if let Err(failure) = usable {
+        // Nobody is told the link.
+        blocking(&node, move |node| node.invitations.ledger.cancel(&ticket, system::now())).await?;
+        return Err(failure);
     }
     let row = node.invitations.ledger.find(&ticket)?;
     Ok(Json(shapes::Invitation { link: Some(link), qr: Some(qr), ..document(&node, &ticket, &row) }))
 }
 
-/// Whoever has the link may use it at once: waits until joiners are listened to, or the invitation has ended before.
+/// Whoever has the link may use it at once: waits until joiners are listened to, or the invitation has ended before. An
+/// error where they cannot be listened to.
 async fn until_usable(
-    invitations: &Invitations,
+    ledger: &Ledger,
     ticket: &Ticket,
     changes: &mut watch::Receiver<u64>,
+    mut listening: watch::Receiver<Listening>,
 ) -> Result<()> {
-    let mut is_listening = invitations.listening.subscribe();
-    while !*is_listening.borrow_and_update() && !invitations.ledger.find(ticket)?.stage.is_final() {
+    let mut is_news = false;
+    while !ledger.find(ticket)?.stage.is_final() {
+        match &*listening.borrow() {
+            Listening::Yes => return Ok(()),
+            Listening::Failed(failure) if is_news => return Err(failure.clone()),
+            // It is tried again for this invitation.
+            Listening::Failed(_) | Listening::No => {}
+        }
         tokio::select! {
-            listening = is_listening.changed() => listening.map_err(Failure::failed)?,
+            changed = listening.changed() => {
+                changed.map_err(Failure::failed)?;
+                is_news = true;
+            }
             changed = changes.changed() => changed.map_err(Failure::failed)?,
         }
     }
@@ -212,10 +229,16 @@ mod tests {
     use kith_store::Database;
 
     use super::*;
+    use crate::node::invitations::Invitations;
 
     #[tokio::test]
-    async fn an_invitation_that_ends_before_it_is_listened_for_keeps_nobody_waiting() {
-        for ends in [true, false] {
+    async fn an_invitation_that_ends_or_is_not_listened_for_keeps_nobody_waiting() {
+        enum Case {
+            Ends,
+            IsHeard,
+            IsNotHeard,
+        }
+        for case in [Case::Ends, Case::IsHeard, Case::IsNotHeard] {
             let invitations = Invitations::open(Database::in_memory().unwrap()).unwrap();
             let (ticket, now) = (Ticket::from_bytes([1; 8]), system::now());
             let (created, expires) = (now.utc.0, now.utc.0 + 60);
@@ -230,15 +253,22 @@ mod tests {
                 secret: None,
             };
             let mut changes = invitations.ledger.changes();
+            // That it failed before says nothing of this one.
+            invitations.listening.send_replace(Listening::Failed(Failure::failed("before")));
+            let listening = invitations.listening.subscribe();
             invitations.ledger.add(ticket, row, now).unwrap();
-            let mut waiting = Box::pin(until_usable(&invitations, &ticket, &mut changes));
+            let mut waiting = Box::pin(until_usable(&invitations.ledger, &ticket, &mut changes, listening));
             assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
-            if ends {
-                invitations.ledger.cancel(&ticket, now).unwrap();
-            } else {
-                invitations.listening.send_replace(true);
+            match case {
+                Case::Ends => drop(invitations.ledger.cancel(&ticket, now).unwrap()),
+                Case::IsHeard => drop(invitations.listening.send_replace(Listening::Yes)),
+                Case::IsNotHeard => {
+                    let failed = Listening::Failed(Failure::failed("no"));
+                    invitations.listening.send_replace(failed);
+                }
             }
-            tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();
+            let usable = tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
+            assert_eq!(usable.is_err(), matches!(case, Case::IsNotHeard));
         }
     }
 }
