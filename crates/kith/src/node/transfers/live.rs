@@ -506,7 +506,7 @@ pub(crate) fn events(live: Arc<Live>) -> impl Stream<Item = Result<Value, Failur
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::node::transfers::outgoing::blank;
+    use crate::node::transfers::orders::blank;
 
     pub(in crate::node::transfers) fn incoming() -> Arc<Live> {
         let peer = kith_identity::Fingerprint::from_bytes([7; 32]);

@@ -7,6 +7,7 @@ mod lanes;
 mod live;
 mod notices;
 mod offers;
+mod orders;
 mod outgoing;
 mod receivers;
 mod rooms;
@@ -186,7 +187,8 @@ impl Transfers {
             self.record(&live).await?;
         }
         // One connection may carry a transfer for longer than partial files are kept without a sign of life.
-        let moving = self.list().into_iter().filter(|live| is_incoming(live) && live.state() == State::Moving);
+        let moving =
+            self.list().into_iter().filter(|live| is_incoming(live) && live.state() == State::Moving);
         for live in moving.filter(|live| live.note_life(now.utc, SIGN_SECS)) {
             self.record(&live).await?;
         }
@@ -217,9 +219,8 @@ impl Transfers {
             return Ok(());
         }
         let (journal, writing) = (self.journal.clone(), Arc::clone(live));
-        let written = tokio::task::spawn_blocking(move || {
-            writing.write_row(|row| journal.write(&writing.id, row))
-        });
+        let written =
+            tokio::task::spawn_blocking(move || writing.write_row(|row| journal.write(&writing.id, row)));
         match written.await.map_err(Failure::failed)? {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -241,7 +242,8 @@ fn is_sleeping(live: &Live) -> bool {
 
 /// The other incoming transfers that move: how many there are, and how many of its contact.
 fn moving(all: &BTreeMap<String, Arc<Live>>, but: &Live) -> (usize, usize) {
-    let is_moving = |live: &&Arc<Live>| live.id != but.id && live.state() == State::Moving && is_incoming(live);
+    let is_moving =
+        |live: &&Arc<Live>| live.id != but.id && live.state() == State::Moving && is_incoming(live);
     let of_contact = |live: &&Arc<Live>| live.peer == but.peer;
     let all = || all.values().filter(is_moving);
     (all().count(), all().filter(of_contact).count())

@@ -1,23 +1,22 @@
 //! Transfers from here to a contact.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kith_connect::{Stream, Via};
-use kith_identity::Fingerprint;
-use kith_sansio::{Rng, Span, Time, Timestamp, system};
+use kith_sansio::{Span, Time, Timestamp, system};
 use kith_transfer::{
-    Cancel, Gate, LocalOffer, Paced, Rate, Refusal, SendError, SendOptions, Skipped, Summary, TransferId,
+    Cancel, Gate, LocalOffer, Paced, Refusal, SendError, SendOptions, Skipped, Summary, TransferId,
     answer_within,
 };
 
 use super::course::{Course, patience_left};
-use super::journal::{Job, Row};
+use super::journal::Job;
 use super::lanes::Offered;
 use super::live::{Attempt, By, Live, Transferred};
+use super::orders::MAX_WAIT_MS;
 use super::{MAX_LISTED, PROTOCOL};
-use crate::api::shapes::{FailedFile, NewTransfer, Started, State, Transfer};
+use crate::api::shapes::{FailedFile, NewTransfer, State, Transfer};
 use crate::failure::{Failure, Result, chain};
 use crate::node::{Node, connect};
 
@@ -27,101 +26,6 @@ pub(super) const ACCEPT_WITHIN: Span = Span::secs(600);
 const QUICK: Span = Span::secs(1);
 /// How often a contact that has paused a transfer is asked whether it goes on.
 const ASKING: Duration = Duration::from_secs(600);
-/// Nobody waits longer than a year, in milliseconds.
-const MAX_WAIT_MS: u64 = 365 * 86_400_000;
-
-/// Begins a transfer, or finds the same one under way.
-pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Started> {
-    let contact = node.book.find(&order.to)?;
-    connect::via(order.via.as_deref())?;
-    refuse_impossible(&order)?;
-    refuse_own_home(node, &order)?;
-    if let Some(live) = under_way(node, &order, &contact.ni.fingerprint) {
-        return Ok(Started { id: live.id.clone(), attached: true });
-    }
-    let mut id = [0; 16];
-    system::OsRng.fill(&mut id);
-    let id = TransferId(id).to_string();
-    let last = Transfer {
-        paths: order.paths.clone(),
-        limit: order.limit,
-        ..blank(&id, "out", contact.name.as_str(), State::Connecting)
-    };
-    let peer = contact.ni.fingerprint;
-    let until = system::utc().plus_secs(order.wait_ms.min(MAX_WAIT_MS) / 1_000);
-    let job = Job::Out { order };
-    let row = Row { reported: true, until: until.0, ..Row::new(&peer, job, system::utc(), last) };
-    let live = Live::new(id.clone(), peer, row);
-    node.transfers.insert(&live)?;
-    if let Err(failure) = node.transfers.record(&live).await {
-        node.transfers.forget(&live);
-        return Err(failure);
-    }
-    spawn(node, &live);
-    Ok(Started { id, attached: false })
-}
-
-fn refuse_impossible(order: &NewTransfer) -> Result<()> {
-    let times = 1_000..=u64::from(kith_transfer::frame::MAX_ANSWER_SECS) * 1_000;
-    if order.accept_ms.is_some_and(|within| !times.contains(&within)) {
-        return Err(Failure::usage("an offer waits for an answer for 1s to 30d"));
-    }
-    if order.limit.is_some_and(|limit| Rate::new(limit).is_none()) {
-        return Err(Failure::usage("a limit is 1KiB/s to 1024GiB/s"));
-    }
-    Ok(())
-}
-
-/// A folder that holds the home would hand over the private key.
-fn refuse_own_home(node: &Node, order: &NewTransfer) -> Result<()> {
-    let Ok(home) = node.home.dir().canonicalize() else { return Ok(()) };
-    for path in &order.paths {
-        // What cannot be resolved is told when it is read.
-        let Ok(real) = Path::new(path).canonicalize() else { continue };
-        if home.starts_with(&real) || real.starts_with(&home) {
-            return Err(Failure::usage(format!("{path} holds this node's home with its private key"))
-                .hint("send the other folders and files one by one"));
-        }
-    }
-    Ok(())
-}
-
-fn under_way(node: &Node, order: &NewTransfer, peer: &Fingerprint) -> Option<Arc<Live>> {
-    node.transfers.list().into_iter().find(|live| {
-        let same = matches!(&live.job(), Job::Out { order: other } if other.paths == order.paths && other.via == order.via);
-        same && live.peer == *peer && !live.state().is_final()
-    })
-}
-
-/// A transfer of which nothing is known yet.
-pub(super) fn blank(id: &str, direction: &str, contact: &str, state: State) -> Transfer {
-    Transfer {
-        id: id.to_owned(),
-        direction: direction.to_owned(),
-        contact: contact.to_owned(),
-        state,
-        done: false,
-        bytes: 0,
-        total_bytes: 0,
-        resumed_bytes: 0,
-        files: 0,
-        total_files: 0,
-        seconds: 0.0,
-        path: "none".to_owned(),
-        transport: None,
-        into: None,
-        paths: Vec::new(),
-        failed: Vec::new(),
-        failed_files: 0,
-        skipped: Vec::new(),
-        unreadable: 0,
-        paused_by: None,
-        waiting_for: None,
-        until: None,
-        limit: None,
-        failure: None,
-    }
-}
 
 /// Runs the transfer to its end, in the background.
 pub(super) fn spawn(node: &Arc<Node>, live: &Arc<Live>) {
@@ -245,7 +149,9 @@ impl Run<'_> {
         let (node, live) = (self.node, self.live);
         let attempt = live.begin();
         let cancel = attempt.cancel.clone();
-        let Some(Ready { offer, stream, place }) = self.ready(&cancel).await? else { return self.ended_here() };
+        let Some(Ready { offer, stream, place }) = self.ready(&cancel).await? else {
+            return self.ended_here();
+        };
         if note_path(live, &stream) {
             // From now on there is somebody to tell when it is cancelled, also after a restart.
             let _logged = node.transfers.record(live).await;

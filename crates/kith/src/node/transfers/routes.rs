@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::live::{By, Decision, Live, events};
 use super::receivers::{Taken, Wish};
-use super::{notices, outgoing};
+use super::{notices, orders};
 use crate::api::server::{Answer, Route, json_lines};
 use crate::api::shapes::{Acceptance, NewReceiver, NewTransfer, Started, State, Transfer, TransferChange};
 use crate::api::wish::Body;
@@ -38,7 +38,7 @@ async fn create(Shared(node): Shared<Arc<Node>>, Body(order): Body<NewTransfer>)
     if order.paths.is_empty() || order.paths.iter().any(|path| !FilePath::new(path).is_absolute()) {
         return Err(Failure::usage("a transfer needs absolute paths"));
     }
-    outgoing::start(&node, order).await.map(Json)
+    orders::start(&node, order).await.map(Json)
 }
 
 async fn show(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answer<Transfer> {

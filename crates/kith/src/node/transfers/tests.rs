@@ -7,7 +7,7 @@ use kith_sansio::{Span, Timestamp};
 use kith_transfer::TransferId;
 
 use super::journal::{KEPT_SECS, Row};
-use super::outgoing::blank;
+use super::orders::blank;
 use super::*;
 
 fn peer() -> Fingerprint {

@@ -1,8 +1,12 @@
 //! Orders between two nodes, where a command alone shows too little.
 
+use std::path::Path;
+
 use super::*;
 use crate::node::scene;
 use crate::node::transfers::MAX_RUNNING;
+use crate::node::transfers::journal::Row;
+use crate::node::transfers::orders::blank;
 use crate::node::transfers::receivers::Wish;
 
 /// An order of this file from `node` to its contact south.
