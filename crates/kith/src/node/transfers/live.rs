@@ -96,6 +96,8 @@ struct Facts {
     watched: bool,
     /// Who wished to end it.
     cancelled_by: Option<By>,
+    /// Whether the journal has refused its row.
+    is_unsaved: bool,
 }
 
 impl Facts {
@@ -172,6 +174,7 @@ impl Live {
                 decision: None,
                 watched: false,
                 cancelled_by: None,
+                is_unsaved: false,
             }),
             changes: watch::Sender::new(0),
             seen: watch::Sender::new(0),
@@ -202,9 +205,21 @@ impl Live {
     }
 
     /// Has its row written as it stands when its turn has come, so that what is written last is what stood last.
-    pub(crate) fn write_row<T>(&self, write: impl FnOnce(&Row) -> T) -> T {
+    pub(crate) fn write_row<E>(&self, write: impl FnOnce(&Row) -> Result<(), E>) -> Result<(), E> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        write(&self.row())
+        let written = write(&self.row());
+        self.set_unsaved(written.is_err());
+        written
+    }
+
+    /// Whether its row is to be written once more: the disk has refused it.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.facts().is_unsaved
+    }
+
+    /// Says whether its row is to be written once more.
+    pub(crate) fn set_unsaved(&self, is_unsaved: bool) {
+        self.facts().is_unsaved = is_unsaved;
     }
 
     /// Begins with a new connection; the one before it ends. It ends at once where a person has paused the transfer.
@@ -528,18 +543,19 @@ pub(super) mod tests {
 
         let live = incoming();
         let (written, on_disk) = mpsc::channel();
-        live.write_row(|row| {
+        let told = live.write_row(|row| {
             // It changes while the disk takes its time, and that is written too.
             live.pause(By::Here);
             let (other, later) = (Arc::clone(&live), written.clone());
             let (done, is_done) = mpsc::channel();
             std::thread::spawn(move || {
-                other.write_row(|row| later.send(row.paused_here).unwrap());
+                other.write_row(|row| later.send(row.paused_here)).unwrap();
                 done.send(())
             });
             assert!(is_done.recv_timeout(Duration::from_millis(100)).is_err(), "one after the other");
-            written.send(row.paused_here).unwrap();
+            written.send(row.paused_here)
         });
+        told.unwrap();
         let rows: Vec<_> = on_disk.iter().take(2).collect();
         assert_eq!(rows, [false, true]);
     }

@@ -165,32 +165,29 @@ impl Transfers {
     }
 
     /// Incoming transfers that nobody came back to end, the oldest ones also where there are too many.
-    fn give_up(&self, now: Time) -> Vec<Arc<Live>> {
+    fn give_up(&self, now: Time) {
         let mut sleeping: Vec<_> = self.list().into_iter().filter(|live| is_sleeping(live)).collect();
         sleeping.sort_by_key(|live| live.row().changed);
         let surplus = sleeping.len().saturating_sub(MAX_SLEEPING);
         let given_up = sleeping.into_iter().enumerate();
-        let given_up: Vec<_> = given_up
-            .filter(|(number, live)| *number < surplus || live.is_given_up(now))
-            .map(|(_, live)| live)
-            .collect();
-        for live in &given_up {
+        for (_, live) in given_up.filter(|(number, live)| *number < surplus || live.is_given_up(now)) {
             live.end(Err(Failure::failed("the sender did not come back")));
+            live.set_unsaved(true);
         }
-        given_up
     }
 
     /// Forgets in memory and in the journal what is over for too long.
     async fn tidy(&self, now: Now) -> Result<()> {
         let _alone = self.keeping.write().await;
-        for live in self.give_up(now.time) {
-            self.record(&live).await?;
-        }
+        self.give_up(now.time);
         // One connection may carry a transfer for longer than partial files are kept without a sign of life.
-        let moving =
-            self.list().into_iter().filter(|live| is_incoming(live) && live.state() == State::Moving);
-        for live in moving.filter(|live| live.note_life(now.utc, SIGN_SECS)) {
-            self.record(&live).await?;
+        let is_alive = |live: &Live| is_incoming(live) && live.state() == State::Moving;
+        let has_news = |live: &Arc<Live>| {
+            let is_noted = is_alive(live) && live.note_life(now.utc, SIGN_SECS);
+            is_noted || live.is_unsaved()
+        };
+        for live in self.list().into_iter().filter(has_news) {
+            let _tried_again_the_next_time = self.record(&live).await;
         }
         let known = {
             let mut all = self.all();
@@ -223,6 +220,7 @@ impl Transfers {
             tokio::task::spawn_blocking(move || writing.write_row(|row| journal.write(&writing.id, row)));
         match written.await.map_err(Failure::failed)? {
             Ok(()) => Ok(()),
+            // Where it matters to somebody they are told; in any case it is tried again.
             Err(error) => {
                 tracing::error!(%error, "the journal of transfers cannot be written");
                 Err(Failure::failed(crate::failure::chain(&error)))

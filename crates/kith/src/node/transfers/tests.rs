@@ -108,3 +108,21 @@ async fn one_contact_does_not_take_all_places_for_transfers_that_come_in() {
     assert!(!transfers.has_room_for(&back));
     assert!(transfers.has_room_for(&from(255, other)));
 }
+
+#[tokio::test]
+async fn what_a_full_disk_refused_is_in_the_journal_when_there_is_room() {
+    let disk = kith_store::crash::Backend::new();
+    let database = Database::open_backend(&disk, 1 << 20).unwrap();
+    let transfers = Transfers::new(database, None, None);
+    let live = accepted(Path::new("/inbox"), 1, 1, system::utc());
+    transfers.insert(&live).unwrap();
+    transfers.record(&live).await.unwrap();
+    disk.fail_after(0, std::io::ErrorKind::StorageFull);
+    live.end(Err(Failure::failed("the disk is full")));
+    assert!(transfers.record(&live).await.is_err());
+    let state = || transfers.journal.rows().unwrap()[0].1.last.state;
+    disk.recover();
+    assert_eq!(state(), State::Interrupted);
+    transfers.tidy(system::now()).await.unwrap();
+    assert_eq!(state(), State::Failed);
+}
