@@ -31,7 +31,7 @@ def machine() -> dict[str, str]:
         "cpu": cpu.group(1) if cpu else platform.machine(),
         "cores": f"{os.cpu_count()} cores",
         "memory": f"{available_bytes() >> 30} GiB free",
-        "kernel": f"Linux {platform.release()}",
+        "kernel": f"Linux {platform.release().partition('-')[0]}",
         "load": f"load {os.getloadavg()[0]:.2f} at the start",
     }
 
