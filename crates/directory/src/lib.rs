@@ -32,6 +32,7 @@ pub mod dns;
 #[doc(hidden)]
 pub mod fuzz;
 mod generations;
+mod label;
 pub mod lan;
 pub mod limiter;
 pub mod lookup;

@@ -149,7 +149,7 @@ struct Inner {
 }
 
 impl Directory {
-    /// A client that asks DNS and HTTPS, and whose memory ends with the process.
+    /// A client that asks DNS and HTTPS, and the local networks where they are given, and whose memory ends with the process.
     ///
     /// A program that runs again and again keeps its [`ReplayMemory`] and uses [`new`](Directory::new).
     #[must_use]

@@ -5,9 +5,10 @@
 
 use kith_identity::Fingerprint;
 
-use super::zone::{half_of, join};
+use super::zone::join;
 use super::{Transport, Zone};
 use crate::defaults::{MAX_DNS_FORM_BYTES, MAX_UDP_BYTES};
+use crate::label::from_hex;
 use crate::store::{Held, Text};
 
 /// Bytes of a header (RFC 1035 §4.1.1).
@@ -49,7 +50,7 @@ impl Plain {
         if labels[0] != 32 || labels[33] != 32 || !name.eq_ignore_ascii_case(apex) || kind != TXT_IN {
             return None;
         }
-        let fingerprint = join(half_of(&labels[1..33])?, half_of(&labels[34..])?);
+        let fingerprint = join(from_hex(&labels[1..33])?, from_hex(&labels[34..])?);
         let payload = payload_of(extra)?;
         let limit = match transport {
             Transport::Udp => usize::from(payload.clamp(512, MAX_UDP_BYTES)),

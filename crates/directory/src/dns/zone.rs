@@ -2,6 +2,7 @@ use hickory_proto::rr::Name;
 use kith_identity::{Authority, Fingerprint};
 
 use super::serial::Serial;
+use crate::label::from_hex;
 
 /// Why there can be no zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +81,7 @@ impl Zone {
         // Every label counts: the codec's own count leaves out a `*`, which would pass for the name above it.
         let below = asked.iter().count().saturating_sub(self.apex.iter().count());
         let mut labels = asked.iter();
-        let mut half = || labels.next().and_then(half_of);
+        let mut half = || labels.next().and_then(from_hex);
         match below {
             0 => Place::Apex,
             1 => half().map_or(Place::Nowhere, |_| Place::Half),
@@ -111,15 +112,6 @@ fn wire(name: &Name) -> Vec<u8> {
     }
     wire.push(0);
     wire
-}
-
-/// Half a fingerprint out of 32 hexadecimal digits in either case.
-pub(super) fn half_of(label: &[u8]) -> Option<[u8; 16]> {
-    let mut half = [0; 16];
-    if label.len() != 32 {
-        return None;
-    }
-    data_encoding::HEXLOWER_PERMISSIVE.decode_mut(label, &mut half).ok().map(|_| half)
 }
 
 pub(super) fn join(first: [u8; 16], second: [u8; 16]) -> Fingerprint {

@@ -2,15 +2,16 @@ use hickory_proto::op::{Message as Dns, MessageType, OpCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use kith_sansio::wire::Writer;
 
-use super::name::{Instance, Nonce, Salt, from_hex, hex};
+use super::name::{Instance, Nonce, Salt};
 use super::seal::{Ask, MAX_SEALED_BYTES};
+use crate::label::{from_hex, hex};
 
 /// The service type of nodes, by labels.
 const SERVICE: [&[u8]; 3] = [b"_kith", b"_udp", b"local"];
-/// Longest packet that is looked at (RFC 6762 §17).
-const MAX_PACKET_BYTES: usize = 9000;
+/// Longest packet that is looked at: what nodes say fits the packets of an Ethernet.
+pub const MAX_PACKET_BYTES: usize = 1500;
 /// Most questions and records of a packet that is looked at.
-const MAX_RECORDS: usize = 256;
+const MAX_RECORDS: usize = 64;
 /// Life of a record in seconds; a node that is gone without a word is forgotten after it.
 pub(super) const TTL_SECS: u32 = 120;
 /// Life of an answer in seconds: nobody but who asked has a use for it.
@@ -81,7 +82,7 @@ impl Message {
         let header = packet.first_chunk::<12>()?;
         let counts = header[4..].chunks(2).map(|count| usize::from(u16::from_be_bytes([count[0], count[1]])));
         // Looked at before memory is taken for as many as the header promises.
-        if packet.len() > MAX_PACKET_BYTES || counts.sum::<usize>() > MAX_RECORDS {
+        if packet.len() > MAX_PACKET_BYTES || counts.sum::<usize>() > MAX_RECORDS || !concerns_nodes(packet) {
             return None;
         }
         let dns = Dns::from_vec(packet).ok()?;
@@ -143,6 +144,14 @@ impl Response {
         let empty = response.seen.is_empty() && response.gone.is_empty() && response.pieces.is_empty();
         (!empty).then_some(response)
     }
+}
+
+/// Whether the service's label is anywhere in it: what others say to each other, which is most, is not read.
+fn concerns_nodes(packet: &[u8]) -> bool {
+    let label = SERVICE[0];
+    packet
+        .windows(1 + label.len())
+        .any(|part| usize::from(part[0]) == label.len() && part[1..].eq_ignore_ascii_case(label))
 }
 
 /// The node that a record of the service points at.

@@ -15,6 +15,6 @@ mod seal;
 mod search;
 
 pub use link::{Input, Link, Output};
-pub use message::{Message, Query, Response, Seen};
+pub use message::{MAX_PACKET_BYTES, Message, Query, Response, Seen};
 pub use name::{Instance, Nonce, Salt};
 pub use seal::{Ask, MAX_PIECES, MAX_SEALED_BYTES, Opened, open, seal};

@@ -1,8 +1,9 @@
 use std::fmt;
 
-use data_encoding::HEXLOWER_PERMISSIVE;
 use kith_identity::Fingerprint;
 use kith_sansio::Rng;
+
+use crate::label::hex;
 
 /// What the hash of a name starts with.
 const NAME_TAG: &[u8] = b"kithnet lan v1";
@@ -71,22 +72,10 @@ impl fmt::Display for Instance {
     }
 }
 
-/// 16 bytes as a label.
-pub(super) fn hex(bytes: &[u8; 16]) -> String {
-    HEXLOWER_PERMISSIVE.encode(bytes)
-}
-
-/// 16 bytes from a label; names in the DNS have no case.
-pub(super) fn from_hex(label: &[u8]) -> Option<[u8; 16]> {
-    if label.len() != 32 {
-        return None;
-    }
-    HEXLOWER_PERMISSIVE.decode(label).ok()?.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::label::from_hex;
 
     #[test]
     fn a_name_is_the_keyed_hash_of_its_salt() {
@@ -99,12 +88,5 @@ mod tests {
         assert_eq!(instance.0, hash.as_bytes()[..16]);
         assert_eq!(from_hex(instance.to_string().to_uppercase().as_bytes()), Some(instance.0));
         assert_ne!(Instance::of(&fingerprint, &Salt([0; 16])), instance);
-    }
-
-    #[test]
-    fn labels_of_another_length_or_alphabet_are_no_names() {
-        for label in ["", "00", "zz5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a", "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"] {
-            assert_eq!(from_hex(label.as_bytes()), None, "{label}");
-        }
     }
 }

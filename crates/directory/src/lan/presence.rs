@@ -11,6 +11,7 @@ use super::seal::{Ask, seal};
 use crate::defaults::{
     LAN_ANSWERS_BURST, LAN_ANSWERS_PER_SECOND, LAN_NONCES, LAN_QUESTIONS, LAN_SALT_LIFE, LAN_SAY_EVERY,
 };
+use crate::limiter::{Limiter, Rate};
 
 /// How often a node says that it has come.
 const ANNOUNCEMENTS: u8 = 2;
@@ -35,7 +36,7 @@ pub(super) struct Presence {
     /// Questions whose set is on its way from the floors above.
     open: BTreeMap<u64, Ask>,
     next_question: u64,
-    budget: Budget,
+    budget: Limiter<()>,
 }
 
 impl Presence {
@@ -52,7 +53,7 @@ impl Presence {
             used: VecDeque::new(),
             open: BTreeMap::new(),
             next_question: 0,
-            budget: Budget::full(now.time),
+            budget: budget(),
         }
     }
 
@@ -78,7 +79,7 @@ impl Presence {
             // A question that somebody plays again is not answered again.
             && !self.used.contains(&ask.nonce)
             && self.open.len() < LAN_QUESTIONS
-            && self.budget.spend(now);
+            && self.budget.take(now, ()).is_ok();
         if !counts {
             return None;
         }
@@ -103,8 +104,9 @@ impl Presence {
         let mut packets = Vec::new();
         if self.is_old(now) {
             packets.push(self.goodbye());
-            let (next_question, budget) = (self.next_question, self.budget);
-            *self = Presence { next_question, budget, ..Presence::new(self.fingerprint, now, rng) };
+            let next = Presence::new(self.fingerprint, now, rng);
+            let old = std::mem::replace(self, next);
+            (self.next_question, self.budget) = (old.next_question, old.budget);
         }
         if self.show_at.is_some_and(|at| now.time >= at) {
             packets.push(message::presence(&self.instance, &self.salt, TTL_SECS));
@@ -133,27 +135,6 @@ impl Presence {
 }
 
 /// How many sets may be given out.
-#[derive(Clone, Copy, Debug)]
-struct Budget {
-    left: u32,
-    filled: Time,
-}
-
-impl Budget {
-    fn full(now: Time) -> Budget {
-        Budget { left: LAN_ANSWERS_BURST, filled: now }
-    }
-
-    fn spend(&mut self, now: Time) -> bool {
-        let each = 1_000_000 / u64::from(LAN_ANSWERS_PER_SECOND);
-        let more = (now - self.filled).0 / each;
-        if more > 0 {
-            self.left =
-                self.left.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)).min(LAN_ANSWERS_BURST);
-            self.filled += Span(more.saturating_mul(each));
-        }
-        let may = self.left > 0;
-        self.left -= u32::from(may);
-        may
-    }
+fn budget() -> Limiter<()> {
+    Limiter::new(Rate::per(Span::secs(1), LAN_ANSWERS_PER_SECOND, LAN_ANSWERS_BURST), 1)
 }

@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use kith_directory::client::{
-    ClientConfig, Directory, DiscoverError, Freshness, Lan, LanConfig, MemoryReplay, Networks, SourceName,
-    Voice,
+    ClientConfig, Directory, DiscoverError, Freshness, Lan, LanConfig, MemoryReplay, Networks, Source,
+    SourceName, Voice,
 };
-use kith_directory::defaults::{LAN_LOOKUP, LAN_NEIGHBOURS, LAN_SALT_LIFE};
+use kith_directory::defaults::{LAN_LOOKUP, LAN_NEIGHBOURS, LAN_SALT_LIFE, MAX_LOOKUPS};
 use kith_directory::fuzz;
 use kith_directory::lan::{Ask, Input, Instance, Link, Message, Nonce, Output, Salt};
 use kith_directory::store::BoxFuture;
@@ -436,4 +436,19 @@ async fn a_set_older_than_one_that_was_seen_is_refused_from_the_network_too() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn lookups_that_nobody_waits_for_any_more_take_no_places() {
+    let port = free_port();
+    let alice = identity(3);
+    let own = loopback(port);
+    own.show(alice.fingerprint(), Arc::new(Says(set(&alice, system::utc(), 600)))).await;
+    let seeking = loopback(port);
+    let lookup = |who: &Identity| seeking.lookup(Ni::new(who.fingerprint(), None));
+    let nobody = identity(4);
+    let all = (0..MAX_LOOKUPS).map(|_| lookup(&nobody));
+    let all = futures_util::future::join_all(all);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(100), all).await.is_err(), "they wait");
+    assert!(in_time(lookup(&alice)).await.unwrap().is_some());
 }

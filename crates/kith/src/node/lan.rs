@@ -22,10 +22,14 @@ pub(crate) const FLOOR: Floor = Floor {
     commands: &[],
 };
 
-/// The local networks of a configuration, where they are on. A node that listens on loopback alone has nothing to do
-/// with them.
+/// The local networks of a configuration, where they are used.
 pub(crate) fn open(config: &Config) -> Option<Lan> {
-    (config.lan && !loopback_only(&config.listen)).then(|| Lan::start(LanConfig::default()))
+    is_used(config).then(|| Lan::start(LanConfig::default()))
+}
+
+/// Whether local networks are used: they are switched on, and the node listens on more than loopback.
+pub(crate) fn is_used(config: &Config) -> bool {
+    config.lan && !loopback_only(&config.listen)
 }
 
 /// Answers those who know this node's fingerprint.

@@ -17,14 +17,17 @@ use tokio::task::JoinSet;
 use super::network::{Network, Port, networks};
 use super::{Command, LanConfig, Voice};
 use crate::defaults::LAN_NETWORKS_EVERY;
-use crate::lan::{Input, Link, Message, Output};
+use crate::lan::{Input, Link, MAX_PACKET_BYTES, Message, Output};
 
 /// Packets that wait to be looked at; what comes beyond them is lost, and whoever sent it asks again.
 const PACKETS: usize = 256;
 /// One byte more than the longest packet that is looked at.
-const PACKET_BYTES: usize = 9001;
+const PACKET_BYTES: usize = MAX_PACKET_BYTES + 1;
 /// Pause after an error of a socket, so that one which stays does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest time in which the floors above say what to answer; whoever asked has asked again by then.
+const SAYING: Duration = Duration::from_secs(5);
 
 /// A packet, and the network that it came over.
 type Packet = (u64, Vec<u8>);
@@ -107,6 +110,7 @@ impl Actor {
                 self.tell_all(|| Input::Show(fingerprint));
             }
             Command::Seek(target, found) => {
+                self.forget_the_closed();
                 let search = self.id();
                 self.searches.insert(search, (target, found));
                 self.tell_all(|| Input::Seek { search, target });
@@ -127,7 +131,11 @@ impl Actor {
 
     /// Takes up networks that have come, lets go of those that have gone.
     pub(super) fn look_around(&mut self) {
-        let now = networks(self.config.networks);
+        let now = match networks(self.config.networks) {
+            Ok(now) => now,
+            // Nothing is known of them, not that there are none.
+            Err(error) => return tracing::debug!(%error, "cannot list the networks of this machine"),
+        };
         self.members.retain(|member| now.contains(&member.network));
         for network in now {
             if !self.members.iter().any(|member| member.network == network) {
@@ -176,14 +184,18 @@ impl Actor {
     }
 
     fn timers(&mut self) {
-        // Whoever does not wait any more has dropped the other end.
+        self.forget_the_closed();
+        for member in &mut self.members {
+            member.link.handle_timeout(system::now(), &mut OsRng);
+        }
+    }
+
+    /// Whoever does not wait any more has dropped the other end.
+    fn forget_the_closed(&mut self) {
         let over: Vec<u64> =
             self.searches.extract_if(|_, (_, found)| found.is_closed()).map(|(id, _)| id).collect();
-        for member in &mut self.members {
-            for search in &over {
-                member.link.handle_input(system::now(), Input::Forget(*search), &mut OsRng);
-            }
-            member.link.handle_timeout(system::now(), &mut OsRng);
+        for search in over {
+            self.tell_all(|| Input::Forget(search));
         }
     }
 
@@ -230,7 +242,7 @@ impl Actor {
 fn say(id: u64, question: u64, voice: Option<Arc<dyn Voice>>) -> BoxFuture<'static, Said> {
     Box::pin(async move {
         let set = match voice {
-            Some(voice) => voice.said().await,
+            Some(voice) => tokio::time::timeout(SAYING, voice.said()).await.ok().flatten(),
             None => None,
         };
         (id, question, set.map(|set| set.to_bytes()))

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use if_addrs::{IfAddr, IfOperStatus};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::Networks;
@@ -29,14 +29,19 @@ pub(super) struct Network {
 }
 
 /// The networks that there are now.
-pub(super) fn networks(which: Networks) -> Vec<Network> {
+pub(super) fn networks(which: Networks) -> io::Result<Vec<Network>> {
     let mut found: BTreeMap<u32, Network> = BTreeMap::new();
-    let mut all = if_addrs::get_if_addrs().unwrap_or_default();
+    let mut all = if_addrs::get_if_addrs()?;
     // The system's order may change, and which address is the first decides.
     all.sort_by_key(|one| (one.index, one.ip()));
+    // The loopback interface may have other addresses too.
+    let inward: Vec<_> = all.iter().filter(|one| one.is_loopback()).map(|one| one.index).collect();
     for one in all {
-        let wanted = one.is_loopback() == (which == Networks::Loopback);
-        let down = matches!(one.oper_status, IfOperStatus::Down | IfOperStatus::NotPresent);
+        let wanted = inward.contains(&one.index) == (which == Networks::Loopback);
+        let down = matches!(
+            one.oper_status,
+            IfOperStatus::Down | IfOperStatus::NotPresent | IfOperStatus::LowerLayerDown
+        );
         let Some(index) = one.index.filter(|_| wanted && !down && !one.is_p2p()) else { continue };
         let network = found.entry(index).or_insert_with(|| Network {
             name: one.name.clone(),
@@ -53,7 +58,7 @@ pub(super) fn networks(which: Networks) -> Vec<Network> {
             }
         }
     }
-    found.into_values().take(LAN_NETWORKS).collect()
+    Ok(found.into_values().take(LAN_NETWORKS).collect())
 }
 
 impl Network {
@@ -131,9 +136,10 @@ impl Port {
         }
     }
 
-    /// Multicasts a packet. Whoever missed it asks again.
+    /// Multicasts a packet, without waiting for the reactor to have looked at the socket, which would lose the first
+    /// packet of a new one. Whoever missed it asks again.
     pub(super) fn send(&self, packet: &[u8]) {
-        if let Err(error) = self.socket.try_send_to(packet, self.group) {
+        if let Err(error) = SockRef::from(&self.socket).send_to(packet, &self.group.into()) {
             tracing::trace!(%error, "a packet was not sent");
         }
     }

@@ -108,7 +108,7 @@ impl RedisError {
 fn refusal_hint(code: &str) -> &'static str {
     match code {
         "NOAUTH" | "WRONGPASS" => "write user and password into the address: redis://USER:PASSWORD@HOST",
-        "NOPERM" => "let the user read and write keys that begin with kith:, and call eval, wait and cluster",
+        "NOPERM" => "give the user every command on its own keys: ACL SETUSER NAME ~kith:* +@all",
         "OOM" => "give the store more memory (maxmemory)",
         "MISCONF" => "look at the store's log: it cannot write to its disk",
         "NOREPLICAS" => "check the replicas of the store (min-replicas-to-write)",

@@ -7,6 +7,7 @@ use kith_connect::defaults::{PORT, UDP_BUFFER_BYTES};
 use kith_identity::{Address, Reach, Transport};
 
 use super::{Patient, Report};
+use crate::node::lan::is_used;
 
 /// The ports are this node's, or free for it.
 pub(super) fn listeners(report: &mut Report, patient: &Patient<'_>) {
@@ -102,6 +103,9 @@ pub(super) fn addresses(report: &mut Report, patient: &Patient<'_>) {
 pub(super) fn lan(report: &mut Report, patient: &Patient<'_>) {
     if !patient.config.lan {
         return report.ok("lan", "switched off in kith.toml: local networks are not used to find contacts");
+    }
+    if !is_used(&patient.config) {
+        return report.ok("lan", "not in use: the node listens on loopback alone");
     }
     let Some(status) = &patient.status else {
         return report.ok("lan", "on: contacts on local networks will be found, and will find this node");
