@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use kith_identity::record::MAX_ADDRESSES;
 use kith_identity::{Address, Reach};
 
 /// An address of this machine and the length of its network prefix in bits.
@@ -72,7 +73,8 @@ pub fn loopback_only(listeners: &[Address]) -> bool {
 ///
 /// An unspecified listener stands for every address of the machine of its family (of both for `[::]`, which
 /// listens on both). Loopback is announced only where every listener is on loopback; addresses that no peer can
-/// dial are left out. Global addresses come first, each address once.
+/// dial are left out. Global addresses come first, each address once; where there are more than a record set holds, as
+/// on a machine with many virtual networks, whole IP addresses are left out from the end.
 pub fn advertised(listeners: &[Address], interfaces: &[Interface]) -> Vec<Address> {
     let only_loopback = loopback_only(listeners);
     let mut found: Vec<Address> = Vec::new();
@@ -95,6 +97,16 @@ pub fn advertised(listeners: &[Address], interfaces: &[Interface]) -> Vec<Addres
         }
     }
     found.sort_by_key(|one| one.reach() != Reach::Global);
+    if found.len() > MAX_ADDRESSES {
+        let mut ips: Vec<IpAddr> = Vec::new();
+        for ip in found.iter().map(|one| one.socket.ip()) {
+            if !ips.contains(&ip) {
+                ips.push(ip);
+            }
+        }
+        found.sort_by_key(|one| ips.iter().position(|ip| *ip == one.socket.ip()));
+        found.truncate(MAX_ADDRESSES);
+    }
     found
 }
 
@@ -190,6 +202,19 @@ mod tests {
         let mixed = addresses(&["quic://127.0.0.1:5", "tcp://192.168.7.5:6"]);
         assert_eq!(advertised(&mixed, &vantage().interfaces), mixed[1..]);
         assert!(advertised(&[], &vantage().interfaces).is_empty());
+    }
+
+    #[test]
+    fn a_machine_with_many_networks_announces_as_many_addresses_as_a_set_holds() {
+        let own = |ip: String| Interface { ip: ip.parse().unwrap(), prefix_bits: 16 };
+        let mut interfaces: Vec<_> = (0..20).map(|number| own(format!("10.{number}.0.1"))).collect();
+        interfaces.push(own("2600::1".to_owned()));
+        let announced = advertised(&addresses(&["tcp://[::]:1", "quic://[::]:1"]), &interfaces);
+        assert_eq!(announced.len(), MAX_ADDRESSES);
+        assert_eq!(announced[..2], addresses(&["tcp://[2600::1]:1", "quic://[2600::1]:1"]));
+        for pair in announced.chunks(2) {
+            assert_eq!(pair[0].socket, pair[1].socket, "each with every transport");
+        }
     }
 
     #[test]
