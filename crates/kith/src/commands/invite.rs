@@ -1,10 +1,14 @@
 //! `kith invite`, and the invitation of `kith send --invite`.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use hyper::Method;
 use kith_identity::{Ni, words};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde_json::json;
+use tokio::signal::unix::Signal;
 
 use super::own_node::OwnNode;
 use super::transfer::interrupt;
@@ -15,6 +19,9 @@ use crate::api::shapes::Contact;
 use crate::cli::{Invitations, Invite, Open, Send};
 use crate::failure::{Failure, Result};
 use crate::output::printable;
+
+/// How long an invitation that is being opened is waited for, to take it back.
+const OPENING: Duration = Duration::from_secs(5);
 
 pub(super) async fn invite(context: &Context, options: Invite) -> Result<()> {
     match options.command {
@@ -76,10 +83,7 @@ fn show(context: &Context, invitation: &Invitation, options: &Open) -> Result<()
 async fn until_joined(context: &Context, options: &Open, offers: bool) -> Result<Contact> {
     let mut node = context.node().await?;
     let mut interrupt = interrupt()?;
-    let invitation = tokio::select! {
-        opened = open(&mut node, options, offers) => opened?,
-        _ = interrupt.recv() => return Err(Failure::failed("cancelled")),
-    };
+    let invitation = opened(context, &mut node, options, offers, &mut interrupt).await?;
     show(context, &invitation, options)?;
     let path = format!("/v1/invitations/{}/events", invitation.id);
     let events = node.lines(Method::GET, &path, None::<&()>).await?;
@@ -93,6 +97,25 @@ async fn until_joined(context: &Context, options: &Open, offers: bool) -> Result
     let contact = outcome(&ended)?;
     context.out.item(&ended, || joined(&contact))?;
     Ok(contact)
+}
+
+/// Opens an invitation; what the node opens though somebody interrupts is taken back.
+async fn opened(
+    context: &Context,
+    node: &mut Control,
+    options: &Open,
+    offers: bool,
+    interrupt: &mut Signal,
+) -> Result<Invitation> {
+    let mut opening = pin!(open(node, options, offers));
+    tokio::select! {
+        opened = &mut opening => return opened,
+        _ = interrupt.recv() => {}
+    }
+    if let Ok(opened) = tokio::time::timeout(OPENING, opening).await {
+        cancel(context, &opened?.id).await?;
+    }
+    Err(Failure::failed("cancelled"))
 }
 
 async fn last(context: &Context, mut events: Lines) -> Result<Invitation> {

@@ -267,7 +267,7 @@ fn explain(error: &DiscoverError) -> Failure {
             .hint("a fingerprint with its directory looks like ni://example.org/sha3-256;…"),
         DiscoverError::Refused { .. } => Failure::not_trusted(text),
         DiscoverError::NoAnswer { ni, .. } if ni.authority.is_none() => Failure::unreachable(text)
-            .hint("its fingerprint names no directory, so that only its own network was asked"),
+            .hint("its fingerprint names no directory, so that only the networks of this machine were asked"),
         _ => Failure::unreachable(text).hint("check the authority's name, pins and resolvers in kith.toml"),
     }
 }

@@ -48,7 +48,9 @@ fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     }
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_SECRET_BYTES).read_to_string(&mut text).map_err(failed)?;
-    let decoded = BASE64.decode(text.trim().as_bytes()).map(Zeroizing::new);
+    // Long ones are broken into lines by the programs that make them.
+    text.retain(|letter| !letter.is_ascii_whitespace());
+    let decoded = BASE64.decode(text.as_bytes()).map(Zeroizing::new);
     decoded.map_err(|_| {
         Failure::failed(format!("the secret {} is not base64", path.display()))
             .hint("make one with 'head -c 32 /dev/urandom | base64'")
@@ -72,6 +74,7 @@ mod tests {
             secret(&path)
         };
         assert_eq!(*written("AAECAwQFBgcICQoLDA0ODw==\n", 0o600).unwrap(), (0..16).collect::<Vec<u8>>());
+        assert_eq!(*written("AAECAwQFBgcI\nCQoLDA0ODw==\n", 0o600).unwrap(), (0..16).collect::<Vec<u8>>());
         for mode in [0o640, 0o604, 0o660] {
             let failure = written("AAECAwQFBgcICQoLDA0ODw==", mode).unwrap_err();
             assert!(failure.error.contains("others can read") && failure.hint.is_some());
