@@ -1,6 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Debug};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::marker::PhantomData;
 
 use kith_sansio::{Machine, Now, Rng, SeededRng, Span, Time, Timestamp};
 
@@ -43,6 +44,49 @@ pub enum Effect<W: Wiring + ?Sized> {
     Event(W::Event),
     /// Nothing.
     Nothing,
+}
+
+/// What a machine of [`Peers`] gives.
+pub enum Act<A, M, E> {
+    /// A message for a node.
+    Send(A, M),
+    /// Something that the test wants to know.
+    Tell(E),
+}
+
+/// The wiring of machines that say themselves whom they mean, and are told who spoke: their outputs are [`Act`], and
+/// a message with its sender is one of their inputs.
+pub struct Peers<P>(PhantomData<P>);
+
+impl<P> Default for Peers<P> {
+    fn default() -> Self {
+        Peers(PhantomData)
+    }
+}
+
+impl<P, A, M, E> Wiring for Peers<P>
+where
+    P: Machine<Output = Act<A, M, E>>,
+    P::Input: From<(A, M)>,
+    A: Clone + Eq + Hash + Debug,
+    M: Clone + Debug,
+    E: Debug,
+{
+    type Machine = P;
+    type Address = A;
+    type Message = M;
+    type Event = E;
+
+    fn input(&mut self, from: A, message: M) -> P::Input {
+        (from, message).into()
+    }
+
+    fn effect(&mut self, _at: &A, output: Act<A, M, E>) -> Effect<Self> {
+        match output {
+            Act::Send(to, message) => Effect::Send(to, message),
+            Act::Tell(event) => Effect::Event(event),
+        }
+    }
 }
 
 /// A set of machines, their network and their time.

@@ -9,40 +9,20 @@ use kith_connect::relay::knocking::Outcome;
 use kith_connect::relay::limits::{NAMED_FOR, PING_MOST, PONG_PATIENCE, REFUSED_AFTER};
 use kith_identity::Fingerprint;
 use kith_sansio::{Span, Time};
-use kith_vnet::{Effect, Faults, Wiring, World, for_seeds};
+use kith_vnet::{Faults, Peers, World, for_seeds};
 
-use party::{Input, Lie, Message, Node, Out, Party, Told, name, relay_name};
+use party::{Input, Lie, Node, Party, Told, name, relay_name};
 
 const RELAYS: u8 = 3;
 const TARGETS: u8 = 2;
 const INITIATORS: u8 = 3;
 
-struct Wires;
-
-impl Wiring for Wires {
-    type Machine = Party;
-    type Address = Node;
-    type Message = Message;
-    type Event = Told;
-
-    fn input(&mut self, from: Node, message: Message) -> Input {
-        Input::From(from, message)
-    }
-
-    fn effect(&mut self, _: &Node, output: Out) -> Effect<Wires> {
-        match output {
-            Out::Send(to, message) => Effect::Send(to, message),
-            Out::Tell(told) => Effect::Event(told),
-        }
-    }
-}
-
-struct Net(World<Wires>);
+struct Net(World<Peers<Party>>);
 
 impl Net {
     /// Relays that serve every target, targets that use every relay and admit every initiator but the last.
     fn new(seed: u64, faults: Faults) -> Net {
-        let mut world = World::new(seed, faults, Wires);
+        let mut world = World::new(seed, faults, Peers::default());
         for number in 0..RELAYS {
             world.start(&Node::Relay(number), Party::relay(number, None));
         }
@@ -68,7 +48,7 @@ impl Net {
         let (began, seen) = (self.0.now(), self.0.events().len());
         let at = Node::Initiator(initiator);
         self.0.input(&at, Input::Knock { relay, target: name(Node::Target(target)) });
-        let ended = |world: &World<Wires>| {
+        let ended = |world: &World<Peers<Party>>| {
             world.events()[seen..].iter().find_map(|(when, who, told)| match told {
                 Told::Ended(outcome) if *who == at => Some((*when - began, *outcome)),
                 _ => None,

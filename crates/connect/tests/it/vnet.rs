@@ -14,7 +14,7 @@ use kith_connect::dialer::{Attempt, Candidate, Via};
 use kith_connect::{Failure, Route, Tried};
 use kith_identity::{Address, Fingerprint, Transport};
 use kith_sansio::{Machine, Now, Rng, Span, Time};
-use kith_vnet::{Effect, Faults, Wiring, World, for_seeds};
+use kith_vnet::{Act, Faults, Peers, World, for_seeds};
 
 use host::{Behaviour, Host};
 use initiator::{Initiator, Plan};
@@ -49,15 +49,18 @@ enum Told {
     Lost(Fingerprint, Vec<Tried>),
 }
 
-enum Out {
-    Send(Node, Message),
-    Tell(Told),
-}
+type Out = Act<Node, Message, Told>;
 
 enum Input {
     From(Node, Message),
     Race(Plan),
     Behave(Behaviour),
+}
+
+impl From<(Node, Message)> for Input {
+    fn from((from, message): (Node, Message)) -> Input {
+        Input::From(from, message)
+    }
 }
 
 enum Party {
@@ -105,33 +108,13 @@ impl Machine for Party {
     }
 }
 
-struct Wires;
-
-impl Wiring for Wires {
-    type Machine = Party;
-    type Address = Node;
-    type Message = Message;
-    type Event = Told;
-
-    fn input(&mut self, from: Node, message: Message) -> Input {
-        Input::From(from, message)
-    }
-
-    fn effect(&mut self, _at: &Node, output: Out) -> Effect<Wires> {
-        match output {
-            Out::Send(to, message) => Effect::Send(to, message),
-            Out::Tell(told) => Effect::Event(told),
-        }
-    }
-}
-
 fn target(number: u8) -> Fingerprint {
     Fingerprint::from_bytes([number + 1; 32])
 }
 
 /// Targets with their addresses, and nodes that dial them.
 struct Net {
-    world: World<Wires>,
+    world: World<Peers<Party>>,
     /// The addresses of each target; the number of a host is its place in the whole.
     addresses: Vec<Vec<Address>>,
     behaviours: HashMap<Address, Behaviour>,
@@ -140,7 +123,7 @@ struct Net {
 
 impl Net {
     fn new(seed: u64, faults: Faults, behave: impl Fn(&mut dyn Rng, u8) -> Behaviour) -> Net {
-        let mut world = World::new(seed, faults, Wires);
+        let mut world = World::new(seed, faults, Peers::default());
         let addresses: Vec<Vec<Address>> =
             (0..TARGETS).map(|number| draw_addresses(world.chance(), number)).collect();
         let all = addresses.iter().flatten().copied();

@@ -10,25 +10,6 @@ use std::time::Duration;
 /// Servers are there, and clusters agree, within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Skips the test where `program` is missing; fails instead where `KITH_REQUIRE_ALL` is set.
-#[macro_export]
-macro_rules! needs_servers {
-    () => {
-        for program in ["redis-server", "redis-cli"] {
-            if !$crate::servers::is_there(program) {
-                assert!(std::env::var_os("KITH_REQUIRE_ALL").is_none(), "{program} is required and missing");
-                eprintln!("skipped: needs {program}");
-                return;
-            }
-        }
-    };
-}
-
-pub(crate) fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
 /// A port that is free at this moment, as is the next request for one.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

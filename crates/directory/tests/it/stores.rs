@@ -7,8 +7,8 @@ use kith_identity::Identity;
 use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 use kith_store::Database;
+use kith_vnet::needs;
 
-use crate::needs_servers;
 use crate::servers::{Cluster, Server, wait_for};
 use crate::world::{NOW, identity, in_time, set, set_with_blobs};
 
@@ -37,7 +37,7 @@ async fn the_embedded_store_does_what_every_store_does() {
 
 #[tokio::test]
 async fn a_redis_server_does_what_every_store_does() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let server = Server::start(&[]);
     every_store(Arc::new(redis(&server.url()).await.unwrap())).await;
     can_be_walked(&async |database| redis(&format!("{}/{database}", server.url())).await.unwrap()).await;
@@ -45,7 +45,7 @@ async fn a_redis_server_does_what_every_store_does() {
 
 #[tokio::test]
 async fn a_redis_cluster_does_what_every_store_does() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let cluster = Cluster::start();
     every_store(Arc::new(redis(&cluster.url()).await.unwrap())).await;
     let zone = async |number| {
@@ -175,7 +175,7 @@ async fn keeps_the_newest_of_many_at_once(store: &Any) {
 
 #[tokio::test]
 async fn directories_share_a_store_and_zones_do_not() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let server = Server::start(&[]);
     let (one, two) = (redis(&server.url()).await.unwrap(), redis(&server.url()).await.unwrap());
     let other = RedisConfig::parse(&[server.url()]).unwrap().for_zone("example.net");
@@ -195,7 +195,7 @@ async fn directories_share_a_store_and_zones_do_not() {
 
 #[tokio::test]
 async fn what_is_damaged_is_not_served_and_the_next_announce_mends_it() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let server = Server::start(&[]);
     let store = redis(&server.url()).await.unwrap();
     let alice = identity(1);
@@ -228,7 +228,7 @@ async fn what_is_damaged_is_not_served_and_the_next_announce_mends_it() {
 
 #[tokio::test]
 async fn a_server_that_would_lose_what_it_acknowledged_is_refused() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let server = Server::start(&[]);
     for (setting, value, safe) in [
         ("appendfsync", "everysec", "always"),
@@ -247,7 +247,7 @@ async fn a_server_that_would_lose_what_it_acknowledged_is_refused() {
 
 #[tokio::test]
 async fn errors_say_what_to_do() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let server = Server::start(&["--requirepass", "se:cret"]);
     let at = |login: &str| format!("redis://{login}127.0.0.1:{}", server.port);
     for (login, code) in [("", "NOAUTH"), (":wrong@", "WRONGPASS")] {
@@ -324,7 +324,7 @@ impl Vouched {
 
 #[tokio::test]
 async fn a_server_over_tls_is_used_when_the_right_authority_vouches_for_its_name() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let (right, elsewhere) = (Vouched::start("127.0.0.1"), Vouched::start("127.0.0.2"));
     let store = right.connect(Some(right.authority.clone())).await.unwrap();
     let alice = identity(1);
@@ -410,7 +410,7 @@ fn progress(servers: &[&Server], count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_under_load_comes_back_with_all_that_was_acknowledged() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let mut server = Server::start(&[]);
     let store: Any = Arc::new(redis(&server.url()).await.unwrap());
     let stop = tokio_util::sync::CancellationToken::new();
@@ -430,7 +430,7 @@ async fn a_server_that_is_killed_under_load_comes_back_with_all_that_was_acknowl
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_is_killed_under_load_takes_nothing_with_it() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let mut cluster = Cluster::start();
     let store: Any = Arc::new(redis(&cluster.url()).await.unwrap());
     let stop = tokio_util::sync::CancellationToken::new();
@@ -463,7 +463,7 @@ async fn a_master_that_is_killed_under_load_takes_nothing_with_it() {
 
 #[tokio::test]
 async fn what_no_replica_confirms_is_not_acknowledged_and_can_be_tried_again() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let master = Server::start(&[]);
     let port = master.port.to_string();
     let replica = Server::start(&["--replicaof", "127.0.0.1", &port]);
@@ -495,7 +495,7 @@ async fn what_no_replica_confirms_is_not_acknowledged_and_can_be_tried_again() {
 
 #[tokio::test]
 async fn sets_are_found_while_their_slot_moves_and_afterwards() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let cluster = Cluster::start();
     let store = redis(&cluster.url()).await.unwrap();
     let alice = identity(1);

@@ -13,7 +13,7 @@ use kith_directory::replay::Seen;
 use kith_identity::record::{CLOCK_SKEW_SECS, RecordSet, VerifiedRecordSet};
 use kith_identity::{Fingerprint, PublicKey};
 use kith_sansio::{Machine, Now, Rng, Span, Time, Timestamp};
-use kith_vnet::{Effect, Faults, Wiring, World, for_seeds};
+use kith_vnet::{Act, Faults, Peers, World, for_seeds};
 
 use crate::world::identity;
 use client::Client;
@@ -86,10 +86,7 @@ impl std::fmt::Debug for Told {
     }
 }
 
-enum Out {
-    Send(Address, Message),
-    Tell(Told),
-}
+type Out = Act<Address, Message, Told>;
 
 enum Input {
     From(Address, Message),
@@ -98,6 +95,12 @@ enum Input {
     LookUp(Fingerprint),
     Behave(Mode),
     Busy(u64),
+}
+
+impl From<(Address, Message)> for Input {
+    fn from((from, message): (Address, Message)) -> Input {
+        Input::From(from, message)
+    }
 }
 
 enum Node {
@@ -154,29 +157,9 @@ impl Machine for Node {
     }
 }
 
-struct Wires;
-
-impl Wiring for Wires {
-    type Machine = Node;
-    type Address = Address;
-    type Message = Message;
-    type Event = Told;
-
-    fn input(&mut self, from: Address, message: Message) -> Input {
-        Input::From(from, message)
-    }
-
-    fn effect(&mut self, _at: &Address, output: Out) -> Effect<Wires> {
-        match output {
-            Out::Send(to, message) => Effect::Send(to, message),
-            Out::Tell(told) => Effect::Event(told),
-        }
-    }
-}
-
 /// A zone and its people, over hours.
 struct Zone {
-    world: World<Wires>,
+    world: World<Peers<Node>>,
     fingerprints: Vec<Fingerprint>,
     everybody: Vec<Address>,
     skew_of_directory: i64,
@@ -188,7 +171,7 @@ struct Zone {
 
 impl Zone {
     fn new(seed: u64, faults: Faults) -> Zone {
-        let mut world = World::new(seed, faults, Wires);
+        let mut world = World::new(seed, faults, Peers::default());
         let everybody: Vec<Address> = (0..PUBLISHERS)
             .map(Address::Publisher)
             .chain([Address::Directory])

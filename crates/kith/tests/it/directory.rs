@@ -3,13 +3,13 @@
 use std::fs;
 use std::process::Command;
 
+use kith_vnet::needs;
+
 use crate::harness::{Place, Zone, eventually};
-use crate::needs;
 
 #[test]
 fn each_status_code_of_the_announce_call_can_be_provoked_with_curl() {
-    needs!("curl");
-    needs!("openssl");
+    needs!("curl", "openssl");
     let place = Place::new();
     let zone = Zone::start(&place);
     let north = zone.person(&place, "north");

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::harness::{Person, Place, Running, Zone, eventually, free_port, is_there, kith};
+use crate::harness::{Person, Place, Running, Zone, eventually, free_port, kith};
 
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
@@ -248,9 +248,8 @@ fn a_directory_is_looked_at_from_the_name_to_what_it_holds() {
 
 #[test]
 fn a_full_disk_is_noticed() {
-    if !rustix::process::getuid().is_root() || !is_there("unshare") {
-        eprintln!("skipped: needs root and unshare");
-        return;
+    if !rustix::process::getuid().is_root() || !kith_vnet::is_there("unshare") {
+        return kith_vnet::unable("root and unshare");
     }
     let place = Place::new();
     let north = healthy(&place);
@@ -263,8 +262,7 @@ fn a_full_disk_is_noticed() {
     command.args(["--mount", "sh", "-c", &script]);
     let done = Running::spawn(command).finish();
     if done.err.contains("unshare") || done.err.contains("mount:") {
-        eprintln!("skipped: needs mount namespaces");
-        return;
+        return kith_vnet::unable("mount namespaces");
     }
     assert!(done.out.contains("FAIL  disk"), "{done:?}");
     done.fails(1, "one check failed");

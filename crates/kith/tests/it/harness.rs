@@ -13,23 +13,6 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 /// The lines of a configuration that keep a node off the machine's real networks.
 const APART: &str = "lan = false\n";
 
-/// Skips the test where `program` is missing; fails instead where `KITH_REQUIRE_ALL` is set.
-#[macro_export]
-macro_rules! needs {
-    ($program:expr) => {
-        if !$crate::harness::is_there($program) {
-            assert!(std::env::var_os("KITH_REQUIRE_ALL").is_none(), "{} is required and missing", $program);
-            eprintln!("skipped: needs {}", $program);
-            return;
-        }
-    };
-}
-
-pub fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
 /// What a command printed, and how it ended.
 #[derive(Debug)]
 pub struct Done {

@@ -163,9 +163,8 @@ fn homes_that_cannot_be_used_say_why() {
 
 #[test]
 fn a_home_on_a_read_only_disk_says_so() {
-    if !rustix::process::getuid().is_root() || !crate::harness::is_there("unshare") {
-        eprintln!("skipped: needs root and unshare");
-        return;
+    if !rustix::process::getuid().is_root() || !kith_vnet::is_there("unshare") {
+        return kith_vnet::unable("root and unshare");
     }
     let place = Place::new();
     let north = place.person("north", &[]);
@@ -178,8 +177,7 @@ fn a_home_on_a_read_only_disk_says_so() {
     command.args(["--mount", "sh", "-c", &script]);
     let done = Running::spawn(command).finish();
     if done.err.contains("unshare") || done.err.contains("mount:") {
-        eprintln!("skipped: needs mount namespaces");
-        return;
+        return kith_vnet::unable("mount namespaces");
     }
     done.fails(1, "north");
 }

@@ -4,10 +4,11 @@ use std::fs;
 
 use data_encoding::{BASE32, BASE64, HEXLOWER};
 use kith_identity::{Fingerprint, Ni};
+use kith_vnet::needs;
 
 use crate::harness::{Person, Place, Running, eventually};
 use crate::namespaces::Lan;
-use crate::{lan_of, needs, tree};
+use crate::{lan_of, tree};
 
 /// A home whose node takes part in local networks, as homes do where nothing is said.
 fn person(place: &Place, name: &str) -> Person {
@@ -158,6 +159,9 @@ fn a_node_that_is_told_to_keeps_silent_on_networks() {
     // The question of south, from 10.99.0.2, and no packet of north's.
     assert!(holds(&packets, &[10, 99, 0, 2, 224, 0, 0, 251]));
     assert!(!holds(&packets, &[10, 99, 0, 1, 224, 0, 0, 251]));
+    // Over IPv6 it is an Ethernet frame to the group from its interface.
+    let frame = [&[0x33, 0x33, 0, 0, 0, 0xfb][..], &lan.hardware_address(1)].concat();
+    assert!(!holds(&packets, &frame));
 }
 
 /// The bytes of a person's fingerprint and public key.

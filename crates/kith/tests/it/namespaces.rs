@@ -57,19 +57,29 @@ impl Machine {
         command.args(line.split(' '));
         Running::spawn(command).finish()
     }
+
+    /// Whether the system lets it.
+    fn can(&self, line: &str) -> bool {
+        self.run(line).status.success()
+    }
 }
 
 impl Lan {
     /// `count` machines with the addresses 10.99.0.1 and on; `None` where the system lets nobody make them.
     pub fn new(count: usize) -> Option<Lan> {
         let hub = Machine::new(None)?;
-        hub.run("ip link add bridge type bridge mcast_snooping 0").ok();
+        // Not every kernel that makes namespaces has bridges and pairs of interfaces.
+        if !hub.can("ip link add bridge type bridge mcast_snooping 0") {
+            return None;
+        }
         hub.run("ip link set bridge up").ok();
         let mut lan = Lan { hub, machines: Vec::new() };
         for number in 1..=count {
             let machine = Machine::new(Some(&lan.hub))?;
             let pid = machine.0.id();
-            lan.hub.run(&format!("ip link add port{number} type veth peer name eth0 netns {pid}")).ok();
+            if !lan.hub.can(&format!("ip link add port{number} type veth peer name eth0 netns {pid}")) {
+                return None;
+            }
             lan.hub.run(&format!("ip link set port{number} master bridge up")).ok();
             machine.run("ip link set lo up").ok();
             machine.run(&format!("ip address add 10.99.0.{number}/24 dev eth0")).ok();
@@ -101,6 +111,13 @@ impl Lan {
         let node = self.kith(machine, &person.home, &["up"]);
         node.line("ready");
         person.node = Some(node);
+    }
+
+    /// The six bytes by which a machine's frames are known.
+    pub fn hardware_address(&self, machine: usize) -> Vec<u8> {
+        let done = Running::spawn(self.on(machine, "ip", &["-brief", "link", "show", "eth0"])).finish().ok();
+        let text = done.out.split_whitespace().nth(2).unwrap().to_owned();
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
     }
 
     /// Notes every packet of the network in `file`, from when this returns until what it returns is dropped.
@@ -155,16 +172,10 @@ impl Drop for Capture {
 #[macro_export]
 macro_rules! lan_of {
     ($count:expr) => {{
-        $crate::needs!("unshare");
-        $crate::needs!("nsenter");
-        $crate::needs!("ip");
+        kith_vnet::needs!("unshare", "nsenter", "ip");
         match $crate::namespaces::Lan::new($count) {
             Some(lan) => lan,
-            None => {
-                assert!(std::env::var_os("KITH_REQUIRE_ALL").is_none(), "network namespaces are required");
-                eprintln!("skipped: needs network namespaces");
-                return;
-            }
+            None => return kith_vnet::skipped("network namespaces"),
         }
     }};
 }

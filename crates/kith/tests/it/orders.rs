@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use kith_vnet::needs;
 use serde_json::Value;
 
 use crate::harness::{Person, Place, eventually};
@@ -425,7 +426,7 @@ fn what_cannot_be_read_is_named_and_no_success() {
     let place = Place::new();
     let as_root = rustix::process::getuid().is_root();
     if as_root {
-        crate::needs!("setpriv");
+        needs!("setpriv");
     }
     let mut north = place.person("north", &[]);
     let mut south = place.person("south", &[]);

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use kith_sansio::system;
+use kith_vnet::needs;
 
 use crate::harness::{Place, Zone, eventually, free_port, within_minutes};
-use crate::needs;
 
 const KEY: &str = "transfer.example";
 const SECRET: &str = "c2l4dGVlbiBieXRlcyBhbmQgc29tZSBtb3JlIG9mIHRoZW0=";
@@ -131,10 +131,8 @@ fn verify(ni: &str, set: &[u8], place: &Place) -> String {
 
 #[test]
 fn knot_and_nsd_take_over_the_zone_and_follow_its_changes() {
-    needs!("knotd");
-    needs!("nsd");
-    needs!("dig");
-    needs!("python3");
+    needs!("knotd", "nsd");
+    needs!("dig", "python3");
     let place = Place::new();
     let ports = [free_port(), free_port()];
     let zone = zone_with_secondaries(&place, &ports);
@@ -179,8 +177,7 @@ fn knot_and_nsd_take_over_the_zone_and_follow_its_changes() {
 
 #[test]
 fn a_set_that_expired_is_gone_from_the_secondary_too() {
-    needs!("knotd");
-    needs!("dig");
+    needs!("knotd", "dig");
     let place = Place::new();
     let port = free_port();
     let zone = zone_with_secondaries(&place, &[port]);

@@ -6,8 +6,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 
+use kith_vnet::needs;
+
 use crate::harness::{DEADLINE, Place, Running, kith};
-use crate::needs;
 
 /// A person's folders with a `systemctl` that writes down what it is told.
 pub struct Desk {

@@ -7,9 +7,10 @@ use kith_directory::client::{ClientConfig, Directory, MemoryReplay};
 use kith_identity::record::{Draft, Record};
 use kith_identity::{Authority, Fingerprint, Identity, Ni, Relay};
 use kith_sansio::system::{self, OsRng};
+use kith_vnet::needs;
 
 use crate::harness::{Place, Zone};
-use crate::{needs, tree};
+use crate::tree;
 
 #[test]
 fn two_people_who_know_only_each_others_fingerprint_exchange_a_folder() {
@@ -61,9 +62,7 @@ fn two_nodes_with_address_hints_and_no_directory_send_a_file_over_each_transport
 
 #[test]
 fn what_dig_and_curl_fetch_is_accepted_by_a_verifier_that_shares_no_code() {
-    needs!("dig");
-    needs!("curl");
-    needs!("python3");
+    needs!("dig", "curl", "python3");
     let place = Place::new();
     let zone = Zone::start(&place);
     let north = zone.person(&place, "north");
@@ -90,9 +89,7 @@ fn what_dig_and_curl_fetch_is_accepted_by_a_verifier_that_shares_no_code() {
 /// A set with everything that a set can carry, announced as any client would.
 #[test]
 fn the_verifier_accepts_every_kind_of_record_in_any_order_and_refuses_each_altered_one() {
-    needs!("dig");
-    needs!("curl");
-    needs!("python3");
+    needs!("dig", "curl", "python3");
     let place = Place::new();
     let zone = Zone::start(&place);
     let ni = announce_everything(&zone);

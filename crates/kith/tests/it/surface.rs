@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use kith_vnet::needs;
 use serde_json::{Value, json};
 
 use crate::harness::{Done, Person, Place, Running, Zone, free_port, kith};
+use crate::invitations;
 use crate::service::Desk;
 use crate::succession::{claims, copied, succeed};
-use crate::{invitations, needs};
 
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use kith_vnet::needs;
+
 use crate::harness::{Person, Place, Running, Zone, eventually};
 use crate::tree;
 
@@ -259,7 +261,7 @@ fn cancelling_the_offer_ends_it_on_both_sides() {
 
 #[test]
 fn the_question_about_an_offer_can_be_answered_and_interrupted() {
-    crate::needs!("script");
+    needs!("script");
     let place = Place::new();
     let (north, south) = place.friends();
     let (file, inbox) = (place.path("note"), place.path("inbox"));

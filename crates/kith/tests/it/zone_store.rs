@@ -10,9 +10,9 @@ use kith_directory::client::{ClientConfig, Directory, MemoryReplay, SourceName};
 use kith_identity::record::{Draft, VerifiedRecordSet};
 use kith_identity::{Authority, Identity, Ni};
 use kith_sansio::{SeededRng, system};
+use kith_vnet::needs;
 
 use crate::harness::{Person, Place, Running, Zone, eventually, free_port, kith};
-use crate::needs_servers;
 use crate::servers::{Cluster, Server};
 
 /// A client that trusts one fingerprint at some ports of this machine.
@@ -139,7 +139,7 @@ fn twin(place: &Place, person: &Person) -> std::path::PathBuf {
 
 #[test]
 fn a_directory_on_redis_that_is_killed_under_load_has_all_that_it_acknowledged() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let place = Place::new();
     let server = Server::start(&[]);
     let person = place.person("zone", &["--authority", "localhost:1"]);
@@ -197,8 +197,7 @@ fn vouched(place: &Place) -> [String; 3] {
 
 #[test]
 fn a_directory_reaches_its_store_over_tls_when_the_authority_is_named() {
-    needs_servers!();
-    crate::needs!("openssl");
+    needs!("redis-server", "redis-cli", "openssl");
     let place = Place::new();
     let [ca, certificate, key] = vouched(&place);
     let server = Server::start(&[
@@ -243,7 +242,7 @@ fn serve_configured(home: &Path, listen: u16) -> Running {
 
 #[test]
 fn a_zone_on_a_cluster_loses_a_directory_and_a_master_and_nothing_that_was_acknowledged() {
-    needs_servers!();
+    needs!("redis-server", "redis-cli");
     let place = Place::new();
     let mut cluster = Cluster::start();
     let person = place.person("zone", &["--authority", "localhost:1"]);

@@ -52,10 +52,7 @@ pub(crate) enum Told {
     Carried,
 }
 
-pub(crate) enum Out {
-    Send(Node, Message),
-    Tell(Told),
-}
+pub(crate) type Out = kith_vnet::Act<Node, Message, Told>;
 
 pub(crate) enum Input {
     From(Node, Message),
@@ -65,6 +62,12 @@ pub(crate) enum Input {
         relay: u8,
         target: Fingerprint,
     },
+}
+
+impl From<(Node, Message)> for Input {
+    fn from((from, message): (Node, Message)) -> Input {
+        Input::From(from, message)
+    }
 }
 
 /// How a relay misbehaves.
