@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
 use kith_transfer::Rate;
 
+use crate::config::Served;
+
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
 
 /// Find people by their key's fingerprint and send them files, with nobody's cloud between.
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     /// Run a directory for a zone
     #[command(subcommand)]
     Directory(Directory),
+    /// Relay for others, and see the relays of this node
+    #[command(subcommand)]
+    Relay(Relay),
     /// Check everything that a node needs, and say what to do; changes nothing
     Doctor,
     /// Let your own systemd run the node, from now on and after each login
@@ -439,6 +444,26 @@ pub(crate) struct Serve {
     /// Give out metrics for Prometheus here, on a loopback address
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Relay {
+    /// Run the node as 'kith up' does, and relay for others
+    ///
+    /// What kith.toml says under [relay] holds, but for whom is relayed where --for says it.
+    Serve(RelayServe),
+    /// List the relays through which this node is to be reached, and what it does for others
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RelayServe {
+    /// Whom to relay for: contacts, group:NAME or anyone [default: what kith.toml says, else contacts]
+    #[arg(long = "for", value_name = "WHOM")]
+    pub(crate) serves: Option<Served>,
+    /// Listen here: quic://ip:port or tcp://ip:port; may be given several times [default: any address, port 7117]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use kith_connect::relay::limits::MAX_RELAYS;
 use kith_directory::store::RedisConfig;
-use kith_identity::{Address, Authority, Ni};
+use kith_identity::contacts::Group;
+use kith_identity::{Address, Authority, Ni, Relay};
 use kith_sansio::Span;
 use kith_store::{Home, HomeError};
 use kith_transfer::Rate;
@@ -51,6 +53,13 @@ const KNOWN: &[&str] = &[
     "transfer.limit-up",
     "transfer.limit-down",
     "lan",
+    "relay",
+    "relay.for",
+    "relay.use",
+    "relay.only",
+    "relay.sessions",
+    "relay.bytes-per-day",
+    "relay.bytes-per-second",
     "directory.name-servers",
     "directory.secondary",
     "directory.secondary.address",
@@ -95,6 +104,9 @@ pub(crate) struct Config {
     /// What all transfers together may use.
     #[serde(skip_serializing_if = "Bandwidth::is_default")]
     pub(crate) transfer: Bandwidth,
+    /// Relaying for others, and being reached through others.
+    #[serde(skip_serializing_if = "Relaying::is_default")]
+    pub(crate) relay: Relaying,
 }
 
 /// Limits of bandwidth, for all transfers of the node together.
@@ -107,6 +119,120 @@ pub(crate) struct Bandwidth {
     /// Bytes a second from contacts.
     #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
     pub(crate) limit_down: Option<Rate>,
+}
+
+/// Relaying for others, and being reached through others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Relaying {
+    /// Whom this node relays for: `contacts`, `group:NAME` or `anyone`; nobody where it is missing.
+    #[serde(rename = "for", with = "maybe_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) serves: Option<Served>,
+    /// Relays through which this node is to be reached, the preferred first.
+    #[serde(rename = "use", with = "texts", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) uses: Vec<Ni>,
+    /// Whether the record set names the relays alone, and no address of this node.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) only: bool,
+    /// Sessions of one fingerprint at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sessions: Option<u32>,
+    /// Bytes of one fingerprint in a day.
+    #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_per_day: Option<Size>,
+    /// Bytes a second of all sessions of one fingerprint together.
+    #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_per_second: Option<Rate>,
+}
+
+impl Relaying {
+    fn is_default(&self) -> bool {
+        *self == Relaying::default()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.uses.len() > MAX_RELAYS {
+            let named = self.uses.len();
+            return Err(Failure::failed(format!(
+                "relay.use names {named} relays, {MAX_RELAYS} at most are used"
+            )));
+        }
+        if self.only && self.uses.is_empty() {
+            return Err(Failure::failed("relay.only leaves this node without any way to be reached")
+                .hint("name its relays: relay.use = [\"ni:…\"]"));
+        }
+        Ok(())
+    }
+
+    /// The relays to use, each with its place as preference.
+    pub(crate) fn used(&self) -> Vec<Relay> {
+        (1..).zip(&self.uses).map(|(preference, ni)| Relay { preference, ni: ni.clone() }).collect()
+    }
+}
+
+/// Whom a node relays for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// Whoever asks.
+    Anyone,
+    /// Contacts.
+    Contacts,
+    /// Contacts in this group.
+    Group(Group),
+}
+
+impl FromStr for Served {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Served, String> {
+        match (text, text.strip_prefix("group:")) {
+            ("anyone", _) => Ok(Served::Anyone),
+            ("contacts", _) => Ok(Served::Contacts),
+            (_, Some(group)) => group.parse().map(Served::Group).map_err(|error| format!("{error}")),
+            _ => Err(format!("'{text}' is not contacts, group:NAME or anyone")),
+        }
+    }
+}
+
+impl std::fmt::Display for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Served::Anyone => f.write_str("anyone"),
+            Served::Contacts => f.write_str("contacts"),
+            Served::Group(group) => write!(f, "group:{group}"),
+        }
+    }
+}
+
+/// A number of bytes, such as `10GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+const UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Size, String> {
+        let wrong = || format!("'{text}' is no size such as 500MiB or 10GiB");
+        let split = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+        let (number, unit) = split.ok_or_else(wrong)?;
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+        bytes.map(Size).ok_or_else(wrong)
+    }
+}
+
+/// In the largest unit that leaves no remainder.
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unit = UNITS.iter().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes));
+        let (unit, bytes) = unit.copied().unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / bytes)
+    }
 }
 
 impl Bandwidth {
@@ -228,6 +354,7 @@ impl Default for Config {
             pins: BTreeMap::new(),
             directory: None,
             transfer: Bandwidth::default(),
+            relay: Relaying::default(),
         }
     }
 }
@@ -261,6 +388,7 @@ impl Config {
             return Err(Failure::failed(format!("ttl is {}, it must be 1s to 1d", config.ttl)));
         }
         config.pinned()?;
+        config.relay.check()?;
         config.directory.as_ref().map_or(Ok(None), Zone::redis)?;
         Ok(config)
     }
@@ -341,7 +469,7 @@ fn refuse_unknown(table: &toml::Table, prefix: &str) -> Result<()> {
             });
         }
         match value {
-            toml::Value::Table(inner) if ["directory", "transfer"].contains(&name.as_str()) => {
+            toml::Value::Table(inner) if ["directory", "transfer", "relay"].contains(&name.as_str()) => {
                 refuse_unknown(inner, &name)?;
             }
             toml::Value::Array(entries) => {
@@ -451,6 +579,32 @@ mod tests {
         assert_eq!(failure.hint.as_deref(), Some("did you mean 'directory.listen-https'?"));
         let failure = Config::parse("[[directory.tsig-key]]\nname = 'k'\nsecret = 'x'").unwrap_err();
         assert_eq!(failure.hint.as_deref(), Some("did you mean 'directory.tsig-key.secret-file'?"));
+    }
+
+    #[test]
+    fn relays_are_read_written_back_and_refused_where_they_make_no_sense() {
+        let one = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
+        let text = format!(
+            "[relay]\nfor = 'group:family'\nuse = ['{one}']\nonly = true\nsessions = 3\n\
+             bytes-per-day = '10GiB'\nbytes-per-second = '2MiB/s'\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.relay.serves, Some(Served::Group("family".parse().unwrap())));
+        assert_eq!(config.relay.bytes_per_day, Some(Size(10 << 30)));
+        assert_eq!(config.relay.used()[0].preference, 1);
+        let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again.relay, config.relay);
+        for (wrong, part) in [
+            ("for = 'everybody'", "group:NAME"),
+            ("for = 'group:'", "group"),
+            ("only = true", "relay.only"),
+            ("bytes-per-day = '10 giga'", "10GiB"),
+            ("bytes-per-day = '99999999TiB'", "10GiB"),
+            (&format!("use = [{}]", vec![format!("'{one}'"); 9].join(", ")), "9 relays"),
+        ] {
+            let failure = Config::parse(&format!("[relay]\n{wrong}")).unwrap_err();
+            assert!(failure.error.contains(part), "{wrong}: {}", failure.error);
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::directory::FLOOR,
     node::connect::FLOOR,
     node::lan::FLOOR,
+    node::relay::FLOOR,
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,

@@ -199,6 +199,11 @@ pub(crate) fn totals(transfer: &Transfer) -> String {
     )
 }
 
+/// How a peer is reached: `direct`, `relayed via home` or `none`.
+pub(crate) fn way(path: &str, relay: Option<&str>) -> String {
+    relay.map_or_else(|| path.to_owned(), |relay| format!("{path} via {}", printable(relay)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::printable;

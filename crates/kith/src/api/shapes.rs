@@ -51,6 +51,8 @@ pub(crate) struct Contact {
     pub(crate) successions: Vec<Succession>,
     /// `direct`, `relayed` or `none`.
     pub(crate) path: String,
+    /// Petname or fingerprint of the relay in between.
+    pub(crate) relay: Option<String>,
     pub(crate) transport: Option<String>,
     pub(crate) remote: Option<String>,
     pub(crate) rtt_ms: Option<f64>,
@@ -140,6 +142,8 @@ pub(crate) struct Pong {
     /// Time from the wish to connect to the first application byte from the peer.
     pub(crate) first_byte_ms: f64,
     pub(crate) path: String,
+    /// Petname or fingerprint of the relay in between.
+    pub(crate) relay: Option<String>,
     pub(crate) transport: String,
     pub(crate) remote: String,
 }

@@ -12,7 +12,7 @@ use crate::failure::Result;
 use crate::node::claims::Stand;
 use crate::node::contacts::{Book, apply, shape};
 use crate::node::open_database;
-use crate::output::printable;
+use crate::output::{printable, way};
 
 /// The book of contacts, wherever it is at the moment.
 enum Reach {
@@ -145,7 +145,7 @@ fn details(contact: &shapes::Contact) -> String {
         format!("name    {}", printable(&contact.name)),
         format!("ni      {}", contact.ni),
         format!("added   {}", contact.added),
-        format!("path    {}", contact.path),
+        format!("path    {}", way(&contact.path, contact.relay.as_deref())),
     ];
     lines.extend(news_of(contact).map(|news| format!("key     {news}")));
     lines.extend(contact.at.iter().map(|at| format!("at      {at}")));

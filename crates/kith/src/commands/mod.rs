@@ -13,6 +13,7 @@ mod node;
 mod own_node;
 mod pages;
 mod ping;
+mod relay;
 mod service;
 mod succeed;
 mod transfer;
@@ -119,6 +120,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Receive(options) => transfer::receive(&context, options).await,
         Command::Transfer(command) => transfers::transfer(&context, command).await,
         Command::Blob(command) => blob::blob(&context, command).await,
+        Command::Relay(command) => relay::relay(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
         Command::Doctor => doctor::doctor(&context).await,
         Command::InstallService(options) => service::install(&context, &options),

@@ -16,7 +16,7 @@ use crate::cli::{Init, Status as StatusOptions, Up};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::node::{Node, running};
-use crate::output::printable;
+use crate::output::{printable, way};
 use crate::supervisor;
 
 /// How long a detached node may take until it answers.
@@ -30,9 +30,14 @@ pub(super) async fn up(context: &Context, options: &Up) -> Result<()> {
         init::make(context, &Init::default())?;
         context.out.note(format!("made an identity in {}", context.home.dir().display()));
     }
-    let mut config = Config::load(&context.home)?;
-    if !options.listen.is_empty() {
-        config.listen = options.listen.iter().map(|text| listen_address(text)).collect::<Result<_>>()?;
+    let config = Config::load(&context.home)?;
+    run(context, config, &options.listen).await
+}
+
+/// Runs the node until it is told to stop; listens at `listen` where that says something.
+pub(super) async fn run(context: &Context, mut config: Config, listen: &[String]) -> Result<()> {
+    if !listen.is_empty() {
+        config.listen = listen.iter().map(|text| listen_address(text)).collect::<Result<_>>()?;
     }
     let stop = running::stop_signal()?;
     let node = Node::start(&context.home, config).await?;
@@ -192,7 +197,8 @@ fn status_text(status: &Status) -> String {
     for contact in &status.contacts {
         let transport = contact.transport.as_ref().map_or(String::new(), |t| format!(" over {t}"));
         let rtt = contact.rtt_ms.map_or(String::new(), |ms| format!(", {ms:.2} ms"));
-        lines.push(format!("contact      {}: {}{transport}{rtt}", printable(&contact.name), contact.path));
+        let way = way(&contact.path, contact.relay.as_deref());
+        lines.push(format!("contact      {}: {way}{transport}{rtt}", printable(&contact.name)));
         lines.extend(news_of(contact).map(|news| format!("             {news}")));
     }
     let running = status.floors.get("transfer").and_then(|section| section.get("running"));

@@ -6,7 +6,7 @@ use super::Context;
 use crate::api::shapes::{NewPing, Pong};
 use crate::cli::{Ping, ViaTransport};
 use crate::failure::Result;
-use crate::output::printable;
+use crate::output::{printable, way};
 
 /// The transport's name in the control API.
 pub(super) fn via(transport: Option<ViaTransport>) -> Option<String> {
@@ -54,7 +54,7 @@ fn line(contact: &str, pong: &Pong) -> String {
         printable(contact),
         pong.bytes,
         pong.rtt_ms,
-        pong.path,
+        way(&pong.path, pong.relay.as_deref()),
         pong.transport,
         pong.remote
     )

@@ -70,9 +70,23 @@ impl Finder {
     }
 
     async fn find(&self, target: Fingerprint, found: Found) {
-        let Some((ni, hints)) = self.whereabouts(&target) else {
-            return found.failed("it is no contact");
+        match self.whereabouts(&target) {
+            Some((ni, hints)) => self.find_at(ni, hints, found).await,
+            None => found.failed("it is no contact"),
+        }
+    }
+
+    /// Looks for a relay, which need be no contact: whoever named it says where to ask.
+    async fn find_relay(&self, relay: Ni, found: Found) {
+        let (ni, hints) = match self.whereabouts(&relay.fingerprint) {
+            Some((known, hints)) => (Ni::new(relay.fingerprint, relay.authority.or(known.authority)), hints),
+            None => (relay, Vec::new()),
         };
+        self.find_at(ni, hints, found).await;
+    }
+
+    async fn find_at(&self, ni: Ni, hints: Vec<Hint>, found: Found) {
+        let target = ni.fingerprint;
         let is_hinted = !hints.is_empty();
         let hints = async {
             for hint in &hints {
@@ -88,11 +102,13 @@ impl Finder {
             if let Some(set) = &cached {
                 self.book.hear_set(set).await;
                 found.discovered(set.addresses()).await;
+                found.relays(set.relays()).await;
             }
             match self.directory.discover(&ni, Freshness::Refetch).await {
                 Ok(fresh) => {
                     self.book.hear_set(&fresh.set).await;
                     found.discovered(fresh.set.addresses()).await;
+                    found.relays(fresh.set.relays()).await;
                 }
                 Err(DiscoverError::NothingToAsk(_)) if cached.is_some() || is_hinted => {}
                 Err(DiscoverError::NothingToAsk(_)) => {
@@ -112,6 +128,10 @@ impl Discovery for Finder {
         found: Found,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(self.find(target, found))
+    }
+
+    fn relay<'a>(&'a self, relay: Ni, found: Found) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.find_relay(relay, found))
     }
 }
 
@@ -234,13 +254,15 @@ impl Session {
         })?;
         let answered = system::time();
         let path = stream.path();
+        let (way, relay) = self.node.way(&path);
         let pong = Pong {
             seq: self.seq,
             bytes: PING_BYTES,
             rtt_ms: millis(answered - sent),
             connect_ms: connected.map(millis),
             first_byte_ms: millis(answered - began),
-            path: "direct".to_owned(),
+            path: way,
+            relay,
             transport: path.transport.to_string(),
             remote: path.remote.to_string(),
         };

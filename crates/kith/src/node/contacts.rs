@@ -347,6 +347,7 @@ pub(crate) fn shape(book: &Book, contact: &Contact) -> shapes::Contact {
         added: contact.added.to_string(),
         successions: book.open_successions(contact),
         path: "none".to_owned(),
+        relay: None,
         transport: None,
         remote: None,
         rtt_ms: None,

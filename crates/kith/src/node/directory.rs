@@ -12,7 +12,8 @@ use kith_directory::client::{
     AnnounceStatus, Announcer, ClientConfig, Directory, DiscoverError, Discovered, Lan, ReplayMemory,
     SourceName,
 };
-use kith_identity::record::VerifiedRecordSet;
+use kith_identity::Address;
+use kith_identity::record::{Draft, VerifiedRecordSet};
 use kith_store::Home;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -74,6 +75,11 @@ impl Announcements {
     /// Whether every directory holds what is to be said now.
     pub(crate) fn all_done(&self) -> bool {
         self.statuses().iter().all(|status| status.current)
+    }
+
+    /// Announces `draft` where it differs from what is announced.
+    pub(crate) fn say(&self, draft: Draft) {
+        self.with(|announcer| announcer.update(draft));
     }
 
     /// The set that was announced last.
@@ -138,7 +144,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         let stopped = node.stopped.clone();
         node.tasks.spawn(zone::run(server, async move { stopped.cancelled().await }));
     }
-    node.own.set_addresses(node.endpoint.advertised_addresses());
+    node.own.set_addresses(addresses(node));
     let watcher = Arc::clone(node);
     node.tasks.spawn(async move {
         tokio::select! {
@@ -168,11 +174,16 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
+/// The addresses to announce: none where this node is to be reached through its relays alone.
+fn addresses(node: &Node) -> Vec<Address> {
+    if node.config.relay.only { Vec::new() } else { node.endpoint.advertised_addresses() }
+}
+
 /// Follows the system's addresses, and announces anew when they change.
 async fn watch_addresses(node: &Arc<Node>) {
     loop {
         tokio::time::sleep(ADDRESSES).await;
-        node.own.set_addresses(node.endpoint.advertised_addresses());
+        node.own.set_addresses(addresses(node));
         node.announcements.with(|announcer| announcer.update(node.own.draft()));
     }
 }

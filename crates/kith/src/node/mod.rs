@@ -11,6 +11,7 @@ mod own;
 #[cfg(test)]
 mod power;
 mod push;
+pub(crate) mod relay;
 mod replay;
 pub(crate) mod running;
 #[cfg(test)]
@@ -25,13 +26,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kith_connect::{BindError, Endpoint};
+use kith_connect::{BindError, Endpoint, PathInfo};
 use kith_directory::client::{Directory, Lan};
 use kith_identity::contacts::Contact;
 use kith_identity::record::VerifiedRecordSet;
 use kith_identity::{Identity, Ni};
 use kith_sansio::{Span, system};
 use kith_store::{Database, Home, HomeError, HomeLock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -80,6 +82,7 @@ pub(crate) struct Node {
     /// Inviters who are looked for before they are contacts.
     pub(crate) guests: Arc<Guests>,
     told: push::Told,
+    relays: relay::Relays,
     /// Somebody wants the node to stop.
     pub(crate) stopping: CancellationToken,
     /// The floors' tasks end.
@@ -138,9 +141,19 @@ async fn take_lock(home: &Home) -> Result<HomeLock> {
     }
 }
 
+/// Lets this process have as many files open as the system allows: each connection is one, and many systems begin with
+/// 1 024.
+fn allow_all_files() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
 impl Node {
     /// Starts the node of a home: lock, identity, database, sockets, floors, control socket.
     pub(crate) async fn start(home: &Home, config: Config) -> Result<Arc<Node>> {
+        allow_all_files();
         let lock = take_lock(home).await?;
         let unlocked = identity_file::open(home, &config)?;
         let database = open_database(home)?;
@@ -179,6 +192,7 @@ impl Node {
             invitations,
             guests,
             told: push::Told::default(),
+            relays: relay::Relays::default(),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -288,12 +302,20 @@ impl Node {
     pub(crate) fn reached(&self, contact: &Contact) -> shapes::Contact {
         let mut shape = contacts::shape(&self.book, contact);
         if let Some(path) = self.endpoint.paths(&contact.ni.fingerprint).first() {
-            shape.path = "direct".to_owned();
+            (shape.path, shape.relay) = self.way(path);
             shape.transport = Some(path.transport.to_string());
             shape.remote = Some(path.remote.to_string());
             shape.rtt_ms = path.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
         }
         shape
+    }
+
+    /// `direct`, or `relayed` and the name of the relay.
+    pub(crate) fn way(&self, path: &PathInfo) -> (String, Option<String>) {
+        match path.relay {
+            None => ("direct".to_owned(), None),
+            Some(relay) => ("relayed".to_owned(), Some(self.book.name_of(&relay))),
+        }
     }
 
     /// Open connections to contacts.

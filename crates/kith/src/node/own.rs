@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_directory::client::Clock;
 use kith_identity::record::{Draft, VerifiedRecordSet};
-use kith_identity::{Address, Fingerprint, Identity};
+use kith_identity::{Address, Fingerprint, Identity, Relay};
 use kith_sansio::{Timestamp, system};
 use kith_store::{Database, StoreError, Table};
 
@@ -26,6 +26,7 @@ pub(crate) struct Own {
 
 struct State {
     addresses: Vec<Address>,
+    relays: Vec<Relay>,
     blob: Option<Vec<u8>>,
     /// Signed for peers, where no directory asks for one.
     signed: Option<(Draft, VerifiedRecordSet)>,
@@ -37,7 +38,7 @@ impl Own {
         let blob = database.read(|tables| tables.row(TABLE, BLOB));
         let blob = blob.map_err(|error: StoreError| Failure::failed(chain(&error)))?;
         let clock = clock(&database, TIMESTAMP.to_vec())?;
-        let state = Mutex::new(State { addresses: Vec::new(), blob, signed: None });
+        let state = Mutex::new(State { addresses: Vec::new(), relays: Vec::new(), blob, signed: None });
         Ok(Own { identity, database, clock, ttl_secs, state })
     }
 
@@ -55,24 +56,37 @@ impl Own {
         let state = self.state();
         Draft {
             addresses: state.addresses.clone(),
+            relays: state.relays.clone(),
             blobs: state.blob.clone().into_iter().collect(),
             ttl: self.ttl_secs,
             ..Draft::default()
         }
     }
 
-    /// Whether `said` is valid, and names the addresses that are to be named now.
+    /// Whether `said` is valid, and names the addresses and relays that are to be named now.
     pub(crate) fn agrees(&self, said: &VerifiedRecordSet) -> bool {
         let mut named = said.addresses();
-        let mut now = self.state().addresses.clone();
+        let (mut now, mut relays_now) = {
+            let state = self.state();
+            (state.addresses.clone(), state.relays.clone())
+        };
         named.sort_by_key(ToString::to_string);
         now.sort_by_key(ToString::to_string);
-        named == now && said.is_valid_at(system::utc())
+        relays_now.sort();
+        named == now && said.relays() == relays_now && said.is_valid_at(system::utc())
     }
 
     /// Tells where this node is reached from now on.
     pub(crate) fn set_addresses(&self, addresses: Vec<Address>) {
         self.state().addresses = addresses;
+    }
+
+    /// Tells by which relays this node is reached from now on; whether that is something new.
+    pub(crate) fn set_relays(&self, relays: Vec<Relay>) -> bool {
+        let mut state = self.state();
+        let is_new = state.relays != relays;
+        state.relays = relays;
+        is_new
     }
 
     /// Publishes `blob` from now on, also after a restart.
@@ -167,6 +181,17 @@ mod tests {
         let wrong = draft.sign(&own.identity, ahead).unwrap();
         own.state().signed = Some((draft, wrong));
         assert!(own.signed().unwrap().is_valid_at(system::utc()));
+    }
+
+    #[test]
+    fn a_set_that_names_other_relays_is_not_what_is_said_now() {
+        let own = own(&Database::in_memory().unwrap());
+        let said = own.signed().unwrap();
+        assert!(own.agrees(&said));
+        let relay = Relay { preference: 1, ni: kith_identity::Ni::new(own.identity.fingerprint(), None) };
+        assert!(own.set_relays(vec![relay.clone()]) && !own.set_relays(vec![relay]));
+        assert!(!own.agrees(&said));
+        assert!(own.agrees(&own.signed().unwrap()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod lan;
 mod namespaces;
 mod orders;
 mod outsiders;
+mod relayed;
 mod secondary;
 #[allow(dead_code, reason = "the tests of the directory use all of it")]
 #[path = "../../../directory/tests/it/servers.rs"]

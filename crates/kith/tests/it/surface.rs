@@ -278,6 +278,17 @@ fn of_the_home(place: &Place, ledger: &mut Ledger) {
     ledger.run(&home, "down", &[], 0);
     let node = Running::spawn(kith(&home, &[&["up", "--json"], &listen[..]].concat()));
     ledger.check_lines("up", 0, &node.line("fingerprint"));
+    ledger.run(&home, "relay serve", &listen, 1);
+    ledger.run(&home, "relay list", &[], 0);
+    ledger.run(&nowhere, "relay list", &[], 1);
+    ledger.run(&home, "down", &[], 0);
+    assert_eq!(node.finish().code(), 0);
+    let node = Running::spawn(kith(
+        &home,
+        &[&["relay", "serve", "--for", "anyone", "--json"], &listen[..]].concat(),
+    ));
+    ledger.check_lines("relay serve", 0, &node.line("fingerprint"));
+    ledger.run(&home, "relay list", &[], 0);
     ledger.run(&home, "down", &[], 0);
     assert_eq!(node.finish().code(), 0);
 }

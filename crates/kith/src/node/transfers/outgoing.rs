@@ -426,7 +426,7 @@ async fn rest_while_busy(live: &Live, pause: Duration) -> Result<()> {
 pub(super) fn note_path(live: &Live, stream: &Stream) -> bool {
     let (path, mut is_first) = (stream.path(), false);
     live.update(|row| {
-        row.last.path = "direct".to_owned();
+        row.last.path = if path.direct { "direct" } else { "relayed" }.to_owned();
         is_first = row.last.transport.replace(path.transport.to_string()).is_none();
     });
     is_first

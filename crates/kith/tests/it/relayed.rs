@@ -1,0 +1,129 @@
+//! A node that nobody can dial, reached over its relays.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::{Person, Place, Zone, eventually};
+use crate::tree;
+
+/// Adds lines to a home's configuration.
+fn configure(person: &Person, lines: &str) {
+    let mut file = fs::OpenOptions::new().append(true).open(person.home.join("kith.toml")).unwrap();
+    writeln!(file, "\n{lines}").unwrap();
+}
+
+/// South names two relays and no address; north knows south's fingerprint and nothing else.
+struct Scene {
+    relays: [Person; 2],
+    north: Person,
+    south: Person,
+    _zone: Zone,
+    place: Place,
+}
+
+impl Scene {
+    fn set() -> Scene {
+        let place = Place::new();
+        let zone = Zone::start(&place);
+        let relays = ["first", "second"].map(|name| zone.person(&place, name));
+        let (mut north, mut south) = (zone.person(&place, "north"), zone.person(&place, "south"));
+        north.knows("south", &south);
+        south.knows("north", &north);
+        let used = relays.each_ref().map(|relay| format!("\"{}\"", relay.ni().trim())).join(", ");
+        configure(&south, &format!("[relay]\nuse = [{used}]\nonly = true"));
+        let relays = relays.map(|mut relay| {
+            configure(&relay, "[relay]\nfor = \"contacts\"");
+            relay.knows("south", &south);
+            relay.up(&[]);
+            relay
+        });
+        north.up(&[]);
+        south.up(&[]);
+        let scene = Scene { relays, north, south, _zone: zone, place };
+        eventually("both relays in south's record set", || {
+            let found = scene.north.run(&["discover", scene.south.ni().trim(), "--via", "https", "--json"]);
+            (found.code() == 0 && found.json()["relay"].as_array()?.len() == 2).then_some(())
+        });
+        scene
+    }
+
+    fn ping(&self) -> Value {
+        self.north.run(&["ping", "south", "--count", "1", "--fresh", "--json"]).ok().json()
+    }
+
+    fn name(&self, relay: usize) -> String {
+        self.relays[relay].ni().trim().to_owned()
+    }
+}
+
+fn bytes(file: &Path) -> Vec<u8> {
+    fs::read(file).unwrap()
+}
+
+#[test]
+fn a_node_that_nobody_can_dial_is_reached_and_sent_a_file_over_its_relay() {
+    let scene = Scene::set();
+    let discovered = scene.north.run(&["discover", scene.south.ni().trim(), "--json"]).ok().out;
+    assert!(!discovered.contains("127.0.0.1"), "south names no address: {discovered}");
+    let pong = scene.ping();
+    assert_eq!(pong["path"], "relayed");
+    let (first, second) = (scene.name(0), scene.name(1));
+    let relay = pong["relay"].as_str().unwrap();
+    assert!(first.ends_with(relay) || second.ends_with(relay) || first == relay || second == relay, "{pong}");
+    let text = scene.north.run(&["ping", "south", "--count", "1"]).ok().out;
+    assert!(text.contains("relayed via "), "{text}");
+    let (file, inbox) = (scene.place.path("file"), scene.place.path("inbox"));
+    fs::write(&file, tree::noise(3 << 20, 5)).unwrap();
+    let receiving = scene.south.command(&[
+        "receive",
+        "--from",
+        "north",
+        "--into",
+        inbox.to_str().unwrap(),
+        "--yes",
+        "--json",
+    ]);
+    let sent = scene.north.run(&["send", file.to_str().unwrap(), "--to", "south", "--json"]).ok().json();
+    assert_eq!((&sent["done"], &sent["path"]), (&Value::Bool(true), &Value::from("relayed")));
+    receiving.finish().ok();
+    assert!(bytes(&file) == bytes(&inbox.join("file")));
+    let status = scene.south.status();
+    let uses = status["relay"]["uses"].as_array().unwrap();
+    assert_eq!(uses.len(), 2);
+    assert!(uses.iter().all(|relay| relay["reachable"] == true), "{status}");
+    assert_eq!(scene.relays[0].status()["relay"]["serves"]["exposed"], 1);
+}
+
+#[test]
+fn a_transfer_goes_on_over_the_next_relay_when_one_is_killed() {
+    let mut scene = Scene::set();
+    let (file, inbox) = (scene.place.path("file"), scene.place.path("inbox"));
+    fs::write(&file, tree::noise(64 << 20, 5)).unwrap();
+    let receiving = scene.south.command(&[
+        "receive",
+        "--from",
+        "north",
+        "--into",
+        inbox.to_str().unwrap(),
+        "--yes",
+        "--json",
+    ]);
+    let slow = ["send", file.to_str().unwrap(), "--to", "south", "--limit", "8MiB/s", "--json"];
+    let sending = scene.north.command(&slow);
+    let busy = eventually("a part of the file", || {
+        let busy =
+            scene.relays.iter().position(|relay| relay.status()["relay"]["serves"]["sessions"] == 1)?;
+        let partial = fs::read_dir(&inbox).ok()?.flatten().next()?;
+        let some =
+            fs::read_dir(partial.path()).ok()?.flatten().any(|one| one.metadata().is_ok_and(|m| m.len() > 0));
+        some.then_some(busy)
+    });
+    scene.relays[busy].crash();
+    let sent = sending.finish().ok().json();
+    assert_eq!((&sent["done"], &sent["path"]), (&Value::Bool(true), &Value::from("relayed")));
+    receiving.finish().ok();
+    assert!(bytes(&file) == bytes(&inbox.join("file")));
+}
