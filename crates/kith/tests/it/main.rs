@@ -12,6 +12,7 @@ mod lan;
 mod namespaces;
 mod orders;
 mod outsiders;
+mod relay_flood;
 mod relayed;
 mod secondary;
 #[allow(dead_code, reason = "the tests of the directory use all of it")]

@@ -17,14 +17,15 @@ use crate::shell::endpoint::{PathInfo, Shared};
 use crate::shell::{Stream, connect, tcp, until};
 use crate::{ConnectError, Failure};
 
-/// A stream of `relay/1` to a relay, over a connection of its own.
+/// A stream of `relay/1` to a relay, over a connection of its own: TCP where that answers, because most of the time it
+/// is idle, and costs the relay a fraction of the memory.
 pub(super) fn to_relay<'a>(
     shared: &'a Arc<Shared>,
     ni: &'a Ni,
 ) -> Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send + 'a>> {
     Box::pin(async move {
         let sought = connect::Sought::Relay(ni.clone());
-        let way = shared.race(sought, Via::Any).await?;
+        let way = shared.race(sought, Via::Bulk).await?;
         shared.open(way, ni.fingerprint, &RELAY, connect::Fate::EndsWithStream).await
     })
 }
