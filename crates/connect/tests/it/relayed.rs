@@ -208,6 +208,20 @@ async fn the_bytes_of_a_day_end_a_session() {
     ));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bandwidth_of_a_target_is_for_all_its_sessions_together() {
+    let quota = Quota { bytes_per_second: Some(4 << 20), ..Quota::default() };
+    let relay = Relayer::new(quota).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    let there = target.fingerprint();
+    let one = soon(initiator.endpoint.connect_with(&there, &ECHO, Via::Tcp)).await.unwrap();
+    let two = soon(initiator.endpoint.connect_with(&there, &ECHO, Via::Tcp)).await.unwrap();
+    let (began, bytes) = (time(), vec![7; 2 << 20]);
+    tokio::join!(echoes(one, &bytes), echoes(two, &bytes));
+    // Twice two mebibytes there and back.
+    assert!(time() - began >= Span::millis(1_800), "{}", time() - began);
+}
+
 /// A connection to the relay that shows `token`, and what becomes of it.
 async fn shows(at: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut socket = tokio::net::TcpStream::connect(at).await.unwrap();

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::session::{Pacer, carry};
+use super::session::{Busy, Pacer, carry};
 use super::talk::talk;
 use crate::limits::Place;
 use crate::relay::limits::MAX_QUARANTINED;
@@ -88,6 +88,7 @@ impl Endpoint {
             sides: HashMap::new(),
             sessions: HashMap::new(),
             pacers: HashMap::new(),
+            busy: Busy::default(),
             next: 0,
         };
         let (stopped, closing) = (stop.clone(), shared.closing.clone());
@@ -112,6 +113,7 @@ struct Driver {
     sides: HashMap<Side, (TcpStream, Place<IpAddr>)>,
     sessions: HashMap<Session, CancellationToken>,
     pacers: HashMap<Fingerprint, Weak<Pacer>>,
+    busy: Busy,
     next: u64,
 }
 
@@ -231,10 +233,10 @@ impl Driver {
         let end = CancellationToken::new();
         self.sessions.insert(session, end.clone());
         let pacer = joined.bytes_per_second.map(|rate| self.pacer(joined.payer, rate));
-        let events = self.events.clone();
+        let (events, busy) = (self.events.clone(), self.busy.clone());
         self.spawn(async move {
             if let [Some(one), Some(two)] = sides {
-                let carrying = carry(session, [one, two], pacer, events.clone());
+                let carrying = carry(session, [one, two], (pacer, busy), events.clone());
                 let _ended_early = end.run_until_cancelled(carrying).await;
             }
             let _ = events.send(Event::Input(Input::Ended(session))).await;

@@ -1,7 +1,7 @@
 //! Copying between two sides what a relay cannot read.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kith_sansio::system::time;
@@ -14,8 +14,10 @@ use super::side;
 use crate::relay::serving::{Input, Session};
 use crate::shell::until;
 
-/// Bytes copied at once.
-const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes copied at once, at first and at most.
+const CHUNK_BYTES: (usize, usize) = (64 << 10, 256 << 10);
+/// What all directions that copy may hold together, as long as it is enough for the smallest chunks.
+const BUSY_BYTES: usize = 16 << 20;
 /// How often in a row one direction copies before the others have their turn.
 const CHUNKS_IN_A_ROW: usize = 16;
 /// Bytes after which the relay is told of them.
@@ -57,6 +59,7 @@ struct Meter {
     events: mpsc::Sender<Event>,
     unreported: AtomicU64,
     pacer: Option<Arc<Pacer>>,
+    busy: Busy,
 }
 
 impl Meter {
@@ -82,10 +85,10 @@ impl Meter {
 pub(super) async fn carry(
     session: Session,
     [mut one, mut two]: [TcpStream; 2],
-    pacer: Option<Arc<Pacer>>,
+    (pacer, busy): (Option<Arc<Pacer>>, Busy),
     events: mpsc::Sender<Event>,
 ) {
-    let meter = Meter { session, events, unreported: AtomicU64::new(0), pacer };
+    let meter = Meter { session, events, unreported: AtomicU64::new(0), pacer, busy };
     let copying = async {
         tokio::try_join!(side::joined(&mut one), side::joined(&mut two))?;
         tokio::try_join!(pump(&one, &two, &meter), pump(&two, &one, &meter))
@@ -96,12 +99,39 @@ pub(super) async fn carry(
     meter.report().await;
 }
 
+/// How many directions are copying, of all sessions of a relay.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Busy(Arc<AtomicUsize>);
+
+/// One that is.
+struct OneBusy<'a>(&'a Busy);
+
+impl Busy {
+    fn one(&self) -> OneBusy<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OneBusy(self)
+    }
+
+    /// What one may hold.
+    fn share(&self) -> usize {
+        let (least, most) = CHUNK_BYTES;
+        (BUSY_BYTES / self.0.load(Ordering::Relaxed).max(1)).clamp(least, most)
+    }
+}
+
+impl Drop for OneBusy<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Copies one direction to its end. Holds memory only while there is something to copy.
 async fn pump(from: &TcpStream, to: &TcpStream, meter: &Meter) -> io::Result<()> {
     let mut chunks = 0_usize;
     loop {
         from.readable().await?;
-        let mut buffer = Vec::with_capacity(CHUNK_BYTES);
+        let _busy = meter.busy.one();
+        let mut buffer = Vec::with_capacity(CHUNK_BYTES.0);
         loop {
             buffer.clear();
             match from.try_read_buf(&mut buffer) {
@@ -116,6 +146,11 @@ async fn pump(from: &TcpStream, to: &TcpStream, meter: &Meter) -> io::Result<()>
             chunks = chunks.wrapping_add(1);
             if chunks.is_multiple_of(CHUNKS_IN_A_ROW) {
                 tokio::task::yield_now().await;
+            }
+            // There is more than fits: fewer and larger steps, or smaller ones where others came.
+            let share = meter.busy.share();
+            if buffer.len() == buffer.capacity() && buffer.capacity() < share || buffer.capacity() > share {
+                buffer = Vec::with_capacity(share);
             }
         }
     }
