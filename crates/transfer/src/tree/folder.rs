@@ -2,6 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::handles::{Handles, open_folder, open_named};
 use crate::error::ReceiveError;
 use crate::frame::{Failed, Have, Reason, TransferId};
 use crate::hash::{GROUP_BYTES, Value, groups_of};
-use crate::offer::{Entry, Kind, MAX_ENTRIES, Offer, STAGING_PREFIX};
+use crate::offer::{Entry, Kind, Offer, STAGING_PREFIX};
 use crate::receiver::Present;
 
 /// Verified files that wait for a common sync before they get their names: this many at most,
@@ -28,9 +29,11 @@ const BATCH_BYTES: u64 = 256 << 20;
 const SYNCED_SINGLY: usize = 8;
 /// File in the staging folder with the digest of the offer it belongs to.
 const DIGEST: &str = "digest";
-/// File in the staging folder with the indices (u32, big-endian) of the folders that the transfer made: an attempt that
-/// goes on must know them from those that were there before.
+/// File in the staging folder with the paths, each ended by NUL, of the folders that the transfer made: an attempt that
+/// goes on, be it with a list of files that has changed, must know them from those that were there before.
 const MADE: &str = "made";
+/// At most so many bytes of it count.
+const MAX_MADE_BYTES: u64 = 16 << 20;
 
 /// How something is read that others may have put there: never through a link, never waiting for a pipe.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -153,7 +156,7 @@ impl Folder {
                 }
             }
         } else {
-            empty(&self.staging)?;
+            empty_but(&self.staging, Some(MADE))?;
             new_file(&self.staging, DIGEST)?.write_all(&self.offer.digest())?;
         }
         Ok(partial)
@@ -161,27 +164,36 @@ impl Folder {
 
     /// Notes on disk which of the offered folders are not there yet, before any of them is made.
     fn note_made(&mut self) -> io::Result<()> {
-        let known = made_in(&self.staging);
-        self.made.extend(known.iter().copied());
+        let noted = made_in(&self.staging);
         let offer = self.offer.clone();
-        let mut absent = HashSet::new();
+        let (mut absent, mut news) = (HashSet::new(), Vec::new());
         for (index, entry) in offer.indexed().filter(|(_, entry)| entry.kind == Kind::Folder) {
             let missing = entry.folder().is_some_and(|folder| absent.contains(&folder))
                 || self.parent(entry).is_ok_and(|parent| {
                     let stat = statat(&*parent, entry.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
                     stat.is_err_and(|error| error == Errno::NOENT)
                 });
+            if !missing && noted.is_empty() {
+                continue;
+            }
+            let path = offer.path(index).into_os_string().into_vec();
+            let is_noted = noted.contains(&path);
+            if missing || is_noted {
+                self.made.insert(index);
+            }
             if missing {
                 absent.insert(index);
+                if !is_noted && (news.len() + path.len()) as u64 <= MAX_MADE_BYTES {
+                    news.extend_from_slice(&path);
+                    news.push(0);
+                }
             }
         }
-        self.made.extend(&absent);
-        if self.made.len() == known.len() {
+        if news.is_empty() {
             return Ok(());
         }
-        let _there_is_none_at_first = unlinkat(&self.staging, MADE, AtFlags::empty());
-        let bytes: Vec<u8> = self.made.iter().flat_map(|index| index.to_be_bytes()).collect();
-        new_file(&self.staging, MADE)?.write_all(&bytes)
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        File::from(openat(&self.staging, MADE, flags, Mode::RUSR | Mode::WUSR)?).write_all(&news)
     }
 
     /// Makes the offered folders, private for the time being; says for each entry whether it is a folder that was
@@ -583,14 +595,14 @@ fn new_file(staging: &OwnedFd, name: &str) -> io::Result<File> {
     Ok(File::from(openat(staging, name, flags, Mode::RUSR | Mode::WUSR)?))
 }
 
-/// The folders that earlier attempts made; what cannot be read is of no attempt.
-fn made_in(staging: &OwnedFd) -> HashSet<u32> {
+/// Paths of the folders that earlier attempts made; what cannot be read is of no attempt.
+fn made_in(staging: &OwnedFd) -> HashSet<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Ok(file) = openat(staging, MADE, READ, Mode::empty()) {
-        let read = File::from(file).take(4 * u64::from(MAX_ENTRIES)).read_to_end(&mut bytes);
+        let read = File::from(file).take(MAX_MADE_BYTES).read_to_end(&mut bytes);
         bytes.truncate(read.unwrap_or(0));
     }
-    bytes.as_chunks::<4>().0.iter().map(|index| u32::from_be_bytes(*index)).collect()
+    bytes.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
 fn digest_in(staging: &OwnedFd) -> Option<[u8; 32]> {
@@ -602,10 +614,15 @@ fn digest_in(staging: &OwnedFd) -> Option<[u8; 32]> {
 
 /// Removes the files of a staging folder, which has no folders in it.
 fn empty(staging: &OwnedFd) -> io::Result<()> {
+    empty_but(staging, None)
+}
+
+/// The same, with one file that stays.
+fn empty_but(staging: &OwnedFd, kept: Option<&str>) -> io::Result<()> {
     for entry in Dir::read_from(staging)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
+        if name != b"." && name != b".." && kept.map(str::as_bytes) != Some(name) {
             unlinkat(staging, name, AtFlags::empty())?;
         }
     }
@@ -663,6 +680,30 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"old");
         assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn folders_get_mode_and_time_though_the_offer_is_another_one_after_an_interruption() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target { dir: dir.path().to_owned(), ..Target::default() };
+        std::fs::create_dir(dir.path().join("old")).unwrap();
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(dir.path().join("old"), private).unwrap();
+        let folder = |parent, name: &str| Entry { mode: 0o755, kind: Kind::Folder, parent, ..file(name, 0) };
+        let first = vec![folder(0, "a"), folder(1, "b"), folder(0, "old")];
+        let second = vec![file("new", 0), folder(0, "a"), folder(2, "b"), folder(2, "c"), folder(0, "old")];
+        for (entries, settles) in [(first, false), (second, true)] {
+            let offer = Offer::new(entries).unwrap();
+            let (mut folder, _) = Folder::prepare(&offer, TransferId([7; 16]), &target).unwrap();
+            assert!(!settles || folder.settle().unwrap().is_empty());
+        }
+        for (name, mode) in [("a", 0o755), ("a/b", 0o755), ("a/c", 0o755), ("old", 0o700)] {
+            let found = std::fs::metadata(dir.path().join(name)).unwrap();
+            assert_eq!((found.mode() & 0o777, found.mtime() == 1), (mode, mode == 0o755), "{name}");
+        }
+        assert!(!dir.path().join(staging_name(TransferId([7; 16]))).exists());
     }
 
     #[test]
