@@ -15,7 +15,7 @@ use super::live::{Attempt, By, Decision, Live, Transferred};
 use super::notices;
 use super::orders::blank;
 use super::outgoing::note_path;
-use super::{MAX_LISTED, MAX_PENDING_PER_CONTACT, PROTOCOL};
+use super::{MAX_LISTED, PROTOCOL};
 use crate::api::shapes::{State, Transfer};
 use crate::failure::{Failure, Result, chain};
 use crate::node::Node;
@@ -119,10 +119,6 @@ async fn first_time(
     offer: IncomingOffer,
     stream: Stream,
 ) -> Result<()> {
-    let pending = node.transfers.list().iter().filter(|live| live.peer == peer && live.is_pending()).count();
-    if pending >= MAX_PENDING_PER_CONTACT {
-        return refuse(stream, Refusal::Busy).await;
-    }
     let live = offered(node, id, peer, &offer);
     if let Err(failure) = node.transfers.insert(&live) {
         refuse(stream, Refusal::Busy).await?;

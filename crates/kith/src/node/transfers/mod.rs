@@ -258,8 +258,13 @@ fn refuse_too_many(all: &BTreeMap<String, Arc<Live>>, new: &Live) -> Result<()> 
         return Ok(());
     }
     let (others, of_contact) = moving(all, new);
-    let pending = count(&|live| live.state() == State::Offered && is_incoming(live));
-    if others >= MAX_RUNNING || of_contact >= MAX_RUNNING_PER_CONTACT || pending >= MAX_PENDING {
+    let is_offer = |live: &Live| live.state() == State::Offered && is_incoming(live);
+    let offers_of_contact = count(&|live| live.peer == new.peer && is_offer(live));
+    if others >= MAX_RUNNING
+        || of_contact >= MAX_RUNNING_PER_CONTACT
+        || count(&is_offer) >= MAX_PENDING
+        || offers_of_contact >= MAX_PENDING_PER_CONTACT
+    {
         return Err(Failure::failed("too many transfers are under way or wait for an answer already"));
     }
     Ok(())

@@ -126,3 +126,16 @@ async fn what_a_full_disk_refused_is_in_the_journal_when_there_is_room() {
     transfers.tidy(system::now()).await.unwrap();
     assert_eq!(state(), State::Failed);
 }
+
+#[tokio::test]
+async fn of_one_contact_some_offers_wait_however_many_come_at_once() {
+    let transfers = transfers();
+    let offered = |number: u8| {
+        let live = accepted(Path::new(""), number, number, system::utc());
+        // Nobody is asked yet.
+        live.enter(State::Offered);
+        live
+    };
+    let taken = (0..100).take_while(|number| transfers.insert(&offered(*number)).is_ok()).count();
+    assert_eq!(taken, MAX_PENDING_PER_CONTACT);
+}
