@@ -297,7 +297,11 @@ async fn take(
 }
 
 fn explain(live: &Live, error: &kith_transfer::ReceiveError) -> Failure {
-    let failure = Failure::failed(format!("receiving from {}: {}", live.snapshot().contact, chain(error)));
+    let contact = live.snapshot().contact;
+    if matches!(error, ReceiveError::Aborted(AbortReason::Cancelled)) {
+        return Failure::failed(format!("{contact} cancelled it"));
+    }
+    let failure = Failure::failed(format!("receiving from {contact}: {}", chain(error)));
     if matches!(error, ReceiveError::DiskFull { .. } | ReceiveError::NoSpace { .. }) {
         return failure.hint("make room and let the sender send again: what arrived is kept");
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use kith_connect::{Stream, Via};
 use kith_sansio::{Span, Time, Timestamp, system};
 use kith_transfer::{
-    Cancel, Gate, LocalOffer, Paced, Refusal, SendError, SendOptions, Skipped, Summary, TransferId,
-    answer_within,
+    AbortReason, Cancel, Gate, LocalOffer, Paced, Refusal, SendError, SendOptions, Skipped, Summary,
+    TransferId, answer_within,
 };
 
 use super::course::{Course, patience_left};
@@ -446,6 +446,7 @@ fn explain(live: &Live, error: &SendError) -> Failure {
         }
         SendError::Refused(_) => Failure::failed(format!("{contact} did not accept: {}", chain(error))),
         SendError::Cancelled => live.cancelled(),
+        SendError::Aborted(AbortReason::Cancelled) => Failure::failed(format!("{contact} cancelled it")),
         _ => Failure::failed(format!("sending to {contact}: {}", chain(error))),
     }
 }
