@@ -159,8 +159,11 @@ fn announcement(transfer: &Transfer) -> Option<String> {
         (State::Offered, "out") => Some(format!("offered to {contact}, waiting for acceptance …")),
         (State::Waiting, _) => {
             let why = transfer.waiting_for.as_deref().map_or(String::new(), printable);
-            let until = transfer.until.as_deref().unwrap_or_default();
-            Some(format!("{why}; the node tries again until {until} …"))
+            Some(match &transfer.until {
+                Some(until) => format!("{why}; the node tries again until {until} …"),
+                // Nothing that is tried: its turn comes.
+                None => format!("{why} …"),
+            })
         }
         (State::Paused, _) => {
             let by = match transfer.paused_by.as_deref() {
@@ -206,7 +209,19 @@ pub(crate) fn way(path: &str, relay: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{announcement, printable};
+    use crate::api::shapes::{State, Transfer};
+    use crate::node::transfers::blank;
+
+    #[test]
+    fn a_transfer_that_waits_says_for_what_and_until_when_where_there_is_an_end() {
+        let waiting_for = Some("other transfers move first".to_owned());
+        let waiting = Transfer { waiting_for, ..blank("1", "out", "south", State::Waiting) };
+        assert_eq!(announcement(&waiting).unwrap(), "other transfers move first …");
+        let until = Some("2026-01-31T12:00:00Z".to_owned());
+        let text = announcement(&Transfer { until, ..waiting }).unwrap();
+        assert_eq!(text, "other transfers move first; the node tries again until 2026-01-31T12:00:00Z …");
+    }
 
     #[test]
     fn names_from_outside_cannot_steer_the_terminal() {

@@ -29,6 +29,8 @@ use self::journal::{Job, Journal, Known};
 use self::lanes::Lanes;
 use self::live::Live;
 use self::offers::Offers;
+#[cfg(test)]
+pub(crate) use self::orders::blank;
 use self::receivers::Receivers;
 use self::rooms::Rooms;
 use super::Node;

@@ -81,7 +81,7 @@ fn under_way(node: &Node, order: &NewTransfer, peer: &Fingerprint) -> Option<Arc
 }
 
 /// A transfer of which nothing is known yet.
-pub(super) fn blank(id: &str, direction: &str, contact: &str, state: State) -> Transfer {
+pub(crate) fn blank(id: &str, direction: &str, contact: &str, state: State) -> Transfer {
     Transfer {
         id: id.to_owned(),
         direction: direction.to_owned(),
