@@ -53,6 +53,7 @@ targets! {
     connect_delegator_subscriber => kith_connect::fuzz::fuzz_delegator_subscriber,
     connect_hello => kith_connect::fuzz::fuzz_hello,
     connect_relay_message => kith_connect::fuzz::fuzz_relay_message,
+    connect_router => kith_connect::fuzz::fuzz_router,
     transfer_frame => kith_transfer::fuzz::fuzz_frame,
     transfer_offer => kith_transfer::fuzz::fuzz_offer,
     transfer_receiver => kith_transfer::fuzz::fuzz_receiver,

@@ -70,3 +70,23 @@ pub const RECONNECT_RANGE: (Span, Span) = (Span::millis(500), Span::secs(60));
 pub const STAYED: Span = Span::secs(60);
 /// Messages that a subscriber takes in a second: the largest list needs some three hundred.
 pub const MAX_MESSAGES_PER_SECOND: u32 = 512;
+/// How long a router is asked to keep a port mapped.
+pub const MAPPING_LIFE: Span = Span::secs(3600);
+/// How often a mapping is asked for again, so that a router that lost it is noticed.
+pub const MAPPING_RENEW: Span = Span::secs(300);
+/// How long the first answer of a router is waited for; doubled with each try.
+pub const MAPPING_TRY: Span = Span::millis(250);
+/// How often a router is asked in one protocol.
+pub const MAPPING_TRIES: u32 = 3;
+/// Time for one mapping over UPnP, with the search for the router.
+pub const MAPPING_UPNP: Span = Span::secs(15);
+/// Pause after a router mapped nothing in any protocol; doubled after each.
+pub const MAPPING_BACKOFF_FIRST: Span = Span::secs(60);
+/// Longest such pause.
+pub const MAPPING_BACKOFF_LAST: Span = Span::secs(3600);
+/// Shortest time until a mapping is asked for again, however short its life.
+pub const MAPPING_SOONEST: Span = Span::secs(15);
+/// How often it is looked where the way out is.
+pub const MAPPING_LOOK_EVERY: Span = Span::secs(10);
+/// Time for giving mappings back over UPnP when a node stops.
+pub const MAPPING_RELEASE: Span = Span::secs(2);

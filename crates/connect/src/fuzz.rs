@@ -1,13 +1,15 @@
 //! Entry points for fuzzing: ordinary functions that assert what must hold for any bytes.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use kith_identity::Fingerprint;
-use kith_sansio::{Machine, Now, SeededRng, Span};
+use kith_identity::{Fingerprint, Reach};
+use kith_sansio::{Machine, Now, SeededRng, Span, Time, Timestamp};
 
 use crate::delegator::{
     self, Card, Epoch, Message, Policy, Server, ServerInput, SessionId, Subscriber, SubscriberInput, message,
 };
+use crate::mapping::{Input, Kind, Mapper, Router, Wanted, pcp, upnp};
 use crate::protocol::{Protocol, hello_length};
 use crate::relay;
 
@@ -142,4 +144,41 @@ fn said(mut data: &[u8]) -> impl Iterator<Item = Said> {
             }
         }
     })
+}
+
+/// Whatever a router says, the mapper goes on, tells public addresses alone and no more than one for each listener; and
+/// what it says of itself over UPnP leads to no other host.
+#[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+pub fn fuzz_router(data: &[u8]) {
+    let gateway = Ipv4Addr::new(192, 168, 1, 1);
+    let mut rng = SeededRng::new(7);
+    let wanted = [Wanted { kind: Kind::Udp, port: 7117 }, Wanted { kind: Kind::Tcp, port: 7117 }];
+    let mut mapper = Mapper::new(wanted, &mut rng);
+    let mut now = Now { time: Time(0), utc: Timestamp(0) };
+    let router = Router { gateway, own: Ipv4Addr::new(192, 168, 1, 5) };
+    mapper.handle_input(now, Input::Router(Some(router)), &mut rng);
+    for _ in 0..12 {
+        mapper.handle_input(now, Input::Heard(data.to_vec()), &mut rng);
+        while mapper.poll_output().is_some() {}
+        let mapped = mapper.mapped();
+        if mapped.len() > wanted.len() || mapped.iter().any(|one| one.reach() != Reach::Global) {
+            panic!("a router made this node say {mapped:?}");
+        }
+        let Some(next) = mapper.poll_timeout() else { panic!("the mapper sleeps for ever") };
+        now.time = next.max(now.time + Span(1));
+        mapper.handle_timeout(now, &mut rng);
+    }
+    if let Some(place) = upnp::location(data, gateway)
+        && place.at.ip() != gateway
+    {
+        panic!("led to {}", place.at);
+    }
+    let own = upnp::Place { at: (gateway, 5000).into(), path: "/".to_owned() };
+    let text = String::from_utf8_lossy(data);
+    if let Some(service) = upnp::service(&text, &own)
+        && service.control.at.ip() != gateway
+    {
+        panic!("led to {}", service.control.at);
+    }
+    let _ = (upnp::answered_address(&text), upnp::refused(&text), pcp::read(data));
 }

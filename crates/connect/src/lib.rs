@@ -35,6 +35,7 @@ mod error;
 pub mod fuzz;
 mod knocks;
 mod limits;
+pub mod mapping;
 mod node;
 mod protocol;
 pub mod relay;
@@ -46,5 +47,8 @@ pub use dialer::Via;
 pub use error::{BindError, ConnectError, Failure, ListenError, Route, Tried};
 pub use node::{Node, NodeError};
 pub use protocol::{Admission, MAX_PROTOCOL_BYTES, Protocol, ProtocolError};
-pub use shell::{Config, Endpoint, Exposing, Incoming, PathInfo, Peer, Relaying, Stream, interfaces};
+pub use shell::{
+    Config, Endpoint, Exposing, Incoming, MappingConfig, PathInfo, Peer, PortMapping, Relaying, Stream,
+    interfaces,
+};
 pub use trust::{ChangeSignal, Changes, Discovery, Found, NoDiscovery, Trust};

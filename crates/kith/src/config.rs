@@ -60,6 +60,7 @@ const KNOWN: &[&str] = &[
     "relay.sessions",
     "relay.bytes-per-day",
     "relay.bytes-per-second",
+    "port-mapping",
     "directory.name-servers",
     "directory.secondary",
     "directory.secondary.address",
@@ -92,6 +93,9 @@ pub(crate) struct Config {
     /// Whether contacts find this node on local networks, and it them.
     #[serde(skip_serializing_if = "is_on")]
     pub(crate) lan: bool,
+    /// Whether the router is asked for ports that lead to this node.
+    #[serde(skip_serializing_if = "is_on")]
+    pub(crate) port_mapping: bool,
     /// File with the passphrase of the key file, for starts without a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) passphrase_file: Option<PathBuf>,
@@ -350,6 +354,7 @@ impl Default for Config {
             listen: Vec::new(),
             ttl: Span::secs(3_600),
             lan: true,
+            port_mapping: true,
             passphrase_file: None,
             pins: BTreeMap::new(),
             directory: None,

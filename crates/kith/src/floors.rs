@@ -33,6 +33,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::connect::FLOOR,
     node::lan::FLOOR,
     node::relay::FLOOR,
+    node::mapping::FLOOR,
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,

@@ -6,6 +6,7 @@ mod carrier;
 mod connect;
 mod delegator;
 mod endpoint;
+mod mapping;
 mod pin;
 mod quic;
 mod registry;
@@ -17,6 +18,7 @@ mod udp;
 pub use bind::interfaces;
 pub use delegator::{Delegator, Subscription, SubscriptionState};
 pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};
+pub use mapping::{MappingConfig, PortMapping};
 pub use relay::{Exposing, Relaying};
 pub use stream::Stream;
 

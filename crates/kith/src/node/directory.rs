@@ -12,7 +12,6 @@ use kith_directory::client::{
     AnnounceStatus, Announcer, ClientConfig, Directory, DiscoverError, Discovered, Lan, ReplayMemory,
     SourceName,
 };
-use kith_identity::Address;
 use kith_identity::record::{Draft, VerifiedRecordSet};
 use kith_store::Home;
 use serde::Deserialize;
@@ -144,7 +143,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
         let stopped = node.stopped.clone();
         node.tasks.spawn(zone::run(server, async move { stopped.cancelled().await }));
     }
-    node.own.set_addresses(addresses(node));
+    node.own.set_addresses(node.addresses());
     let watcher = Arc::clone(node);
     node.tasks.spawn(async move {
         tokio::select! {
@@ -174,16 +173,24 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
-/// The addresses to announce: none where this node is to be reached through its relays alone.
-fn addresses(node: &Node) -> Vec<Address> {
-    if node.config.relay.only { Vec::new() } else { node.endpoint.advertised_addresses() }
-}
-
 /// Follows the system's addresses, and announces anew when they change.
 async fn watch_addresses(node: &Arc<Node>) {
+    let mut mapped = node.mapping.as_ref().map(kith_connect::PortMapping::watch);
     loop {
-        tokio::time::sleep(ADDRESSES).await;
-        node.own.set_addresses(addresses(node));
+        let changed = async {
+            let is_told = match &mut mapped {
+                Some(mapped) => mapped.changed().await.is_ok(),
+                None => false,
+            };
+            if !is_told {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(ADDRESSES) => {}
+            () = changed => {}
+        }
+        node.own.set_addresses(node.addresses());
         node.announcements.with(|announcer| announcer.update(node.own.draft()));
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod contacts;
 pub(crate) mod directory;
 pub(crate) mod invitations;
 pub(crate) mod lan;
+pub(crate) mod mapping;
 pub(crate) mod old_keys;
 mod own;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kith_connect::{BindError, Endpoint, PathInfo};
+use kith_connect::{BindError, Endpoint, PathInfo, PortMapping};
 use kith_directory::client::{Directory, Lan};
 use kith_identity::contacts::Contact;
 use kith_identity::record::VerifiedRecordSet;
@@ -75,6 +76,8 @@ pub(crate) struct Node {
     /// Missing where they are switched off, or there is nothing to be found by.
     pub(crate) lan: Option<Lan>,
     pub(crate) endpoint: Endpoint,
+    /// Missing where it is switched off, or there is nothing to map.
+    pub(crate) mapping: Option<PortMapping>,
     pub(crate) announcements: Announcements,
     pub(crate) transfers: Transfers,
     pub(crate) old_keys: OldKeys,
@@ -174,6 +177,7 @@ impl Node {
             Endpoint::bind(Arc::clone(&identity), Arc::clone(&book) as _, Arc::new(finder), endpoint_config)
                 .await
                 .map_err(|error| cannot_listen(&error))?;
+        let mapping = mapping::open(&config, &endpoint);
         let socket = api::socket::path(home, &api::socket::runtime_folder());
         let (up, down) = (config.transfer.limit_up, config.transfer.limit_down);
         let transfers = Transfers::new(database, up, down);
@@ -186,6 +190,7 @@ impl Node {
             directory,
             lan,
             endpoint,
+            mapping,
             announcements: Announcements::default(),
             transfers,
             old_keys,
@@ -262,7 +267,7 @@ impl Node {
             pid: std::process::id(),
             ready: self.announcements.all_done(),
             listen: texts(self.endpoint.local_addresses()),
-            addresses: texts(self.endpoint.advertised_addresses()),
+            addresses: texts(self.addresses()),
             notes: self.notes(),
             announced: self.announcements.shapes(),
             contacts: self.contacts(),

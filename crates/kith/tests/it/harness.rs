@@ -11,7 +11,7 @@ use serde_json::Value;
 /// No command of these tests may take longer.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 /// The lines of a configuration that keep a node off the machine's real networks.
-const APART: &str = "lan = false\n";
+const APART: &str = "lan = false\nport-mapping = false\n";
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
@@ -56,8 +56,20 @@ pub struct Running {
 
 impl Running {
     pub fn spawn(mut command: Command) -> Running {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::null());
+        Running::start(command)
+    }
+
+    /// A child that is told more while it runs.
+    pub fn with_input(mut command: Command) -> (Running, std::process::ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut running = Running::start(command);
+        let input = running.child.stdin.take().unwrap();
+        (running, input)
+    }
+
+    fn start(mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

@@ -143,6 +143,17 @@ fn a_stranger_learns_a_name_of_the_hour_and_gets_no_set() {
 }
 
 #[test]
+fn a_network_with_ipv6_alone_is_one_too() {
+    let lan = lan_of!(2).with_v6_alone();
+    let place = Place::new();
+    let (mut north, south) = (person(&place, "north"), person(&place, "south"));
+    lan.up(1, &mut north);
+    let set = discover(&lan, 2, &south, &north.ni());
+    let at: Vec<_> = set["addresses"].as_array().unwrap().iter().map(|at| at.as_str().unwrap()).collect();
+    assert!(at.contains(&"quic://[fd99::1]:7117"), "{at:?}");
+}
+
+#[test]
 fn a_node_that_is_told_to_keeps_silent_on_networks() {
     needs!("tcpdump");
     let lan = lan_of!(2);

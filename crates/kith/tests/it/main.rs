@@ -9,6 +9,7 @@ mod harness;
 mod homes;
 mod invitations;
 mod lan;
+mod mapping;
 mod namespaces;
 mod orders;
 mod outsiders;

@@ -89,6 +89,25 @@ impl Lan {
         Some(lan)
     }
 
+    /// Takes the IPv4 addresses away and gives each machine fd99::NUMBER instead.
+    pub fn with_v6_alone(self) -> Lan {
+        for (machine, number) in self.machines.iter().zip(1..) {
+            machine.run("ip address flush dev eth0 scope global").ok();
+            machine.run(&format!("ip address add fd99::{number}/64 dev eth0 nodad")).ok();
+        }
+        self
+    }
+
+    /// Sends what one machine has for elsewhere over another, which is its router.
+    pub fn way_out(&self, machine: usize, router: usize) {
+        self.machines[machine - 1].run(&format!("ip route add default via 10.99.0.{router}")).ok();
+    }
+
+    /// Takes the way out of a machine away.
+    pub fn no_way_out(&self, machine: usize) {
+        self.machines[machine - 1].run("ip route del default").ok();
+    }
+
     /// A command line whose program runs on a machine, counted from 1.
     pub fn on(&self, machine: usize, program: &str, arguments: &[&str]) -> Command {
         let mut command = self.machines[machine - 1].enter();

@@ -108,6 +108,7 @@ pub(super) async fn doctor(context: &Context) -> Result<()> {
     network::listeners(&mut report, &patient);
     network::addresses(&mut report, &patient);
     network::lan(&mut report, &patient);
+    network::mapping(&mut report, &patient);
     network::buffers(&mut report);
     zone::served(&mut report, &patient);
     zone::directories(&mut report, &patient).await;

@@ -123,6 +123,32 @@ pub(super) fn lan(report: &mut Report, patient: &Patient<'_>) {
     }
 }
 
+/// The router lets contacts elsewhere in.
+pub(super) fn mapping(report: &mut Report, patient: &Patient<'_>) {
+    if !patient.config.port_mapping {
+        return report.ok("mapping", "switched off in kith.toml: the router is not asked for ports");
+    }
+    let Some(status) = &patient.status else {
+        return report.ok("mapping", "on: the router will be asked for ports");
+    };
+    let Some(section) = status.floors.get("mapping") else {
+        return report.ok("mapping", "not in use: nothing that a router could lead to");
+    };
+    let texts = |value: &serde_json::Value| {
+        let texts = value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    match (section["router"].as_str(), texts(&section["mapped"])) {
+        (None, _) => report.ok("mapping", "no router to ask: no way out over a private IPv4 address"),
+        (Some(router), mapped) if mapped.is_empty() => report.warn(
+            "mapping",
+            format!("the router {router} maps no port to a public address"),
+            "switch on UPnP, NAT-PMP or PCP in the router, or forward the node's ports there by hand",
+        ),
+        (Some(router), mapped) => report.ok("mapping", format!("the router {router} leads {mapped} here")),
+    }
+}
+
 /// An address whose port the system will choose, with some port: where it is reached from does not depend on it.
 fn some_port(mut address: Address) -> Address {
     if address.socket.port() == 0 {

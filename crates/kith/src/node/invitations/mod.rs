@@ -81,7 +81,7 @@ fn introduction(node: &Node) -> Introduction {
     Introduction {
         name: node.config.name.as_deref().and_then(presentable),
         authority: node.config.authorities.first().cloned(),
-        addresses: node.endpoint.advertised_addresses(),
+        addresses: node.addresses(),
     }
 }
 

@@ -102,7 +102,7 @@ fn open(node: &Node, wish: &NewInvitation, valid_secs: u64) -> Result<(Ticket, S
     let now = system::now();
     let terms = Terms {
         inviter: node.ni(),
-        addresses: node.endpoint.advertised_addresses(),
+        addresses: node.addresses(),
         // The second that has begun is no part of its time.
         expires: now.utc.plus_secs(valid_secs + 1),
         offers: wish.offers,
