@@ -20,7 +20,6 @@ use super::{accept, within};
 use crate::dialer::{Pace, Via};
 use crate::knocks::Knocks;
 use crate::limits::Places;
-use crate::relay::message::RELAY;
 use crate::{
     Admission, BindError, ConnectError, Discovery, ListenError, Protocol, Trust, Vantage, address,
     advertised, defaults,
@@ -169,6 +168,8 @@ pub(super) enum Party {
 #[derive(Clone)]
 pub(super) struct Listening {
     pub(super) admission: Admission,
+    /// Strangers whom it admits may come over relays too.
+    over_relays: bool,
     pub(super) queue: mpsc::Sender<(Peer, Stream)>,
 }
 
@@ -304,7 +305,7 @@ impl Endpoint {
         let (sender, queue) = mpsc::channel(shared.config.incoming_queue.max(1));
         match shared.listening().entry(protocol.clone()) {
             Entry::Occupied(_) => return Err(ListenError::Taken(protocol)),
-            Entry::Vacant(free) => free.insert(Listening { admission, queue: sender }),
+            Entry::Vacant(free) => free.insert(Listening { admission, over_relays: false, queue: sender }),
         };
         Ok(Incoming { protocol, queue, shared: Arc::clone(shared) })
     }
@@ -352,12 +353,12 @@ impl Shared {
         }
     }
 
-    /// Whether `peer` may come over a relay: trusted for something that is listened for here, or looking for a relay
-    /// where this node is one.
+    /// Whether `peer` may come over a relay: trusted for something that is listened for here, or a stranger where
+    /// these are asked in.
     pub(super) fn wants(&self, peer: &Fingerprint) -> bool {
         let guarded: Vec<Protocol> = {
             let listening = self.listening();
-            if listening.get(&RELAY).is_some_and(|one| one.admission == Admission::Anyone) {
+            if listening.values().any(|one| one.admission == Admission::Anyone && one.over_relays) {
                 return true;
             }
             let guarded = listening.iter().filter(|(_, one)| one.admission == Admission::Contacts);
@@ -388,6 +389,14 @@ impl Incoming {
     /// The next stream and who opened it; `None` when the endpoint is closed.
     pub async fn next(&mut self) -> Option<(Peer, Stream)> {
         self.queue.recv().await
+    }
+
+    /// Asks strangers in over the relays at which this node is exposed, where the protocol admits anyone. Without that
+    /// relays put through whom this node trusts, and nobody else.
+    pub fn over_relays(&self) {
+        if let Some(entry) = self.shared.listening().get_mut(&self.protocol) {
+            entry.over_relays = true;
+        }
     }
 
     /// The protocol that is listened for.

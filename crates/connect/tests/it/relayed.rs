@@ -8,7 +8,7 @@ use kith_connect::dialer::Pace;
 use kith_connect::relay::message::RELAY;
 use kith_connect::relay::{Message, Quota};
 use kith_connect::{
-    Admission, Config, ConnectError, Endpoint, Exposing, Failure, Peer, Relaying, Route, Via,
+    Admission, Config, ConnectError, Endpoint, Exposing, Failure, Peer, Protocol, Relaying, Route, Via,
 };
 use kith_identity::{Ni, Relay, Transport};
 use kith_sansio::Span;
@@ -112,6 +112,31 @@ async fn whom_the_target_does_not_want_is_refused_as_if_there_were_nobody_and_th
     assert!(took.iter().all(|took| *took >= Duration::from_secs(3)), "{took:?}");
     assert_eq!(target.book.knocks(), [stranger.fingerprint()]);
     assert_eq!(relay.sessions(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_comes_over_a_relay_only_where_strangers_are_asked_in() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (_, target, _exposing) = exposed(&[&relay]).await;
+    let stranger = Node::new().await;
+    stranger.meet(&relay.node);
+    stranger.believe_relays(&target.fingerprint(), vec![relay.record(1)]);
+    let open = Protocol::new("test-open/1");
+    let mut incoming = target.endpoint.listen(open.clone(), Admission::Anyone).unwrap();
+    let refused = soon(stranger.endpoint.connect(&target.fingerprint(), &open)).await;
+    assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
+    assert_eq!(target.book.knocks(), [stranger.fingerprint()]);
+    incoming.over_relays();
+    let _stream = soon(stranger.endpoint.connect(&target.fingerprint(), &open)).await.unwrap();
+    let (peer, stream) = soon(incoming.next()).await.unwrap();
+    assert_eq!(peer, Peer::Known(stranger.fingerprint()));
+    assert_eq!(stream.path().relay, Some(relay.node.fingerprint()));
+    // For nothing else.
+    let refused = soon(stranger.endpoint.connect(&target.fingerprint(), &ECHO)).await;
+    assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
+    drop((incoming, stream));
+    let refused = soon(stranger.endpoint.connect(&target.fingerprint(), &open)).await;
+    assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use kith_identity::invitation::Invitation;
 use serde_json::Value;
 
 use crate::harness::{Person, Place, Zone, eventually};
+use crate::invitations::{contacts, invite, join, state};
 use crate::tree;
 
 /// Adds lines to a home's configuration.
@@ -20,7 +22,7 @@ struct Scene {
     relays: [Person; 2],
     north: Person,
     south: Person,
-    _zone: Zone,
+    zone: Zone,
     place: Place,
 }
 
@@ -42,7 +44,7 @@ impl Scene {
         });
         north.up(&[]);
         south.up(&[]);
-        let scene = Scene { relays, north, south, _zone: zone, place };
+        let scene = Scene { relays, north, south, zone, place };
         eventually("both relays in south's record set", || {
             let found = scene.north.run(&["discover", scene.south.ni().trim(), "--via", "https", "--json"]);
             (found.code() == 0 && found.json()["relay"].as_array()?.len() == 2).then_some(())
@@ -57,6 +59,21 @@ impl Scene {
     fn name(&self, relay: usize) -> String {
         self.relays[relay].ni().trim().to_owned()
     }
+}
+
+#[test]
+fn an_invitation_is_taken_up_over_a_relay_too_and_tells_no_address() {
+    let scene = Scene::set();
+    let mut east = scene.zone.person(&scene.place, "east");
+    east.up(&[]);
+    let (id, link) = invite(&scene.south, &[]);
+    let told: Invitation = link.parse().ok().unwrap();
+    assert_eq!(told.addresses(), []);
+    join(&east, &link).ok();
+    eventually("the invitation is used", || (state(&scene.south, &id) == "joined").then_some(()));
+    let south = contacts(&east).remove(0);
+    let pong = east.run(&["ping", &south, "--count", "1", "--fresh", "--json"]).ok().json();
+    assert_eq!(pong["path"], "relayed");
 }
 
 fn bytes(file: &Path) -> Vec<u8> {

@@ -70,6 +70,8 @@ impl Endpoint {
     ) -> Result<Relaying, ListenError> {
         let shared = self.shared();
         let incoming = self.listen(RELAY, Admission::Anyone)?;
+        // A relay behind a relay: whoever looks for it need not be known to it.
+        incoming.over_relays();
         let port = |transport| {
             let all = shared.local.iter();
             all.filter(|one| one.transport == transport).map(|one| one.socket.port()).next()

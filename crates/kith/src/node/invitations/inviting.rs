@@ -140,6 +140,7 @@ async fn listen(
     changes: &mut tokio::sync::watch::Receiver<u64>,
 ) -> Result<()> {
     let mut incoming = node.endpoint.listen(PROTOCOL, Admission::Anyone).map_err(Failure::failed)?;
+    incoming.over_relays();
     node.invitations.listening.send_replace(Listening::Yes);
     while node.invitations.ledger.hears(system::now()) {
         tokio::select! {
