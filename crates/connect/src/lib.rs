@@ -5,6 +5,8 @@
 //! frame inside it. Who is let in decides the [`Trust`] of the floors above, where a peer may be found the
 //! [`Discovery`].
 //!
+//! One node can manage whom others trust: see [`delegator`].
+//!
 //! Invariants: no plaintext, no choice of ciphers, no switch that weakens verification. Whatever comes from a peer
 //! has a limit in size, number and time ([`defaults`]). A refusal is one fixed code whatever its reason. The
 //! machines ([`dialer`], [`address`]) own no socket and no clock; everything that does is in the private `shell`.

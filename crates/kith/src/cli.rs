@@ -1,5 +1,6 @@
 //! The commands and their options.
 
+mod delegator;
 mod invitations;
 
 use std::net::SocketAddr;
@@ -9,9 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
 use kith_transfer::Rate;
 
-use crate::config::Served;
-
+pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
+use crate::config::Served;
 
 /// Find people by their key's fingerprint and send them files, with nobody's cloud between.
 #[derive(Debug, Parser)]
@@ -74,6 +75,9 @@ pub(crate) enum Command {
     /// Relay for others, and see the relays of this node
     #[command(subcommand)]
     Relay(Relay),
+    /// Manage whom others trust, or let a delegator manage whom this node trusts
+    #[command(subcommand)]
+    Delegator(Delegator),
     /// Check everything that a node needs, and say what to do; changes nothing
     Doctor,
     /// Let your own systemd run the node, from now on and after each login
@@ -186,6 +190,18 @@ pub(crate) enum Contact {
         /// Name or fingerprint
         name: String,
     },
+    /// Trust a node for nothing, whatever contacts and delegators say; open connections are cut at once
+    Block {
+        /// Name or fingerprint
+        who: String,
+    },
+    /// Take a block back
+    Unblock {
+        /// Fingerprint, or the name under which it was blocked
+        who: String,
+    },
+    /// List who is blocked
+    Blocked,
     /// List strangers who tried to connect
     Requests {
         /// Forget them

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use kith_connect::relay::limits::MAX_RELAYS;
@@ -49,6 +49,10 @@ const KNOWN: &[&str] = &[
     "directory.announces-per-minute",
     "directory.network-announces-per-second",
     "directory.dns-answers-per-second",
+    "delegator",
+    "delegator.serve",
+    "delegator.file",
+    "delegator.lease",
     "transfer",
     "transfer.limit-up",
     "transfer.limit-down",
@@ -105,12 +109,45 @@ pub(crate) struct Config {
     /// A zone that this node serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) directory: Option<Zone>,
+    /// Whether and how this node is a delegator.
+    #[serde(skip_serializing_if = "Delegator::is_default")]
+    pub(crate) delegator: Delegator,
     /// What all transfers together may use.
     #[serde(skip_serializing_if = "Bandwidth::is_default")]
     pub(crate) transfer: Bandwidth,
     /// Relaying for others, and being reached through others.
     #[serde(skip_serializing_if = "Relaying::is_default")]
     pub(crate) relay: Relaying,
+}
+
+/// Whether this node manages whom others trust, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Delegator {
+    /// Serve the members of the policy.
+    pub(crate) serve: bool,
+    /// The policy, where it is kept in a file and not by commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
+    /// How long a list holds after the last word of this node; an hour where it is missing.
+    #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<Span>,
+}
+
+impl Delegator {
+    fn is_default(&self) -> bool {
+        *self == Delegator::default()
+    }
+
+    /// The file that says who may reach whom, where this node serves what it says.
+    pub(crate) fn followed(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|_| self.serve)
+    }
+
+    /// How long a list holds after the last word of this node.
+    pub(crate) fn lease(&self) -> Span {
+        self.lease.unwrap_or(kith_connect::defaults::LEASE)
+    }
 }
 
 /// Limits of bandwidth, for all transfers of the node together.
@@ -358,6 +395,7 @@ impl Default for Config {
             passphrase_file: None,
             pins: BTreeMap::new(),
             directory: None,
+            delegator: Delegator::default(),
             transfer: Bandwidth::default(),
             relay: Relaying::default(),
         }
@@ -392,10 +430,21 @@ impl Config {
         if !(1..=86_400).contains(&seconds) {
             return Err(Failure::failed(format!("ttl is {}, it must be 1s to 1d", config.ttl)));
         }
+        config.check_lease()?;
         config.pinned()?;
         config.relay.check()?;
         config.directory.as_ref().map_or(Ok(None), Zone::redis)?;
         Ok(config)
+    }
+
+    /// Refuses a lease that subscribers would not follow.
+    pub(crate) fn check_lease(&self) -> Result<()> {
+        let (shortest, longest) = kith_connect::defaults::LEASE_RANGE;
+        let lease = self.delegator.lease();
+        if (shortest..=longest).contains(&lease) {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("delegator.lease is {lease}, it must be {shortest} to {longest}")))
     }
 
     /// Writes the configuration into `home`.
@@ -474,7 +523,9 @@ fn refuse_unknown(table: &toml::Table, prefix: &str) -> Result<()> {
             });
         }
         match value {
-            toml::Value::Table(inner) if ["directory", "transfer", "relay"].contains(&name.as_str()) => {
+            toml::Value::Table(inner)
+                if ["delegator", "directory", "relay", "transfer"].contains(&name.as_str()) =>
+            {
                 refuse_unknown(inner, &name)?;
             }
             toml::Value::Array(entries) => {
@@ -570,7 +621,7 @@ mod tests {
         let text = include_str!("../../../docs/kith.example.toml");
         let config = Config::parse(text).unwrap();
         assert_eq!(config.authorities.len(), 1);
-        for key in KNOWN.iter().filter(|key| !["directory", "transfer"].contains(key)) {
+        for key in KNOWN.iter().filter(|key| !["delegator", "directory", "transfer"].contains(key)) {
             let last = key.rsplit('.').next().unwrap();
             assert!(text.contains(last), "the example does not show '{key}'");
         }
@@ -641,6 +692,7 @@ mod tests {
             ("ttl = '2d'", "1s to 1d"),
             ("ttl = 'soon'", "length of time"),
             ("[transfer]\nlimit-up = 'fast'", "no rate"),
+            ("[delegator]\nlease = '5s'", "10s to 1d"),
             ("listen = ['udp://1.2.3.4:5']", "udp"),
             ("authorities = ['a b']", "a b"),
             ("pins = { 'x' = 'ni:nonsense' }", "pins"),

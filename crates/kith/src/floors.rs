@@ -34,6 +34,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::lan::FLOOR,
     node::relay::FLOOR,
     node::mapping::FLOOR,
+    node::delegator::FLOOR,
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,

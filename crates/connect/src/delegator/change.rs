@@ -82,7 +82,9 @@ impl fmt::Display for Change {
         match self {
             Change::Admitted(name, ni) => write!(f, "{name} is a member: {ni}"),
             Change::Described(name, ni) => write!(f, "{name} is described anew: {ni}"),
-            Change::Expelled(name, who) => write!(f, "{name} is no member any more: {who}"),
+            Change::Expelled(name, who) => {
+                write!(f, "{name} is no member any more: {}", Ni::new(*who, None))
+            }
             Change::Joined(name, group) => write!(f, "{name} is in group {group}"),
             Change::Left(name, group) => write!(f, "{name} is not in group {group} any more"),
             Change::Granted(rule) => write!(f, "granted: {rule}"),

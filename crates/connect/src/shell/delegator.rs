@@ -18,7 +18,7 @@ use crate::delegator::{
     Subscriber, SubscriberInput, SubscriberOutput,
 };
 use crate::dialer::Via;
-use crate::{Admission, ListenError, Protocol, defaults};
+use crate::{Admission, ConnectError, ListenError, Protocol, defaults};
 
 /// Words of subscribers that wait to be looked at.
 const EVENTS: usize = 1024;
@@ -342,7 +342,12 @@ async fn follow(
                         Box::pin(talk(&shared, &changed, stream)).await;
                     }
                     Err(error) => {
-                        shared.failed(Some(error.to_string()));
+                        shared.failed(Some(match error {
+                            ConnectError::Refused { .. } => {
+                                "the delegator does not admit this node: it may be no member".to_owned()
+                            }
+                            error => error.to_string(),
+                        }));
                         shared.give(SubscriberInput::Lost);
                     }
                 }

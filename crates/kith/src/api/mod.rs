@@ -1,6 +1,7 @@
 //! The control API: HTTP/1.1 with JSON over a Unix socket in the home folder, `/v1/…`.
 
 pub(crate) mod client;
+pub(crate) mod delegator;
 pub(crate) mod invitations;
 pub(crate) mod server;
 pub(crate) mod shapes;

@@ -47,6 +47,12 @@ pub(crate) struct Contact {
     pub(crate) at: Vec<String>,
     pub(crate) groups: Vec<String>,
     pub(crate) added: String,
+    /// The delegator that lists it, where it is no contact of this node's own.
+    #[serde(default)]
+    pub(crate) delegator: Option<String>,
+    /// It is trusted for nothing, all the same.
+    #[serde(default)]
+    pub(crate) blocked: bool,
     /// Claims to follow its key that wait for a decision.
     pub(crate) successions: Vec<Succession>,
     /// `direct`, `relayed` or `none`.

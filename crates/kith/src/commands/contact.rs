@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Access, Context};
 use crate::api::client::Control;
+use crate::api::delegator::{Block, NewBlock};
 use crate::api::shapes::{self, ContactChange, Decision, Knock, NewContact};
 use crate::cli::{Contact, Group, Succession};
 use crate::failure::Result;
@@ -17,13 +18,15 @@ use crate::output::{printable, way};
 /// The book of contacts, wherever it is at the moment.
 enum Reach {
     Node(Control),
-    Home { book: Book, _lock: HomeLock },
+    Home { book: Box<Book>, _lock: HomeLock },
 }
 
 pub(super) async fn contact(context: &Context, command: Contact) -> Result<()> {
     let mut reach = match context.node_or_home("contact").await? {
         Access::Node(control) => Reach::Node(control),
-        Access::Home(lock) => Reach::Home { book: Book::open(open_database(&context.home)?)?, _lock: lock },
+        Access::Home(lock) => {
+            Reach::Home { book: Box::new(Book::open(open_database(&context.home)?)?), _lock: lock }
+        }
     };
     match command {
         Contact::Add { name, ni, at } => {
@@ -50,6 +53,25 @@ pub(super) async fn contact(context: &Context, command: Contact) -> Result<()> {
             context
                 .out
                 .result(&contact, || format!("{} is no contact any more", printable(&contact.name)))?;
+        }
+        Contact::Block { who } => {
+            let block = reach.block(&who).await?;
+            context.out.result(&block, || format!("{} is trusted for nothing", block_name(&block)))?;
+        }
+        Contact::Unblock { who } => {
+            let block = reach.unblock(&who).await?;
+            context.out.result(&block, || format!("{} is blocked no more", block_name(&block)))?;
+        }
+        Contact::Blocked => {
+            let blocks = reach.blocks().await?;
+            context.out.result(&blocks, || {
+                let line = |block: &Block| format!("{}\tsince {}", block_name(block), block.since);
+                if blocks.is_empty() {
+                    "nobody".to_owned()
+                } else {
+                    blocks.iter().map(line).collect::<Vec<_>>().join("\n")
+                }
+            })?;
         }
         Contact::Requests { clear } => requests(context, &mut reach, clear).await?,
         Contact::Group(command) => group(context, &mut reach, command).await?,
@@ -103,12 +125,42 @@ impl Reach {
         }
     }
 
+    async fn blocks(&mut self) -> Result<Vec<Block>> {
+        match self {
+            Reach::Node(node) => node.read("/v1/blocks").await,
+            Reach::Home { book, .. } => Ok(book.blocks()),
+        }
+    }
+
+    async fn block(&mut self, who: &str) -> Result<Block> {
+        match self {
+            Reach::Node(node) => {
+                node.call(Method::POST, "/v1/blocks", Some(&NewBlock { who: who.to_owned() })).await
+            }
+            Reach::Home { book, .. } => book.block(who),
+        }
+    }
+
+    async fn unblock(&mut self, who: &str) -> Result<Block> {
+        match self {
+            Reach::Node(node) => {
+                let path = format!("/v1/blocks/{}", super::escape(who));
+                node.call(Method::DELETE, &path, None::<&()>).await
+            }
+            Reach::Home { book, .. } => book.unblock(who),
+        }
+    }
+
     async fn remove(&mut self, name: &str) -> Result<shapes::Contact> {
         match self {
             Reach::Node(node) => node.call(Method::DELETE, &place(name), None::<&()>).await,
             Reach::Home { book, .. } => book.remove(name).map(|contact| shape(book, &contact)),
         }
     }
+}
+
+fn block_name(block: &Block) -> String {
+    block.name.as_deref().map_or(block.ni.clone(), |name| format!("{}\t{}", printable(name), block.ni))
 }
 
 /// The path of a contact in the control API; names may hold any letter.
@@ -119,6 +171,7 @@ fn place(name: &str) -> String {
 
 fn line(contact: &shapes::Contact) -> String {
     let news = news_of(contact).map_or(String::new(), |news| format!("\t{news}"));
+    let news = if contact.blocked { format!("\tBLOCKED{news}") } else { news };
     format!("{}\t{}{news}", printable(&contact.name), contact.ni)
 }
 
@@ -144,10 +197,16 @@ fn details(contact: &shapes::Contact) -> String {
     let mut lines = vec![
         format!("name    {}", printable(&contact.name)),
         format!("ni      {}", contact.ni),
-        format!("added   {}", contact.added),
         format!("path    {}", way(&contact.path, contact.relay.as_deref())),
     ];
+    if contact.delegator.is_none() {
+        lines.insert(2, format!("added   {}", contact.added));
+    }
     lines.extend(news_of(contact).map(|news| format!("key     {news}")));
+    lines.extend(contact.delegator.iter().map(|by| format!("by      {}", printable(by))));
+    if contact.blocked {
+        lines.push("blocked trusted for nothing; 'kith contact unblock' takes that back".to_owned());
+    }
     lines.extend(contact.at.iter().map(|at| format!("at      {at}")));
     lines.extend(contact.groups.iter().map(|group| format!("group   {}", printable(group))));
     lines.join("\n")

@@ -2,6 +2,7 @@
 
 mod blob;
 mod contact;
+mod delegator;
 mod directory;
 mod discover;
 mod doctor;
@@ -122,6 +123,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Blob(command) => blob::blob(&context, command).await,
         Command::Relay(command) => relay::relay(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
+        Command::Delegator(command) => Box::pin(delegator::delegator(&context, command)).await,
         Command::Doctor => doctor::doctor(&context).await,
         Command::InstallService(options) => service::install(&context, &options),
         Command::Completions(options) => pages::completions(&context, &options),

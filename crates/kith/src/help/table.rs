@@ -6,13 +6,16 @@ use super::Page;
 const NO_HOME: (u8, &str) = (1, "there is no identity in the home folder, or it cannot be read");
 const NO_NODE: (u8, &str) = (1, "failed; no node is running, for example");
 const NO_CONTACT: (u8, &str) = (3, "there is no such contact");
+const NO_MEMBER: (u8, &str) = (3, "there is no such member");
 const NO_SUCCESSION: (u8, &str) = (3, "there is no such contact, or nothing to decide about its key");
 const DISPUTED: (u8, &str) = (4, "different keys claim to follow, and none was named");
 const NO_TRANSFER: (u8, &str) = (3, "there is no such transfer");
 const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
-const DATABASE: (&str, &str) =
-    ("HOME/node.redb", "contacts, successions, journal of transfers, timestamps seen");
+const DATABASE: (&str, &str) = (
+    "HOME/node.redb",
+    "contacts, blocks, successions, a delegator's groups, rules and log, journal of transfers, timestamps seen",
+);
 const SOCKET: (&str, &str) = ("HOME/control.sock", "where the running node listens for commands");
 
 /// A page for each command and each group of commands.
@@ -58,6 +61,10 @@ pub(super) const PAGES: &[Page] = &[
     Page { path: "contact rename", exits: &[NO_HOME, NO_CONTACT], files: &[DATABASE],
         examples: &[("kith contact rename south marie", "call south marie from now on")] },
     Page { path: "contact remove", exits: &[NO_HOME, NO_CONTACT], files: &[DATABASE], examples: &[] },
+    Page { path: "contact block", exits: &[NO_HOME, (3, "there is no contact of this name, nor a node that a delegator lists so")], files: &[DATABASE],
+        examples: &[("kith contact block hub-3", "trust a node for nothing that a delegator lists")] },
+    Page { path: "contact unblock", exits: &[NO_HOME, (3, "it is not blocked")], files: &[DATABASE], examples: &[] },
+    Page { path: "contact blocked", exits: &[NO_HOME], files: &[DATABASE], examples: &[] },
     Page { path: "contact requests", exits: &[NO_HOME], files: &[DATABASE],
         examples: &[("kith contact requests", "see who knocked"),
             ("kith contact requests --clear", "forget them")] },
@@ -94,12 +101,12 @@ pub(super) const PAGES: &[Page] = &[
             ("kith discover south --via dns", "ask the DNS alone for a contact's record set")] },
     Page { path: "announce", exits: &[(1, "failed; no directory is configured, for example"), (5, "a directory did not take the announcement")],
         files: &[CONFIG, SOCKET], examples: &[("kith announce", "announce now instead of at the next turn")] },
-    Page { path: "ping", exits: &[NO_NODE, NO_CONTACT, (4, "the contact does not trust this identity"), (5, "the contact cannot be reached")],
+    Page { path: "ping", exits: &[NO_NODE, NO_CONTACT, (4, "the contact does not trust this identity, or it is blocked here, or no delegator lets this node reach it"), (5, "the contact cannot be reached")],
         files: &[SOCKET],
         examples: &[("kith ping south", "measure four times"),
             ("kith ping south --via tcp --fresh -c 10", "measure ten handshakes over TCP")] },
     Page { path: "send", exits: &[(1, "failed; the contact declined, for example"), (3, "there is no such contact or file"),
-            (4, "the contact does not trust this identity"), (5, "the contact cannot be reached")],
+            (4, "the contact does not trust this identity, or it is blocked here, or no delegator lets this node reach it"), (5, "the contact cannot be reached")],
         files: &[SOCKET],
         examples: &[("kith send holiday/ letter.pdf --to south", "send a folder and a file"),
             ("kith send holiday/ --invite", "send a folder to whoever joins with the link that is printed"),
@@ -130,6 +137,34 @@ pub(super) const PAGES: &[Page] = &[
     Page { path: "blob get", exits: &[NO_HOME, (3, "nothing is published under this fingerprint"),
             (4, "what came is not signed by this fingerprint's key, or older than a set seen before"), (5, "no source answered")],
         files: &[CONFIG], examples: &[("kith blob get south >card.vcf", "fetch what a contact published")] },
+    Page { path: "delegator", exits: &[NO_HOME, NO_MEMBER], files: &[DATABASE],
+        examples: &[("kith delegator list", "show what is served here, and which delegators are in use")] },
+    Page { path: "delegator serve", exits: &[(1, "failed; a node is running on this home already, for example")],
+        files: &[KEY, CONFIG, DATABASE, SOCKET],
+        examples: &[("kith delegator serve", "serve the members and stay in the foreground"),
+            ("kith delegator serve --file /etc/kith/policy.toml", "serve what a file says, and follow it")] },
+    Page { path: "delegator group", exits: &[NO_HOME, NO_MEMBER], files: &[DATABASE], examples: &[] },
+    Page { path: "delegator group add", exits: &[NO_HOME, (3, "there is no member or contact of this name")], files: &[DATABASE],
+        examples: &[("kith delegator group add hubs ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY --as hub-1 --at quic://192.0.2.7:7117", "make a node a member, and say where it is found"),
+            ("kith delegator group add sensors north south", "put two contacts into a group")] },
+    Page { path: "delegator group remove", exits: &[NO_HOME, NO_MEMBER], files: &[DATABASE],
+        examples: &[("kith delegator group remove sensors north", "take a member out of one group")] },
+    Page { path: "delegator group list", exits: &[NO_HOME], files: &[DATABASE], examples: &[] },
+    Page { path: "delegator grant", exits: &[NO_HOME], files: &[DATABASE],
+        examples: &[("kith delegator grant sensors hubs", "let sensors reach hubs, for everything"),
+            ("kith delegator grant admins all --direction out --protocol ping/1 --for 8h", "let admins ping everybody for a working day")] },
+    Page { path: "delegator revoke", exits: &[NO_HOME, (3, "there is no such member or rule")], files: &[DATABASE],
+        examples: &[("kith delegator revoke sensors hubs", "sensors may reach hubs no more"),
+            ("kith delegator revoke north", "take a member out of every group")] },
+    Page { path: "delegator list", exits: &[NO_HOME], files: &[DATABASE], examples: &[] },
+    Page { path: "delegator show", exits: &[NO_HOME, (3, "there is no such member, nor such a delegator in use")], files: &[DATABASE],
+        examples: &[("kith delegator show hub-1", "show whom a member may reach, and who may reach it")] },
+    Page { path: "delegator log", exits: &[NO_HOME], files: &[DATABASE],
+        examples: &[("kith delegator log -n 20", "show the last twenty changes")] },
+    Page { path: "delegator use", exits: &[NO_HOME, NO_CONTACT], files: &[DATABASE],
+        examples: &[("kith delegator use ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY --as office --at quic://192.0.2.7:7117", "let a node manage whom this one trusts")] },
+    Page { path: "delegator drop", exits: &[NO_HOME, (3, "no such delegator is in use")], files: &[DATABASE],
+        examples: &[("kith delegator drop office", "let it manage nothing any more")] },
     Page { path: "directory", exits: &[(1, "failed")], files: &[CONFIG], examples: &[] },
     Page { path: "directory serve", exits: &[(1, "failed; a port is taken, for example"), (5, "the store is not reached")],
         files: &[KEY, CONFIG, ("HOME/directory.redb", "the record sets of the zone")],

@@ -56,42 +56,56 @@ impl Finder {
         Finder { book, directory, guests }
     }
 
-    /// Where to look for `target`: as a contact, and as somebody whose invitation is being taken up.
+    /// Where to look for `target` by the person's own word: as a contact, as a delegator, and as somebody whose
+    /// invitation is being taken up.
     fn whereabouts(&self, target: &Fingerprint) -> Option<(Ni, Vec<Hint>)> {
         let contact = self.book.contact_of(target).map(|contact| (contact.ni, contact.hints));
-        match (self.guests.find(target), contact) {
-            (Some((mut ni, mut hints)), Some((known, more))) => {
-                ni.authority = ni.authority.or(known.authority);
-                hints.extend(more);
-                Some((ni, hints))
-            }
-            (guest, contact) => guest.or(contact),
-        }
+        let delegator = self.book.delegated.used(target).map(|used| (used.ni, used.at));
+        let contact = joined(contact, delegator);
+        joined(self.guests.find(target), contact)
     }
 
     async fn find(&self, target: Fingerprint, found: Found) {
-        match self.whereabouts(&target) {
-            Some((ni, hints)) => self.find_at(ni, hints, found).await,
+        if self.book.is_blocked(&target) {
+            return found.failed("it is blocked here");
+        }
+        let (by_list, listed) = match self.book.delegated.peer(&target) {
+            Some((peer, _)) => (Some((peer.ni, Vec::new())), peer.hints),
+            None => (None, Vec::new()),
+        };
+        match joined(self.whereabouts(&target), by_list) {
+            Some((ni, hints)) => self.find_at(ni, &hints, &listed, found).await,
             None => found.failed("it is no contact"),
         }
     }
 
     /// Looks for a relay, which need be no contact: whoever named it says where to ask.
     async fn find_relay(&self, relay: Ni, found: Found) {
+        if self.book.is_blocked(&relay.fingerprint) {
+            return found.failed("it is blocked here");
+        }
         let (ni, hints) = match self.whereabouts(&relay.fingerprint) {
             Some((known, hints)) => (Ni::new(relay.fingerprint, relay.authority.or(known.authority)), hints),
             None => (relay, Vec::new()),
         };
-        self.find_at(ni, hints, found).await;
+        self.find_at(ni, &hints, &[], found).await;
     }
 
-    async fn find_at(&self, ni: Ni, hints: Vec<Hint>, found: Found) {
+    /// Looks where a person said, where a delegator said, and where the directories say.
+    async fn find_at(&self, ni: Ni, hints: &[Hint], listed: &[Hint], found: Found) {
         let target = ni.fingerprint;
-        let is_hinted = !hints.is_empty();
+        let is_hinted = !hints.is_empty() || !listed.is_empty();
         let hints = async {
-            for hint in &hints {
+            for hint in hints {
                 match resolve(hint).await {
                     Ok(addresses) => found.hints(addresses).await,
+                    Err(error) => found.failed(format!("{hint}: {error}")),
+                }
+            }
+            // What a delegator says makes this node dial no more than a record set could.
+            for hint in listed {
+                match resolve(hint).await {
+                    Ok(addresses) => found.discovered(addresses).await,
                     Err(error) => found.failed(format!("{hint}: {error}")),
                 }
             }
@@ -118,6 +132,18 @@ impl Finder {
             }
         };
         futures_util::future::join(hints, directories).await;
+    }
+}
+
+/// What two sources say of one node; the first goes first.
+fn joined(one: Option<(Ni, Vec<Hint>)>, other: Option<(Ni, Vec<Hint>)>) -> Option<(Ni, Vec<Hint>)> {
+    match (one, other) {
+        (Some((mut ni, mut hints)), Some((known, more))) => {
+            ni.authority = ni.authority.or(known.authority);
+            hints.extend(more);
+            Some((ni, hints))
+        }
+        (one, other) => one.or(other),
     }
 }
 
@@ -199,7 +225,8 @@ fn routes() -> Vec<Route> {
 }
 
 async fn ping(State(node): State<Arc<Node>>, Body(wish): Body<NewPing>) -> Result<Response> {
-    let contact = node.book.find(&wish.contact)?;
+    let contact = node.book.peer(&wish.contact)?;
+    node.book.refuse_unless_allowed(&contact, &PING)?;
     let answering = Arc::clone(&node);
     let session = Session {
         via: via(wish.via.as_deref())?,

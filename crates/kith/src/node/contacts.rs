@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::get;
+use kith_connect::delegator::Opener;
 use kith_connect::{ChangeSignal, Changes, Protocol, Trust};
 use kith_identity::contacts::{Contact, Contacts, Group, Hint, Petname};
 use kith_identity::{Fingerprint, Ni};
@@ -17,13 +18,16 @@ use serde_json::{Value, json};
 
 use super::Node;
 use super::claims::Claims;
+use super::delegator::Delegated;
 use super::successions;
+use crate::api::delegator::{Block, NewBlock};
 use crate::api::server::{Answer, Route};
 use crate::api::shapes::{self, ContactChange, Knock, NewContact};
 use crate::api::wish::Body;
 use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
 
+mod blocks;
 mod meeting;
 
 pub(crate) use self::meeting::{Met, presentable};
@@ -47,6 +51,9 @@ pub(crate) struct Book {
     contacts: RwLock<Contacts>,
     /// Who claims to follow their keys. Locked after `contacts` where both are.
     claims: RwLock<Claims>,
+    blocks: RwLock<blocks::Blocks>,
+    /// What delegators add.
+    pub(crate) delegated: Delegated,
     database: Database,
     committer: Committer,
     changed: ChangeSignal,
@@ -81,13 +88,18 @@ impl Book {
         read.map_err(|error: kith_store::StoreError| Failure::failed(chain(&error)))?;
         match broken {
             Some(error) => Err(Failure::failed(format!("the database cannot be used: {error}"))),
-            None => Ok(Book {
-                contacts: RwLock::new(contacts),
-                claims: RwLock::new(successions::stored(&database)?),
-                committer: Committer::start(database.clone()),
-                database,
-                changed: ChangeSignal::new(),
-            }),
+            None => {
+                let changed = ChangeSignal::new();
+                Ok(Book {
+                    contacts: RwLock::new(contacts),
+                    claims: RwLock::new(successions::stored(&database)?),
+                    blocks: RwLock::new(blocks::stored(&database)?),
+                    delegated: Delegated::open(database.clone(), changed.clone())?,
+                    committer: Committer::start(database.clone()),
+                    database,
+                    changed,
+                })
+            }
         }
     }
 
@@ -134,9 +146,55 @@ impl Book {
         self.contacts().by_fingerprint(peer).cloned()
     }
 
+    /// The contact of this petname or fingerprint, or the node that a delegator lists so; a contact goes first.
+    pub(crate) fn peer(&self, name: &str) -> Result<Contact> {
+        self.peer_and_delegator(name).map(|(peer, _)| peer)
+    }
+
+    fn peer_and_delegator(&self, name: &str) -> Result<(Contact, Option<Petname>)> {
+        let unknown = match self.find(name) {
+            Ok(contact) => return Ok((contact, None)),
+            Err(failure) => failure,
+        };
+        let listed = match name.parse::<Ni>() {
+            Ok(ni) => self.delegated.peer(&ni.fingerprint),
+            Err(_) => self.delegated.named(name)?,
+        };
+        listed.map(|(peer, by)| (peer, Some(by))).ok_or_else(|| match self.delegated.is_awaited() {
+            true => unknown.hint("the list of a delegator is not here yet; 'kith delegator list' shows why"),
+            false => unknown,
+        })
+    }
+
+    /// The contact of a fingerprint, or what a delegator says of it.
+    pub(crate) fn peer_of(&self, peer: &Fingerprint) -> Option<Contact> {
+        self.contact_of(peer).or_else(|| self.delegated.peer(peer).map(|(peer, _)| peer))
+    }
+
     /// The petname of a fingerprint, or the fingerprint itself.
     pub(crate) fn name_of(&self, peer: &Fingerprint) -> String {
-        self.contact_of(peer).map_or_else(|| peer.to_string(), |contact| contact.name.to_string())
+        self.peer_of(peer).map_or_else(|| peer.to_string(), |contact| contact.name.to_string())
+    }
+
+    /// Whether that side may open streams of `protocol` with `peer`. A block goes before everything; a contact may do
+    /// what it likes; others what a delegator allows. The conversation with a delegator is for its members alone.
+    pub(crate) fn permits(&self, opener: Opener, peer: &Fingerprint, protocol: &Protocol) -> bool {
+        let is_own_choice = *protocol != kith_connect::delegator::PROTOCOL && self.contacts().trusts(peer);
+        !self.is_blocked(peer) && (is_own_choice || self.delegated.permits(opener, peer, protocol))
+    }
+
+    /// Refuses what neither contacts nor delegators allow this node, or what it has blocked.
+    pub(crate) fn refuse_unless_allowed(&self, peer: &Contact, protocol: &Protocol) -> Result<()> {
+        let fingerprint = &peer.ni.fingerprint;
+        if self.is_blocked(fingerprint) {
+            return Err(Failure::not_trusted(format!("{} is blocked here", peer.name))
+                .hint(format!("'kith contact unblock {}' takes that back", peer.ni)));
+        }
+        if self.permits(Opener::Own, fingerprint, protocol) {
+            return Ok(());
+        }
+        Err(Failure::not_trusted(format!("no delegator lets this node reach {} for {protocol}", peer.name))
+            .hint("'kith delegator list' names the delegators here, and 'kith delegator show NAME' what they allow"))
     }
 
     /// Trusts a fingerprint under a name.
@@ -262,8 +320,12 @@ impl Book {
 }
 
 impl Trust for Book {
-    fn trusts(&self, peer: &Fingerprint, _: &Protocol) -> bool {
-        self.contacts().trusts(peer)
+    fn trusts(&self, peer: &Fingerprint, protocol: &Protocol) -> bool {
+        self.permits(Opener::Peer, peer, protocol)
+    }
+
+    fn reaches(&self, peer: &Fingerprint, protocol: &Protocol) -> bool {
+        self.permits(Opener::Own, peer, protocol)
     }
 
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr) {
@@ -334,6 +396,8 @@ fn routes() -> Vec<Route> {
         ("/v1/contacts", get(list).post(add)),
         ("/v1/contacts/{name}", get(show).patch(change).delete(remove)),
         ("/v1/requests", get(requests).delete(clear)),
+        ("/v1/blocks", get(blocks).post(block)),
+        ("/v1/blocks/{who}", axum::routing::delete(unblock)),
     ]
 }
 
@@ -345,6 +409,8 @@ pub(crate) fn shape(book: &Book, contact: &Contact) -> shapes::Contact {
         at: contact.hints.iter().map(ToString::to_string).collect(),
         groups: contact.groups.iter().map(|group| group.as_str().to_owned()).collect(),
         added: contact.added.to_string(),
+        delegator: None,
+        blocked: book.is_blocked(&contact.ni.fingerprint),
         successions: book.open_successions(contact),
         path: "none".to_owned(),
         relay: None,
@@ -359,8 +425,20 @@ async fn list(State(node): State<Arc<Node>>) -> Json<Vec<shapes::Contact>> {
 }
 
 async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer<shapes::Contact> {
-    let contact = node.book.find(&name)?;
-    Ok(Json(node.reached(&contact)))
+    let (peer, by) = node.book.peer_and_delegator(&name)?;
+    Ok(Json(shapes::Contact { delegator: by.map(|by| by.to_string()), ..node.reached(&peer) }))
+}
+
+async fn blocks(State(node): State<Arc<Node>>) -> Json<Vec<Block>> {
+    Json(node.book.blocks())
+}
+
+async fn block(State(node): State<Arc<Node>>, Body(new): Body<NewBlock>) -> Answer<Block> {
+    on_book(node, move |book| book.block(&new.who)).await.map(Json)
+}
+
+async fn unblock(State(node): State<Arc<Node>>, Path(who): Path<String>) -> Answer<Block> {
+    on_book(node, move |book| book.unblock(&who)).await.map(Json)
 }
 
 /// Database writes take milliseconds, so they leave the runtime's threads.

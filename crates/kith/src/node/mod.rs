@@ -3,6 +3,7 @@
 pub(crate) mod claims;
 pub(crate) mod connect;
 pub(crate) mod contacts;
+pub(crate) mod delegator;
 pub(crate) mod directory;
 pub(crate) mod invitations;
 pub(crate) mod lan;
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connect::Finder;
 use self::contacts::Book;
+use self::delegator::Delegation;
 use self::directory::Announcements;
 use self::invitations::{Guests, Invitations};
 use self::old_keys::OldKeys;
@@ -71,6 +73,7 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) identity: Arc<Identity>,
     pub(crate) book: Arc<Book>,
+    pub(crate) delegation: Delegation,
     pub(crate) own: Arc<Own>,
     pub(crate) directory: Directory,
     /// Missing where they are switched off, or there is nothing to be found by.
@@ -171,8 +174,10 @@ impl Node {
         let guests = Arc::<Guests>::default();
         let finder = Finder::new(Arc::clone(&book), directory.clone(), Arc::clone(&guests));
         let invitations = Invitations::open(database.clone())?;
-        let endpoint_config =
+        let delegation = Delegation::open(database.clone())?;
+        let mut endpoint_config =
             kith_connect::Config { listen: config.listen.clone(), ..kith_connect::Config::default() };
+        delegator::make_room(&config, &mut endpoint_config);
         let endpoint =
             Endpoint::bind(Arc::clone(&identity), Arc::clone(&book) as _, Arc::new(finder), endpoint_config)
                 .await
@@ -186,6 +191,7 @@ impl Node {
             config,
             identity,
             book,
+            delegation,
             own,
             directory,
             lan,

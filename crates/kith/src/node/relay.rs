@@ -72,11 +72,12 @@ fn quota(node: &Node) -> Quota {
 }
 
 fn serves(book: &Book, served: &Served, peer: &Fingerprint) -> bool {
-    match served {
+    let is_meant = match served {
         Served::Anyone => true,
         Served::Contacts => book.contact_of(peer).is_some(),
         Served::Group(group) => book.contact_of(peer).is_some_and(|one| one.groups.contains(group)),
-    }
+    };
+    is_meant && !book.is_blocked(peer)
 }
 
 /// Names the relays in the record set by which this node can be reached.

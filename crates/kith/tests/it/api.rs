@@ -123,6 +123,7 @@ fn every_call_is_described_and_answers_as_described() {
     let set = api.call(&south, "get", "/v1/discover", &found, None);
     assert_eq!(set["blob"][0], "aGVsbG8=");
     transfers(&place, &mut api, &north, &south);
+    delegation(&mut api, &north, &south);
     invitations(&mut api, &north, &south);
     api.call(&north, "get", "/v1/status", "/v1/status?wait=true", None);
     let own = api.call(&north, "get", "/v1/openapi.json", "/v1/openapi.json", None);
@@ -172,6 +173,41 @@ fn invitations(api: &mut Description, north: &Person, south: &Person) {
     assert_eq!((&end["state"], &end["link"]), (&json!("joined"), &Value::Null));
     let listed = api.call(north, "get", all, all, None);
     assert_eq!(listed.as_array().unwrap().len(), 2);
+}
+
+fn delegation(api: &mut Description, north: &Person, south: &Person) {
+    let (ni, escaped) = (south.ni(), south.ni().replace(';', "%3B").replace('/', "%2F"));
+    api.call(north, "post", "/v1/blocks", "/v1/blocks", Some(json!({ "who": ni })));
+    let blocked = api.call(north, "get", "/v1/blocks", "/v1/blocks", None);
+    assert_eq!(blocked.as_array().unwrap().len(), 1);
+    api.call(north, "delete", "/v1/blocks/{who}", &format!("/v1/blocks/{escaped}"), None);
+    let group = "/v1/delegator/groups/{group}";
+    let add = json!({ "add": [{ "who": "south", "as": "hub", "at": [] }], "remove": [] });
+    let changed = api.call(north, "patch", group, "/v1/delegator/groups/hubs", Some(add));
+    assert_eq!(changed["changes"].as_array().unwrap().len(), 2);
+    let rules = "/v1/delegator/rules";
+    let rule =
+        json!({ "from": "hubs", "to": "hubs", "direction": "both", "protocols": ["ping/1"], "for_secs": 60 });
+    api.call(north, "post", rules, rules, Some(rule));
+    let wrong = json!({ "from": "hubs", "to": "hubs", "direction": "out", "protocols": ["ping"] });
+    assert_eq!(api.call(north, "post", rules, rules, Some(wrong))["code"], "usage");
+    api.call(north, "get", "/v1/delegator", "/v1/delegator", None);
+    api.call(north, "get", "/v1/delegator/members", "/v1/delegator/members", None);
+    let member = "/v1/delegator/members/{name}";
+    let list = api.call(north, "get", member, "/v1/delegator/members/hub", None);
+    assert_eq!((&list["member"]["name"], &list["entries"]), (&json!("hub"), &json!([])));
+    let revoked = format!("{rules}?from=hubs&to=hubs&protocols=ping%2F1");
+    api.call(north, "delete", rules, &revoked, None);
+    assert_eq!(api.call(north, "delete", rules, &revoked, None)["code"], "not-found");
+    api.call(north, "delete", member, "/v1/delegator/members/hub", None);
+    let log = api.call(north, "get", "/v1/delegator/log", "/v1/delegator/log?count=4", None);
+    assert_eq!(log.as_array().unwrap().len(), 4);
+    let used = "/v1/delegators/{name}";
+    let using = json!({ "who": "south", "as": "warden", "at": [] });
+    api.call(north, "post", "/v1/delegators", "/v1/delegators", Some(using));
+    let own = api.call(north, "get", used, "/v1/delegators/warden", None);
+    assert_eq!((&own["delegator"]["name"], &own["member"]), (&json!("warden"), &Value::Null));
+    api.call(north, "delete", used, "/v1/delegators/warden", None);
 }
 
 fn transfers(place: &Place, api: &mut Description, north: &Person, south: &Person) {

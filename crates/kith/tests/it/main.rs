@@ -3,6 +3,7 @@
 
 mod api;
 mod commands;
+mod delegator;
 mod directory;
 mod doctor;
 mod harness;

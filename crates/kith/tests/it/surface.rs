@@ -9,9 +9,9 @@ use kith_vnet::needs;
 use serde_json::{Value, json};
 
 use crate::harness::{Done, Person, Place, Running, Zone, free_port, kith};
-use crate::invitations;
 use crate::service::Desk;
 use crate::succession::{claims, copied, succeed};
+use crate::{delegator, invitations};
 
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
@@ -237,6 +237,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     of_the_home(&place, &mut ledger);
     of_contacts(&place, &mut ledger);
     of_successions(&place, &mut ledger);
+    delegator::of_delegators(&place, &mut ledger);
     of_pages(&place, &mut ledger);
     of_services(&place, &mut ledger);
     let mut zone = Zone::start(&place);

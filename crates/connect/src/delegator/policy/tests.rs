@@ -142,7 +142,7 @@ fn every_change_has_a_sentence() {
         told,
         [
             "sensor 1 is not in group sensors any more".to_owned(),
-            format!("sensor 1 is no member any more: {}", who(1)),
+            format!("sensor 1 is no member any more: ni:///sha3-256;{}", who(1)),
             format!("probe is described anew: ni:///sha3-256;{}", who(2)),
             "probe is in group hubs".to_owned(),
             format!("new is a member: ni:///sha3-256;{}", who(7)),

@@ -5,6 +5,7 @@ mod incoming;
 mod journal;
 mod lanes;
 mod live;
+mod missed;
 mod notices;
 mod offers;
 mod orders;

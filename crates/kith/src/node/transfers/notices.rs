@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kith_connect::Stream;
+use kith_connect::delegator::Opener;
 use kith_identity::Fingerprint;
 use kith_sansio::{Span, system};
 use kith_transfer::{Notice, Standing, TransferId};
@@ -52,7 +53,7 @@ async fn telling(node: &Arc<Node>, live: &Arc<Live>) {
     let began = system::time();
     let mut told_until = None;
     let mut pause = Duration::from_secs(1);
-    while node.book.contact_of(&live.peer).is_some() {
+    while node.book.permits(Opener::Own, &live.peer, &PROTOCOL) {
         if live.cancel.is_cancelled() && matches!(live.job(), Job::In { .. }) {
             let _it_hangs = tokio::time::timeout(ENDING, ended(live)).await;
         }

@@ -7,6 +7,7 @@ use kith_identity::Fingerprint;
 use kith_sansio::{Rng, system};
 use kith_transfer::{Rate, TransferId};
 
+use super::PROTOCOL;
 use super::journal::{Job, Row};
 use super::live::Live;
 use super::outgoing::spawn;
@@ -19,7 +20,8 @@ pub(super) const MAX_WAIT_MS: u64 = 365 * 86_400_000;
 
 /// Begins a transfer, or finds the same one under way.
 pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Started> {
-    let contact = node.book.find(&order.to)?;
+    let contact = node.book.peer(&order.to)?;
+    node.book.refuse_unless_allowed(&contact, &PROTOCOL)?;
     connect::via(order.via.as_deref())?;
     refuse_impossible(&order)?;
     refuse_own_home(node, &order)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kith_connect::delegator::Opener;
 use kith_connect::{Stream, Via};
 use kith_sansio::{Span, Time, Timestamp, system};
 use kith_transfer::{
@@ -14,6 +15,7 @@ use super::course::{Course, patience_left};
 use super::journal::Job;
 use super::lanes::Offered;
 use super::live::{Attempt, By, Live, Transferred};
+use super::missed::Missed;
 use super::orders::MAX_WAIT_MS;
 use super::{MAX_LISTED, PROTOCOL};
 use crate::api::shapes::{FailedFile, NewTransfer, State, Transfer};
@@ -312,6 +314,21 @@ impl Run<'_> {
         Some(wall(self.course.give_up))
     }
 
+    /// Whether the contact may be reached now; an end where it may not be at all.
+    fn is_allowed(&self) -> std::result::Result<bool, Ended> {
+        let (book, peer) = (&self.node.book, &self.live.peer);
+        if book.permits(Opener::Own, peer, &PROTOCOL) {
+            return Ok(true);
+        }
+        let why = match book.is_blocked(peer) {
+            true => "is blocked here",
+            // After a start, a list that was in force before has to arrive again.
+            false if book.delegated.is_awaited() => return Ok(false),
+            false => "is no contact any more",
+        };
+        Err(Failure::not_trusted(format!("{} {why}", self.live.snapshot().contact)).into())
+    }
+
     /// Connects, again and again until the time of the order is over; `None` where the attempt was cancelled. The place
     /// is given away while the contact is waited for.
     async fn reach(
@@ -329,35 +346,35 @@ impl Run<'_> {
                     None => return Ok(None),
                 },
             };
-            if node.book.contact_of(&live.peer).is_none() {
-                let contact = live.snapshot().contact;
-                return Err(Failure::not_trusted(format!("{contact} is no contact any more")).into());
-            }
-            let via = bulk(self.via);
-            let connecting = async { node.endpoint.connect_with(&live.peer, &PROTOCOL, via).await };
-            let error = tokio::select! {
-                connected = connecting => match connected {
-                    Ok(stream) => {
-                        self.course.reached(system::time());
-                        node.transfers.saw(&live.peer);
-                        return Ok(Some((stream, held)));
-                    }
-                    Err(error) => error,
-                },
-                () = cancel.cancelled() => return Ok(None),
+            let missed = if self.is_allowed()? {
+                let via = bulk(self.via);
+                let connecting = async { node.endpoint.connect_with(&live.peer, &PROTOCOL, via).await };
+                tokio::select! {
+                    connected = connecting => match connected {
+                        Ok(stream) => {
+                            self.course.reached(system::time());
+                            node.transfers.saw(&live.peer);
+                            return Ok(Some((stream, held)));
+                        }
+                        Err(error) => Missed::Unreached(error),
+                    },
+                    () = cancel.cancelled() => return Ok(None),
+                }
+            } else {
+                Missed::Unlisted
             };
             drop(held);
-            let failure = connect::explain(&node.book.name_of(&live.peer), &error);
-            if !connect::may_pass(&error) {
-                return Err(node.explain(&live.peer, &error).await.into());
+            if !missed.may_pass(node, live) {
+                return Err(missed.explain(node, live).await.into());
             }
             let Some(pause) = self.course.unreached(system::time()) else {
                 // What is paused waits for whoever has paused it, however long they are away.
                 if live.is_paused() {
                     return Ok(None);
                 }
-                return Err(Ended::Expired(node.explain(&live.peer, &error).await));
+                return Err(Ended::Expired(missed.explain(node, live).await));
             };
+            let failure = missed.failure(node, live);
             if live.snapshot().waiting_for.as_deref() != Some(failure.error.as_str()) {
                 live.enter_until(State::Waiting, self.until(), Some(failure.error));
             }

@@ -116,7 +116,7 @@ async fn accept(
 
 async fn receive(Shared(node): Shared<Arc<Node>>, Body(wish): Body<NewReceiver>) -> Result<Response> {
     refuse_relative(&wish.into)?;
-    let from = wish.from.as_deref().map(|name| node.book.find(name)).transpose()?;
+    let from = wish.from.as_deref().map(|name| node.book.peer(name)).transpose()?;
     let wish = Wish {
         from: from.map(|contact| contact.ni.fingerprint),
         into: wish.into,

@@ -1,0 +1,153 @@
+//! The floor of delegation (SEP §5.1, `docs/delegator.md`): this node as a delegator of others, and the delegators that
+//! manage whom this node trusts.
+
+mod file;
+mod keeper;
+mod routes;
+mod uses;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kith_connect::delegator::{Change, Delegator, MAX_MEMBERS, Policy};
+use kith_sansio::system;
+use kith_store::Database;
+use serde_json::{Value, json};
+
+pub(crate) use self::keeper::Keeper;
+use self::routes::overview;
+pub(crate) use self::routes::{
+    change_group, end_use, find_use, grant, lines, list_of, list_used, members, overview_at_rest,
+    refuse_with_file, revoke, revoke_member, take_up, told,
+};
+pub(crate) use self::uses::Delegated;
+use super::Node;
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use crate::floors::Floor;
+
+/// How often rules that have ended are taken away. Their end is in the lists, so that nothing hangs on it.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Streams beside those of subscribers.
+const OTHER_STREAMS: usize = 4_096;
+
+pub(crate) const FLOOR: Floor = Floor {
+    name: "delegator",
+    start: |node| Box::pin(start(node)),
+    stop: |node| Box::pin(stop(node)),
+    routes: routes::routes,
+    status: |node| Some(status(node)),
+    commands: &["delegator"],
+};
+
+/// This node as a delegator.
+pub(crate) struct Delegation {
+    keeper: Keeper,
+    /// The service, while this node serves.
+    service: Mutex<Option<Delegator>>,
+}
+
+impl Delegation {
+    pub(crate) fn open(database: Database) -> Result<Delegation> {
+        Ok(Delegation { keeper: Keeper::open(database)?, service: Mutex::default() })
+    }
+
+    fn service(&self) -> MutexGuard<'_, Option<Delegator>> {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the policy; what changes for subscribers is on its way when this returns.
+    fn change(
+        &self,
+        node: &Node,
+        by: &str,
+        change: impl FnOnce(&mut Policy) -> Result<()>,
+    ) -> Result<Vec<Change>> {
+        self.keeper.change(by, change, |policy| {
+            if let Some(service) = self.service().as_ref() {
+                node.book.delegated.serve(Some(Arc::clone(policy)));
+                service.set_policy(Arc::clone(policy));
+            }
+        })
+    }
+
+    /// Members that are connected, and those of them whose list of now is in force.
+    fn subscribers(&self) -> (BTreeSet<kith_identity::Fingerprint>, BTreeSet<kith_identity::Fingerprint>) {
+        let subscribers = self.service().as_ref().map(Delegator::subscribers).unwrap_or_default();
+        let current = subscribers.iter().filter(|(_, current)| *current).map(|(peer, _)| *peer).collect();
+        (subscribers.into_iter().map(|(peer, _)| peer).collect(), current)
+    }
+}
+
+/// Room for as many streams and connections as there may be subscribers, where this node is to serve.
+pub(super) fn make_room(config: &Config, endpoint: &mut kith_connect::Config) {
+    if config.delegator.serve {
+        endpoint.max_streams = endpoint.max_streams.max(2 * MAX_MEMBERS + OTHER_STREAMS);
+    }
+}
+
+async fn start(node: &Arc<Node>) -> Result<()> {
+    node.book.delegated.start(&node.endpoint);
+    if !node.config.delegator.serve {
+        return Ok(());
+    }
+    let file = node.config.delegator.file.clone();
+    let stamp = file.as_deref().and_then(file::stamp);
+    if let Some(path) = file.clone() {
+        let loading = Arc::clone(node);
+        let loaded = tokio::task::spawn_blocking(move || file::load(&loading, &path)).await;
+        loaded.map_err(Failure::failed)??;
+    }
+    let policy = node.delegation.keeper.policy();
+    let service = Delegator::start(&node.endpoint, Arc::clone(&policy), node.config.delegator.lease());
+    *node.delegation.service() = Some(service.map_err(Failure::failed)?);
+    // What was changed since is told by whoever changed it, or here.
+    let now = node.delegation.keeper.policy();
+    node.book.delegated.serve(Some(Arc::clone(&now)));
+    if let Some(service) = node.delegation.service().as_ref().filter(|_| !Arc::ptr_eq(&policy, &now)) {
+        service.set_policy(now);
+    }
+    if let Some(path) = file {
+        node.tasks.spawn(file::follow(Arc::clone(node), path, stamp));
+    }
+    node.tasks.spawn(sweep(Arc::clone(node)));
+    Ok(())
+}
+
+async fn stop(node: &Arc<Node>) {
+    node.book.delegated.serve(None);
+    node.book.delegated.stop();
+    *node.delegation.service() = None;
+}
+
+/// Takes rules away that have ended.
+async fn sweep(node: Arc<Node>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP) => {}
+            () = node.stopped.cancelled() => return,
+        }
+        let sweeping = Arc::clone(&node);
+        let swept = tokio::task::spawn_blocking(move || {
+            sweeping.delegation.change(&sweeping, "time", |policy| {
+                policy.expire(system::utc());
+                Ok(())
+            })
+        });
+        if let Err(failure) = swept.await.map_err(Failure::failed).and_then(|swept| swept) {
+            tracing::error!(%failure, "rules that have ended cannot be taken away");
+        }
+    }
+}
+
+fn status(node: &Node) -> Value {
+    let overview = overview(node);
+    json!({
+        "serving": overview.serving,
+        "members": overview.members,
+        "connected": overview.connected,
+        "current": overview.current,
+        "using": overview.using,
+    })
+}
