@@ -90,7 +90,7 @@ fn a_contact_known_by_one_transport_is_not_called_unknown_over_the_other() {
     let ni = "ni:///sha3-256;OboJhW6BME7EP_SM7zIH6jPCJEs7Y4jkrcK2APDGkM0";
     north.run(&["contact", "add", "south", ni, "--at", "tcp://127.0.0.1:1"]).ok();
     let done = north.run(&["ping", "south", "--via", "quic", "--wait", "0s"]);
-    let done = done.fails(5, "is known at tcp://127.0.0.1:1 alone");
+    let done = done.fails(5, "is known by tcp://127.0.0.1:1 alone");
     assert!(done.err.contains("leave --via out"), "{done:?}");
 }
 
