@@ -109,6 +109,14 @@ pub const ANNOUNCE_AHEAD: Span = Span::secs(5);
 
 /// How often a server looks whether its zone changed, for the serial number and the secondaries.
 pub const REVISION_CHECK: Span = Span::secs(1);
+/// Changes that a store keeps for secondaries that have an older zone.
+pub const HISTORY_ROWS: u64 = 200_000;
+/// How much of them it keeps, in bytes.
+pub const HISTORY_BYTES: u64 = 64 << 20;
+/// How long it keeps them, in seconds; a secondary that was away for longer gives out nothing any more.
+pub const HISTORY_SECS: u64 = 86_400;
+/// How long a Redis store keeps a set beyond its end, in seconds, so that the sweep which removes it finds what it was.
+pub const STORE_GRACE_SECS: u64 = 3600;
 /// Transfers of the zone at once.
 pub const MAX_TRANSFERS: usize = 4;
 /// Sets that a transfer reads from the store at a time.

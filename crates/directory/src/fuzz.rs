@@ -13,12 +13,12 @@ use crate::announce::{Announce, Complaint, Limits, admit};
 use crate::defaults::MAX_UDP_BYTES;
 use crate::dns::ask::Ask;
 use crate::dns::notice::acknowledged;
-use crate::dns::transfer::{MAX_MESSAGE_BYTES, Request, Transfer};
+use crate::dns::transfer::{Extent, MAX_MESSAGE_BYTES, Request, Transfer};
 use crate::dns::tsig::{Algorithm, Found, Key, Signer, find};
 use crate::dns::{Step, Transport, Zone, answer, read_whole, truncated};
 use crate::lan::{self, Input, Link, Output};
 use crate::members::{Members, MembersError};
-use crate::store::{Held, RedisConfig, interpreted};
+use crate::store::{Difference, Held, RedisConfig, interpreted};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -64,6 +64,7 @@ pub fn fuzz_dns_query(data: &[u8]) {
 /// well-formed.
 pub fn fuzz_dns_signed(data: &[u8]) {
     let zone = Zone::new(&"example.org".parse().expect("an authority")).expect("a zone");
+    zone.serial.raise(NOW.0 / 10);
     let key = Arc::new(Key::new("transfer.example", Algorithm::HmacSha256, &[7; 32]).expect("a key"));
     if let Found::Signed(signed) = find(data) {
         // A corpus cannot hold a right code for the time of the test but by knowing the key.
@@ -79,13 +80,28 @@ pub fn fuzz_dns_signed(data: &[u8]) {
     altered(data, &key);
 }
 
-/// The transfer that a message asks for, if it does, with one set.
+/// The transfer that a message asks for, if it does, with one set, or with its change from a smaller one.
 fn transfer(message: &[u8], zone: &Zone, key: &Arc<Key>) {
     let Some(request) = Request::read(message, zone) else { return };
     let mut transfer = Transfer::new(request, zone, Signer::request(Arc::clone(key)));
-    transfer.apex(NOW);
     let set = some_set(message.len() * 37 % 5000);
-    transfer.set(&set.fingerprint(), &Held::of(&set), NOW);
+    let (fingerprint, after) = (set.fingerprint(), Some(Held::of(&set)));
+    match (transfer.extent(), &after) {
+        (Extent::Since(from), _) => {
+            assert!(from < transfer.number());
+            let difference = Difference { fingerprint, before: Some(Held::of(&some_set(0))), after };
+            transfer.soa(NOW);
+            transfer.soa_of(from, NOW);
+            transfer.taken(&difference, NOW);
+            transfer.soa(NOW);
+            transfer.brought(&difference, NOW);
+        }
+        (Extent::Whole, Some(set)) => {
+            transfer.apex(NOW);
+            transfer.set(&fingerprint, set, NOW);
+        }
+        _ => {}
+    }
     transfer.soa(NOW);
     let bytes = transfer.finish(NOW);
     let mut rest = bytes.as_slice();

@@ -32,11 +32,16 @@ pub(super) async fn secondary(options: &Options) {
     let path = home.join("directory.redb");
     let store: Arc<dyn Store> = Arc::new(RedbStore::new(open(&path)));
     fill(&store, options.sets, system::utc(), "fill").await;
+    let number = store.revision().await.expect("a revision").newest.to_string();
     drop(store);
     let (dns, port) = (free_port(), free_port());
     configure(folder.path(), &home, port);
     let served = Served::with_dns(options, &home, &format!("127.0.0.1:{dns}"), &[]);
     println!("directory: {} MiB", served.memory() / 1024);
+    // What was filled in last is told some seconds later.
+    while !dig(dns, "0a.localhost", "SOA").contains(&number) {
+        tokio::time::sleep(STEP).await;
+    }
     let begun = system::time();
     let knot = Knot::start(folder.path(), dns, port);
     knot.wait(&served, "0a.localhost", "SOA", |answer| !answer.is_empty()).await;
@@ -99,6 +104,14 @@ fn configure(folder: &Path, home: &Path, port: u16) {
     write!(config, "\n[directory]\n{key}{secondary}").expect("written");
 }
 
+/// What a server of this machine answers.
+fn dig(port: u16, name: &str, kind: &str) -> String {
+    let port = port.to_string();
+    let arguments = ["@127.0.0.1", "-p", &port, "+short", "+tries=1", "+time=2", name, kind];
+    let answer = Command::new("dig").args(arguments).output().expect("dig").stdout;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 /// A secondary that is stopped by its process id.
 struct Knot {
     child: Child,
@@ -136,11 +149,8 @@ impl Knot {
     /// Asks with dig until the answer is good.
     async fn wait(&self, served: &Served, name: &str, kind: &str, good: impl Fn(&str) -> bool) {
         let begun = system::time();
-        let port = self.port.to_string();
-        let arguments = ["@127.0.0.1", "-p", &port, "+short", "+tries=1", "+time=2", name, kind];
         loop {
-            let answer = Command::new("dig").args(arguments).output().expect("dig").stdout;
-            let answer = String::from_utf8_lossy(&answer).into_owned();
+            let answer = dig(self.port, name, kind);
             if good(&answer) && !answer.starts_with(";;") {
                 return;
             }
@@ -159,11 +169,12 @@ impl Knot {
     /// What Knot says of its last transfer, and what the directory took at most since its start.
     fn print_transfers(&self, served: &Served) {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let last = log.lines().rfind(|line| line.contains("AXFR") && line.contains("finished"));
-        let last = last.and_then(|line| line.split_once("finished, ")).map_or("nothing", |(_, told)| told);
+        let last = log.lines().rfind(|line| line.contains("XFR") && line.contains("finished"));
+        let kind = last.map_or("nothing", |line| if line.contains("IXFR") { "what changed" } else { "all" });
+        let last = last.and_then(|line| line.split_once("finished, ")).map_or("", |(_, told)| told);
         let (now, most) = (served.memory() / 1024, served.peak() / 1024);
         let knot = super::memory(self.child.id(), "VmRSS") / 1024;
-        println!("  transfer: {last}; directory: {now} MiB, at most {most} MiB; Knot: {knot} MiB");
+        println!("  transfer of {kind}: {last}; directory: {now} MiB, at most {most} MiB; Knot: {knot} MiB");
         println!("  {} after Knot's start", seconds(self.begun));
     }
 }

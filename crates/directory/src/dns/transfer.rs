@@ -1,7 +1,11 @@
-//! Transfers of the whole zone to its secondaries (AXFR, RFC 5936): what is asked for, and the messages of the answer.
+//! Transfers of the zone to its secondaries: whole (AXFR, RFC 5936), or what changed (IXFR, RFC 1995). What is asked for,
+//! and the messages of the answer.
 //!
-//! The answer is written as the sets come, one message in memory at a time. Its serial number is that of before the
-//! first set was read, so whatever changes meanwhile comes with a higher one.
+//! The answer is written as the sets come, one message in memory at a time. It is the zone under the serial number that
+//! it names, and so are both ends of a difference: a record is the same whenever it is given out.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, RecordType};
@@ -11,18 +15,32 @@ use kith_sansio::Timestamp;
 
 use super::plain::strings;
 use super::reply::{hosts_of, record_bytes, soa, ttl_of};
-use super::serial::is_newer;
+use super::serial::{is_newer, number_of, serial_of};
 use super::tsig::Signer;
 use super::zone::Place;
 use super::{REDIRECT, Zone};
 use crate::defaults::{MAX_AGE_SECS, MAX_DNS_FORM_BYTES};
-use crate::store::Held;
+use crate::store::{Difference, Held, Shape};
 
 /// Largest message of a transfer in bytes, length not counted: names are compressed by pointers, which reach that
 /// far (RFC 1035 §4.1.4).
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16_383;
 /// Where the question's name stands, which is the zone's.
 const APEX: u16 = 0xc00c;
+
+/// Counted up where the records of a set are written in another way than before.
+const FORM: u8 = 1;
+
+/// How much somebody needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Nothing: it has what there is.
+    Nothing,
+    /// What changed since this number.
+    Since(u64),
+    /// All of it.
+    Whole,
+}
 
 /// A transfer that somebody asks for.
 pub(crate) struct Request {
@@ -43,7 +61,7 @@ impl Request {
         let known = match question.query_type() {
             RecordType::AXFR => None,
             RecordType::IXFR => message.authorities.iter().find_map(|record| match &record.data {
-                RData::SOA(soa) => Some(soa.serial),
+                RData::SOA(soa) if zone.place(&record.name) == Place::Apex => Some(soa.serial),
                 _ => None,
             }),
             _ => return None,
@@ -54,9 +72,14 @@ impl Request {
         Some(Request { id: message.metadata.id, question: question.to_bytes().ok()?, known })
     }
 
-    /// Whether the secondary has what there is (RFC 1995 §2).
-    pub(crate) fn is_current(&self, serial: u32) -> bool {
-        self.known.is_some_and(|known| !is_newer(serial, known))
+    /// What the secondary needs where the zone has this number (RFC 1995 §2).
+    fn extent(&self, number: u64) -> Extent {
+        let Some(known) = self.known else { return Extent::Whole };
+        match number_of(known, number) {
+            Some(known) => Extent::Since(known),
+            None if is_newer(serial_of(number), known) => Extent::Whole,
+            None => Extent::Nothing,
+        }
     }
 
     /// The answer that there is no transfer now, after its length.
@@ -86,6 +109,30 @@ pub(crate) fn serial(request: Request, zone: &Zone, signer: Signer, now: Timesta
     transfer.finish(now).split_off(2)
 }
 
+/// The shape of what is transferred: everything in it that neither sets nor the serial number decide.
+pub(crate) fn shape(zone: &Zone) -> Shape {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[FORM, u8::from(zone.addresses)]);
+    hasher.update(&zone.wire);
+    hasher.update(&soa_bytes(zone, 0));
+    for name_server in &zone.name_servers {
+        hasher.update(&name_server.to_bytes().unwrap_or_default());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The value of the SOA record.
+fn soa_bytes(zone: &Zone, serial: u32) -> Vec<u8> {
+    let RData::SOA(soa) = soa(zone, serial, ttl_of(MAX_AGE_SECS)) else { return Vec::new() };
+    // Name by name: together they would be compressed, with pointers into another message than this one.
+    let mut data = soa.mname.to_bytes().unwrap_or_default();
+    data.extend(soa.rname.to_bytes().unwrap_or_default());
+    for number in [soa.serial, soa.refresh as u32, soa.retry as u32, soa.expire as u32, soa.minimum] {
+        data.extend_from_slice(&number.to_be_bytes());
+    }
+    data
+}
+
 /// Bytes of a set's TXT records, as [`texts_of`](super::reply::texts_of) counts them.
 fn dns_form(set: &Held) -> usize {
     let mut form = 0;
@@ -93,11 +140,38 @@ fn dns_form(set: &Held) -> usize {
     form
 }
 
+/// Calls `take` with type, TTL and value of each record of a set. Nothing but the set decides about them: what is
+/// taken away one day must be what was given out another day.
+fn each_record(set: &Held, addresses: bool, mut take: impl FnMut(RecordType, u32, &[u8])) {
+    let ttl = ttl_of(set.ttl_secs());
+    let mut data = Vec::new();
+    if dns_form(set) > MAX_DNS_FORM_BYTES {
+        data.push(REDIRECT.len() as u8);
+        data.extend_from_slice(REDIRECT);
+        take(RecordType::TXT, ttl, &data);
+    } else {
+        set.each_text(|text| {
+            data.clear();
+            strings(text, &mut data);
+            take(RecordType::TXT, ttl, &data);
+        });
+    }
+    if !addresses {
+        return;
+    }
+    for host in set.to_record_set().as_ref().map(hosts_of).unwrap_or_default() {
+        match host {
+            IpAddr::V4(v4) => take(RecordType::A, ttl, &v4.octets()),
+            IpAddr::V6(v6) => take(RecordType::AAAA, ttl, &v6.octets()),
+        }
+    }
+}
+
 /// The answer to a [`Request`] in the making.
 pub(crate) struct Transfer<'a> {
     zone: &'a Zone,
     request: Request,
-    serial: u32,
+    number: u64,
     signer: Signer,
     most: usize,
     message: Vec<u8>,
@@ -111,11 +185,11 @@ pub(crate) struct Transfer<'a> {
 impl<'a> Transfer<'a> {
     /// The answer to `request` with the zone's present serial number, signed by `signer`.
     pub(crate) fn new(request: Request, zone: &'a Zone, signer: Signer) -> Transfer<'a> {
-        let (serial, most) = (zone.serial.get(), MAX_MESSAGE_BYTES - signer.overhead());
+        let (number, most) = (zone.serial.number(), MAX_MESSAGE_BYTES - signer.overhead());
         let mut transfer = Transfer {
             zone,
             request,
-            serial,
+            number,
             signer,
             most,
             message: Vec::new(),
@@ -127,14 +201,14 @@ impl<'a> Transfer<'a> {
         transfer
     }
 
-    /// Whether the secondary already has what there is; the answer is then its one SOA record.
-    pub(crate) fn is_current(&self) -> bool {
-        self.request.is_current(self.serial)
+    /// What the secondary needs. Where that is nothing, the answer is one SOA record.
+    pub(crate) fn extent(&self) -> Extent {
+        self.request.extent(self.number)
     }
 
-    /// The serial number that is transferred.
-    pub(crate) fn serial(&self) -> u32 {
-        self.serial
+    /// The number of the zone that is transferred.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Writes what stands at the top of the zone: the SOA record, which comes first, and the NS records.
@@ -148,42 +222,46 @@ impl<'a> Transfer<'a> {
 
     /// Writes the SOA record, with which a transfer begins and ends.
     pub(crate) fn soa(&mut self, now: Timestamp) {
-        let ttl = ttl_of(MAX_AGE_SECS);
-        let RData::SOA(soa) = soa(self.zone, self.serial, ttl) else { return };
-        // Name by name: together they would be compressed, with pointers into another message than this one.
-        let mut data = soa.mname.to_bytes().unwrap_or_default();
-        data.extend(soa.rname.to_bytes().unwrap_or_default());
-        for number in [soa.serial, soa.refresh as u32, soa.retry as u32, soa.expire as u32, soa.minimum] {
-            data.extend_from_slice(&number.to_be_bytes());
-        }
-        self.record(None, RecordType::SOA, ttl, &data, now);
+        self.soa_of(self.number, now);
     }
 
-    /// Writes the records of one set, the same that a question for it is answered with.
+    /// Writes the SOA record of a number: the one that the secondary has stands before what is taken away.
+    pub(crate) fn soa_of(&mut self, number: u64, now: Timestamp) {
+        let data = soa_bytes(self.zone, serial_of(number));
+        self.record(None, RecordType::SOA, ttl_of(MAX_AGE_SECS), &data, now);
+    }
+
+    /// Writes the records of one set: the same that a question for it is answered with, but for their TTL.
     pub(crate) fn set(&mut self, fingerprint: &Fingerprint, set: &Held, now: Timestamp) {
-        let owner = Some(*fingerprint);
-        let ttl = ttl_of(set.expires().secs_since(now));
-        let mut data = Vec::new();
-        if dns_form(set) > MAX_DNS_FORM_BYTES {
-            data.push(REDIRECT.len() as u8);
-            data.extend_from_slice(REDIRECT);
-            self.record(owner, RecordType::TXT, ttl, &data, now);
-        } else {
-            set.each_text(|text| {
-                data.clear();
-                strings(text, &mut data);
-                self.record(owner, RecordType::TXT, ttl, &data, now);
+        each_record(set, self.zone.addresses, |kind, ttl, data| {
+            self.record(Some(*fingerprint), kind, ttl, data, now);
+        });
+    }
+
+    /// Writes the records that a difference takes away.
+    pub(crate) fn taken(&mut self, difference: &Difference, now: Timestamp) {
+        self.only(&difference.fingerprint, difference.before.as_ref(), difference.after.as_ref(), now);
+    }
+
+    /// Writes the records that a difference brings.
+    pub(crate) fn brought(&mut self, difference: &Difference, now: Timestamp) {
+        self.only(&difference.fingerprint, difference.after.as_ref(), difference.before.as_ref(), now);
+    }
+
+    /// Writes the records that one set has and another has not.
+    fn only(&mut self, fingerprint: &Fingerprint, set: Option<&Held>, other: Option<&Held>, now: Timestamp) {
+        let (Some(set), addresses) = (set, self.zone.addresses) else { return };
+        let mut common = BTreeSet::new();
+        if let Some(other) = other {
+            each_record(other, addresses, |kind, ttl, data| {
+                common.insert((u16::from(kind), ttl, data.to_vec()));
             });
         }
-        if !self.zone.addresses {
-            return;
-        }
-        for host in set.to_record_set().as_ref().map(hosts_of).unwrap_or_default() {
-            match host {
-                std::net::IpAddr::V4(v4) => self.record(owner, RecordType::A, ttl, &v4.octets(), now),
-                std::net::IpAddr::V6(v6) => self.record(owner, RecordType::AAAA, ttl, &v6.octets(), now),
+        each_record(set, addresses, |kind, ttl, data| {
+            if other.is_none() || !common.contains(&(u16::from(kind), ttl, data.to_vec())) {
+                self.record(Some(*fingerprint), kind, ttl, data, now);
             }
-        }
+        });
     }
 
     /// The messages that are complete, each after its length, ready to be sent.

@@ -77,6 +77,8 @@ pub(super) struct Metrics {
 pub(super) enum Transferred {
     /// The secondary has the whole zone.
     Whole,
+    /// It has what changed.
+    Incremental,
     /// It had everything already.
     Current,
     /// Too many transfers are under way.
@@ -88,8 +90,9 @@ pub(super) enum Transferred {
 }
 
 impl Transferred {
-    const ALL: [Transferred; 5] = [
+    const ALL: [Transferred; 6] = [
         Transferred::Whole,
+        Transferred::Incremental,
         Transferred::Current,
         Transferred::Refused,
         Transferred::BrokenOff,
@@ -99,6 +102,7 @@ impl Transferred {
     fn label(self) -> Label {
         let outcome = match self {
             Transferred::Whole => "whole",
+            Transferred::Incremental => "incremental",
             Transferred::Current => "current",
             Transferred::Refused => "refused",
             Transferred::BrokenOff => "broken_off",

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hickory_proto::op::ResponseCode;
 use kith_sansio::system::{self, OsRng};
@@ -17,6 +18,7 @@ use super::{ServerConfig, ServerError};
 use crate::defaults::{MAX_TRANSFERS, REVISION_CHECK};
 use crate::dns::Zone;
 use crate::dns::notice::{acknowledged, notice};
+use crate::dns::transfer::shape;
 use crate::dns::tsig::{Found, Key, Signer, find};
 use crate::notify::{Input, Notifier, Output};
 use crate::store::{Store, StoreError};
@@ -41,6 +43,8 @@ pub(super) struct Secondaries {
     all: Vec<(SocketAddr, Arc<Key>)>,
     /// Free places for transfers.
     pub(super) transfers: Semaphore,
+    /// Whether the store knows the shape of the zone here.
+    is_shaped: AtomicBool,
 }
 
 impl Secondaries {
@@ -56,8 +60,8 @@ impl Secondaries {
             let unknown = || ServerError::UnknownKey { secondary: *address, key: key.clone() };
             all.push((*address, Arc::clone(found.ok_or_else(unknown)?)));
         }
-        let transfers = Semaphore::new(MAX_TRANSFERS);
-        Ok(Secondaries { keys: config.tsig_keys.clone(), all, transfers })
+        let (transfers, is_shaped) = (Semaphore::new(MAX_TRANSFERS), AtomicBool::new(false));
+        Ok(Secondaries { keys: config.tsig_keys.clone(), all, transfers, is_shaped })
     }
 
     /// The keys that are known here.
@@ -71,8 +75,16 @@ impl Secondaries {
     }
 }
 
-/// Asks the store for its revision, and raises the zone's serial number.
+/// Asks the store for its revision, and raises the zone's serial number. Before the first time it notes the shape of the
+/// zone, of which name servers and settings may have changed since the last start.
 pub(super) async fn check(shared: &Shared, zone: &Zone) -> u32 {
+    let secondaries = &shared.secondaries;
+    if !secondaries.all.is_empty() && !secondaries.is_shaped.load(Ordering::Relaxed) {
+        match shared.store.reshape(system::utc(), shape(zone)).await {
+            Ok(()) => secondaries.is_shaped.store(true, Ordering::Relaxed),
+            Err(error) => shared.store_failed(&error),
+        }
+    }
     match told(&*shared.store).await {
         Ok(told) => zone.serial.raise(told),
         Err(error) => {

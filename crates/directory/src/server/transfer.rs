@@ -1,10 +1,11 @@
-//! Signed queries, and the transfer of the whole zone to a secondary.
+//! Signed queries, and the transfer of the zone, or of what changed, to a secondary.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
+use kith_identity::Fingerprint;
 use kith_sansio::system;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -13,10 +14,10 @@ use super::dns::{Begun, begin};
 use super::metrics::Transferred;
 use super::shared::Shared;
 use crate::defaults::{TRANSFER_LIFE, TRANSFER_PAGE, TRANSFER_WRITE};
-use crate::dns::transfer::{Request, Transfer};
+use crate::dns::transfer::{Extent, Request, Transfer, shape};
 use crate::dns::tsig::{Found, Signed, Signer, find};
 use crate::dns::{self, MAX_QUERY_BYTES, Transport, Zone};
-use crate::store::{Page, StoreError};
+use crate::store::{Difference, Page, StoreError};
 
 /// What to do about a query.
 pub(super) enum Outcome {
@@ -82,7 +83,7 @@ async fn unsigned(shared: &Shared, zone: &Zone, message: &[u8], transport: Trans
     Some(out)
 }
 
-/// Sends the zone, as long as the secondary takes it.
+/// Sends what a secondary needs of the zone, as long as it takes it.
 pub(super) async fn run(shared: &Shared, mut stream: TcpStream, wanted: Wanted) {
     let Some(zone) = shared.zone.as_ref() else { return };
     let Wanted { request, signer } = wanted;
@@ -94,12 +95,12 @@ pub(super) async fn run(shared: &Shared, mut stream: TcpStream, wanted: Wanted) 
         return;
     };
     let transfer = Transfer::new(request, zone, signer);
-    let (serial, is_current) = (transfer.serial(), transfer.is_current());
-    let sent = tokio::time::timeout(TRANSFER_LIFE.into(), send(shared, &mut stream, transfer)).await;
+    let number = transfer.number();
+    let sent = tokio::time::timeout(TRANSFER_LIFE.into(), send(shared, zone, &mut stream, transfer)).await;
     shared.metrics.transferred(match sent {
-        Ok(Ok(sets)) => {
-            tracing::debug!(serial, sets, "the zone was transferred");
-            if is_current { Transferred::Current } else { Transferred::Whole }
+        Ok(Ok((transferred, sets))) => {
+            tracing::debug!(serial = number, sets, ?transferred, "the zone was transferred");
+            transferred
         }
         Ok(Err(Broken::Store(error))) => {
             tracing::error!(%error, "the store failed during a transfer");
@@ -107,6 +108,10 @@ pub(super) async fn run(shared: &Shared, mut stream: TcpStream, wanted: Wanted) 
         }
         Ok(Err(Broken::Connection(error))) => {
             tracing::debug!(%error, "a transfer was broken off");
+            Transferred::BrokenOff
+        }
+        Ok(Err(Broken::Forgotten)) => {
+            tracing::debug!("the history was shortened during a transfer");
             Transferred::BrokenOff
         }
         Err(_) => {
@@ -120,6 +125,8 @@ pub(super) async fn run(shared: &Shared, mut stream: TcpStream, wanted: Wanted) 
 enum Broken {
     Store(StoreError),
     Connection(io::Error),
+    /// The store no longer knows what changed; the next transfer is of everything.
+    Forgotten,
 }
 
 impl From<StoreError> for Broken {
@@ -134,38 +141,139 @@ impl From<io::Error> for Broken {
     }
 }
 
-async fn send(shared: &Shared, stream: &mut TcpStream, mut transfer: Transfer<'_>) -> Result<usize, Broken> {
-    let mut sets = 0;
-    if transfer.is_current() {
-        transfer.soa(system::utc());
-    } else {
-        transfer.apex(system::utc());
-        let mut page = shared.store.page(system::utc(), None, TRANSFER_PAGE).await?;
-        loop {
-            let now = system::utc();
-            sets += page.sets.len();
-            for (fingerprint, set) in page.sets.iter().filter(|(_, set)| set.is_valid_at(now)) {
-                transfer.set(fingerprint, set, now);
-            }
-            let bytes = transfer.take();
-            // The next page is read while this one is under way.
-            let (written, following) = tokio::join!(write(stream, &bytes), following(shared, &page));
-            written?;
-            match following? {
-                Some(following) => page = following,
-                None => break,
-            }
+/// Sends the answer; what it was, and of how many sets.
+async fn send(
+    shared: &Shared,
+    zone: &Zone,
+    stream: &mut TcpStream,
+    mut transfer: Transfer<'_>,
+) -> Result<(Transferred, usize), Broken> {
+    let (transferred, sets) = match transfer.extent() {
+        Extent::Nothing => {
+            transfer.soa(system::utc());
+            (Transferred::Current, 0)
         }
-        transfer.soa(system::utc());
-    }
+        Extent::Whole => {
+            has_shape(shared, zone, transfer.number()).await?;
+            (Transferred::Whole, whole(shared, stream, &mut transfer).await?)
+        }
+        Extent::Since(from) => match Since::begin(shared, zone, from, transfer.number()).await? {
+            Some(since) => (Transferred::Incremental, since.send(shared, stream, &mut transfer).await?),
+            None => (Transferred::Whole, whole(shared, stream, &mut transfer).await?),
+        },
+    };
     write(stream, &transfer.finish(system::utc())).await?;
     stream.shutdown().await?;
+    Ok((transferred, sets))
+}
+
+/// Whether the zone has the shape that it has here. Where another directory on the same store serves it with other
+/// settings, a secondary of either must not get differences that the other one makes: they begin after `number` then.
+async fn has_shape(shared: &Shared, zone: &Zone, number: u64) -> Result<bool, StoreError> {
+    if shared.store.shape().await? == Some(shape(zone)) {
+        return Ok(true);
+    }
+    tracing::debug!("another directory serves the zone with other name servers or address records");
+    shared.store.cut(number.saturating_add(1)).await?;
+    Ok(false)
+}
+
+/// Writes all sets; how many.
+async fn whole(
+    shared: &Shared,
+    stream: &mut TcpStream,
+    transfer: &mut Transfer<'_>,
+) -> Result<usize, Broken> {
+    let (mut sets, number) = (0, transfer.number());
+    transfer.apex(system::utc());
+    let mut page = shared.store.page(number, None, TRANSFER_PAGE).await?;
+    loop {
+        let now = system::utc();
+        sets += page.sets.len();
+        for (fingerprint, set) in &page.sets {
+            transfer.set(fingerprint, set, now);
+        }
+        let bytes = transfer.take();
+        // The next page is read while this one is under way.
+        let (written, following) = tokio::join!(write(stream, &bytes), following(shared, number, &page));
+        written?;
+        match following? {
+            Some(following) => page = following,
+            None => break,
+        }
+    }
+    transfer.soa(system::utc());
     Ok(sets)
 }
 
-async fn following(shared: &Shared, page: &Page) -> Result<Option<Page>, StoreError> {
+/// What changed between two numbers.
+struct Since {
+    from: u64,
+    to: u64,
+    changed: Vec<Fingerprint>,
+    /// What the first page of them was, read before anything is sent.
+    first: Vec<Difference>,
+}
+
+impl Since {
+    /// `None` where the secondary needs everything.
+    async fn begin(shared: &Shared, zone: &Zone, from: u64, to: u64) -> Result<Option<Since>, StoreError> {
+        if !has_shape(shared, zone, to).await? {
+            return Ok(None);
+        }
+        let Some(changed) = shared.store.changed(from, to).await? else { return Ok(None) };
+        let mut since = Since { from, to, changed, first: Vec::new() };
+        match since.page(shared, 0).await {
+            Ok(Some(first)) => since.first = first,
+            Ok(None) | Err(StoreError::Damaged(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        Ok(Some(since))
+    }
+
+    /// The differences of one page of sets; `None` where they are not known any more.
+    async fn page(&self, shared: &Shared, page: usize) -> Result<Option<Vec<Difference>>, StoreError> {
+        let of = self.changed.chunks(TRANSFER_PAGE).nth(page).unwrap_or_default();
+        let read = shared.store.differences(self.from, self.to, of.to_vec()).await;
+        if let Err(error @ StoreError::Damaged(_)) = &read {
+            tracing::error!(%error, "a set is missing in what changed");
+            // Nobody knows what secondaries have of it; they need everything.
+            shared.store.cut(self.to.saturating_add(1)).await?;
+        }
+        read
+    }
+
+    /// Writes what went away, then what came (RFC 1995 §4); of how many sets.
+    async fn send(
+        mut self,
+        shared: &Shared,
+        stream: &mut TcpStream,
+        transfer: &mut Transfer<'_>,
+    ) -> Result<usize, Broken> {
+        let pages = self.changed.len().div_ceil(TRANSFER_PAGE);
+        transfer.soa(system::utc());
+        transfer.soa_of(self.from, system::utc());
+        for write_page in [Transfer::taken, Transfer::brought] {
+            for page in 0..pages {
+                let differences = match std::mem::take(&mut self.first) {
+                    first if !first.is_empty() => first,
+                    _ => self.page(shared, page).await?.ok_or(Broken::Forgotten)?,
+                };
+                let now = system::utc();
+                for difference in &differences {
+                    write_page(transfer, difference, now);
+                }
+                write(stream, &transfer.take()).await?;
+            }
+            transfer.soa(system::utc());
+        }
+        Ok(self.changed.len())
+    }
+}
+
+async fn following(shared: &Shared, number: u64, page: &Page) -> Result<Option<Page>, StoreError> {
     match page.next {
-        Some(after) => shared.store.page(system::utc(), Some(after), TRANSFER_PAGE).await.map(Some),
+        Some(after) => shared.store.page(number, Some(after), TRANSFER_PAGE).await.map(Some),
         None => Ok(None),
     }
 }

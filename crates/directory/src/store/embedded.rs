@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -6,12 +7,13 @@ use kith_identity::Fingerprint;
 use kith_identity::record::VerifiedRecordSet;
 use kith_sansio::Timestamp;
 use kith_sansio::wire::{Reader, WireError, Writer};
-use kith_store::{Committer, Database, StoreError as DatabaseError, Table, WriteRows};
+use kith_store::{Committer, Database, ReadRows, StoreError as DatabaseError, Table, WriteRows};
 use tokio::sync::oneshot;
 
+use super::history::{self, Before};
 use super::hot::Hot;
 use super::recent::stored;
-use super::{BoxFuture, Held, Page, Revision, Store, StoreError, Stored};
+use super::{BoxFuture, Difference, Held, Page, Revision, Shape, Store, StoreError, Stored};
 use crate::replay::{Seen, Verdict};
 
 /// Fingerprint → binary form of the set.
@@ -22,6 +24,8 @@ const SEEN: Table = Table("directory-seen");
 const DUE: Table = Table("directory-due");
 /// Nothing → u64 newest ‖ u64 before ‖ u64 sealed: the revision. Once there was no third number.
 const REVISION: Table = Table("directory-revision");
+/// Nothing → the shape.
+const SHAPE: Table = Table("directory-shape");
 
 /// The embedded store. Announces of many connections share one durable transaction.
 ///
@@ -65,6 +69,30 @@ impl RedbStore {
         let Some(bytes) = self.row(fingerprint)? else { return Ok(None) };
         let set = stored(fingerprint, &bytes)?;
         Ok(Some(set).filter(|set| set.is_valid_at(now)))
+    }
+
+    /// Makes a change, and gives its outcome once it is durable.
+    fn commit<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut WriteRows) -> Result<T, DatabaseError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let (sender, receiver) = oneshot::channel();
+        let done = move |result| {
+            // Whoever asked may be gone.
+            let _ = sender.send(result);
+        };
+        self.committer.submit(change, done);
+        Box::pin(async move { Ok(receiver.await.map_err(|_| StoreError::Stopped)??) })
+    }
+
+    /// Reads what may have to come from the disk: too long for a task that others wait for.
+    fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let database = self.database.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&database));
+        Box::pin(async move { reading.await.map_err(|_| StoreError::Stopped)? })
     }
 }
 
@@ -122,66 +150,156 @@ impl Store for RedbStore {
 
     fn page(
         &self,
-        now: Timestamp,
+        number: u64,
         after: Option<Fingerprint>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        let database = self.database.clone();
-        // It may have to come from the disk: too long for a task that others wait for.
-        let reading = tokio::task::spawn_blocking(move || page(&database, now, after, limit));
-        Box::pin(async move { reading.await.map_err(|_| StoreError::Stopped)? })
+        self.reading(move |database| page(database, number, after, limit))
+    }
+
+    fn changed(&self, from: u64, to: u64) -> BoxFuture<'_, Result<Option<Vec<Fingerprint>>, StoreError>> {
+        self.reading(move |database| database.read(|rows| changed(rows, from, to)))
+    }
+
+    fn differences(
+        &self,
+        from: u64,
+        to: u64,
+        of: Vec<Fingerprint>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Difference>>, StoreError>> {
+        self.reading(move |database| {
+            database.read(|rows| {
+                if history::beginning(rows, revision(rows)?)? > from {
+                    return Ok(None);
+                }
+                of.into_iter().map(|fingerprint| difference(rows, from, to, fingerprint)).collect()
+            })
+        })
+    }
+
+    fn cut(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.commit(move |rows| {
+            let revision = revision_of(rows.row(REVISION, &[])?.as_deref());
+            history::cut(rows, revision, number)
+        })
+    }
+
+    fn reshape(&self, now: Timestamp, shape: Shape) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.commit(move |rows| reshape(rows, now, &shape))
+    }
+
+    fn shape(&self) -> BoxFuture<'_, Result<Option<Shape>, StoreError>> {
+        let row = self.database.read(|rows| rows.row(SHAPE, &[]));
+        let shape = row.map(|row| row.and_then(|row| row.try_into().ok()));
+        Box::pin(std::future::ready(shape.map_err(StoreError::from)))
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        let row = self.database.read(|rows| rows.row(REVISION, &[]));
-        Box::pin(std::future::ready(row.map(|row| revision_of(row.as_deref())).map_err(StoreError::from)))
+        Box::pin(std::future::ready(self.database.read(|rows| Ok(revision(rows)?))))
     }
 
     fn seal(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
-        let (sender, receiver) = oneshot::channel();
-        self.committer.submit(
-            move |rows| revise(rows, |revision| revision.after_seal(number)),
-            move |result| {
-                let _ = sender.send(result);
-            },
-        );
-        Box::pin(async move { Ok(receiver.await.map_err(|_| StoreError::Stopped)??) })
+        self.commit(move |rows| revise(rows, |revision| revision.after_seal(number)).map(drop))
     }
 }
 
 fn page(
     database: &Database,
-    now: Timestamp,
+    number: u64,
     after: Option<Fingerprint>,
     limit: usize,
 ) -> Result<Page, StoreError> {
-    let (mut rows_read, mut next) = (Vec::new(), None);
-    let from = after.as_ref().map_or(&[][..], |after| after.as_bytes());
+    let limit = limit.max(1);
+    // Behind every row of `after`, with a number or without.
+    let from = after.map_or_else(Vec::new, |after| [after.as_bytes().as_slice(), &[0xff; 9]].concat());
+    let (mut found, mut end) = (BTreeMap::new(), None);
     database.read(|rows| {
-        rows.scan(SETS, from, |key, bytes| {
+        rows.scan(SETS, &from, |key, bytes| {
             let Some(fingerprint) = key.try_into().ok().map(Fingerprint::from_bytes) else {
                 return ControlFlow::Continue(());
             };
-            if after == Some(fingerprint) {
-                return ControlFlow::Continue(());
-            }
-            if rows_read.len() >= limit.max(1) {
-                next = rows_read.last().map(|(last, _)| *last);
+            if found.len() >= limit {
+                end = found.keys().next_back().copied();
                 return ControlFlow::Break(());
             }
-            rows_read.push((fingerprint, bytes.to_vec()));
+            found.insert(fingerprint, bytes.to_vec());
             ControlFlow::Continue(())
-        })
+        })?;
+        // What changed since is as it was before, and what went away since is still there.
+        let mut befores = Vec::new();
+        history::befores(rows, &from, number, |fingerprint, bytes| {
+            if befores.len() >= limit {
+                end = befores.last().map(|(last, _)| *last);
+                return ControlFlow::Break(());
+            }
+            if end.is_some_and(|end| fingerprint > end) {
+                return ControlFlow::Break(());
+            }
+            befores.push((fingerprint, bytes.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        found.extend(befores);
+        Ok::<_, StoreError>(())
     })?;
-    let mut sets = Vec::with_capacity(rows_read.len());
-    for (fingerprint, bytes) in rows_read {
-        match Held::stored(now, &fingerprint, bytes) {
-            Ok(Some(set)) => sets.push((fingerprint, set)),
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "a set is left out"),
+    if found.len() > limit {
+        let last = found.keys().nth(limit - 1).copied();
+        end = end.min(last).or(last);
+    }
+    found.retain(|fingerprint, _| end.is_none_or(|end| *fingerprint <= end));
+    let mut sets = Vec::with_capacity(found.len());
+    for (fingerprint, bytes) in found.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+        match Held::from_bytes(&fingerprint, bytes) {
+            Some(set) => sets.push((fingerprint, set)),
+            None => tracing::error!(error = %StoreError::Damaged(fingerprint), "a set is left out"),
         }
     }
-    Ok(Page { sets, next })
+    Ok(Page { sets, next: end })
+}
+
+fn changed(rows: &ReadRows, from: u64, to: u64) -> Result<Option<Vec<Fingerprint>>, StoreError> {
+    let begin = history::beginning(rows, revision(rows)?)?;
+    let is_known = from > 0 && (begin == from || history::has(rows, from)?);
+    if begin > from || !is_known {
+        return Ok(None);
+    }
+    let mut changed = BTreeSet::new();
+    history::changes(rows, from, to, |fingerprint| {
+        changed.insert(fingerprint);
+    })?;
+    Ok(Some(changed.into_iter().collect()))
+}
+
+fn difference(
+    rows: &ReadRows,
+    from: u64,
+    to: u64,
+    fingerprint: Fingerprint,
+) -> Result<Option<Difference>, StoreError> {
+    let state = |number| {
+        let bytes = match history::before(rows, &fingerprint, number)? {
+            Some(bytes) => bytes,
+            None => rows.row(SETS, fingerprint.as_bytes())?.unwrap_or_default(),
+        };
+        Held::of_row(&fingerprint, bytes)
+    };
+    Ok(Some(Difference { fingerprint, before: state(from)?, after: state(to)? }))
+}
+
+fn reshape(rows: &mut WriteRows, now: Timestamp, shape: &Shape) -> Result<(), DatabaseError> {
+    let before = rows.row(SHAPE, &[])?;
+    if before.as_deref() == Some(shape) {
+        return Ok(());
+    }
+    rows.put(SHAPE, &[], shape)?;
+    if before.is_some() {
+        let (old, revision) = changed_at(rows, now)?;
+        history::begin(rows, old, revision)?;
+    }
+    Ok(())
+}
+
+fn revision(rows: &ReadRows) -> Result<Revision, DatabaseError> {
+    Ok(revision_of(rows.row(REVISION, &[])?.as_deref()))
 }
 
 fn revision_of(row: Option<&[u8]>) -> Revision {
@@ -194,12 +312,15 @@ fn revision_of(row: Option<&[u8]>) -> Revision {
     row.and_then(read).unwrap_or_default()
 }
 
-/// Notes a change of the zone.
-fn changed(rows: &mut WriteRows, now: Timestamp) -> Result<(), DatabaseError> {
+/// Notes a change of the zone; the revisions before and after it.
+fn changed_at(rows: &mut WriteRows, now: Timestamp) -> Result<(Revision, Revision), DatabaseError> {
     revise(rows, |revision| revision.after_change(now))
 }
 
-fn revise(rows: &mut WriteRows, change: impl FnOnce(Revision) -> Revision) -> Result<(), DatabaseError> {
+fn revise(
+    rows: &mut WriteRows,
+    change: impl FnOnce(Revision) -> Revision,
+) -> Result<(Revision, Revision), DatabaseError> {
     let before = revision_of(rows.row(REVISION, &[])?.as_deref());
     let after = change(before);
     if after != before {
@@ -207,13 +328,24 @@ fn revise(rows: &mut WriteRows, change: impl FnOnce(Revision) -> Revision) -> Re
         writer.u64(after.newest).u64(after.before).u64(after.sealed);
         rows.put(REVISION, &[], &writer.finish())?;
     }
-    Ok(())
+    Ok((before, after))
+}
+
+/// Notes a change of one set, which was `before`.
+fn note(
+    rows: &mut WriteRows,
+    now: Timestamp,
+    fingerprint: &Fingerprint,
+    before: Before<'_>,
+) -> Result<(), DatabaseError> {
+    let (old, revision) = changed_at(rows, now)?;
+    history::note(rows, old, revision, fingerprint, before)
 }
 
 fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<Stored, DatabaseError> {
     let fingerprint = set.fingerprint();
     let key = fingerprint.as_bytes();
-    let before = Newest::find(rows, &fingerprint)?;
+    let (held, before) = Newest::find(rows, &fingerprint)?;
     match Seen::of(set).judge(now, before.as_ref().map(|newest| newest.seen)) {
         Verdict::Older | Verdict::Different => return Ok(Stored::NotNewer),
         // Where the set itself is gone a repeat brings it back.
@@ -229,8 +361,8 @@ fn put(rows: &mut WriteRows, now: Timestamp, set: &VerifiedRecordSet) -> Result<
         }
     }
     rows.put(DUE, &due_key(set.expires(), key), &[])?;
+    note(rows, now, &fingerprint, was(held.as_deref(), before.as_ref()))?;
     rows.put(SETS, key, &set.to_bytes())?;
-    changed(rows, now)?;
     let was_valid = before
         .is_some_and(|before| before.seen.counts(now) && before.expires.is_some_and(|expires| now < expires));
     Ok(if was_valid { Stored::Replaced } else { Stored::Created })
@@ -265,9 +397,8 @@ fn sweep(rows: &mut WriteRows, now: Timestamp, limit: usize) -> Result<Swept, Da
             ended.push(fingerprint);
         }
     }
-    if !ended.is_empty() {
-        changed(rows, now)?;
-    }
+    let revision = revision_of(rows.row(REVISION, &[])?.as_deref());
+    history::forget(rows, revision, now, limit)?;
     Ok(Swept { rows: due.len(), ended })
 }
 
@@ -279,10 +410,12 @@ fn end(
     fingerprint: &Fingerprint,
 ) -> Result<bool, DatabaseError> {
     let key = fingerprint.as_bytes();
-    let Some(newest) = Newest::find(rows, fingerprint)? else {
+    let (held, newest) = Newest::find(rows, fingerprint)?;
+    let was = was(held.as_deref(), newest.as_ref());
+    let Some(newest) = newest else {
         // Only damage leaves a row without a meaning.
         rows.remove(SEEN, key)?;
-        return rows.remove(SETS, key);
+        return remove(rows, now, fingerprint, was);
     };
     if newest.due() != time {
         return Ok(false);
@@ -291,12 +424,35 @@ fn end(
         rows.remove(SEEN, key)?;
         return Ok(false);
     }
-    rows.remove(SETS, key)?;
+    remove(rows, now, fingerprint, was)?;
     if now < newest.seen.forget_at() {
         rows.put(SEEN, key, &newest.to_row())?;
         rows.put(DUE, &due_key(newest.seen.forget_at(), key), &[])?;
     }
     Ok(true)
+}
+
+/// Removes a set, which is a change; whether it was there.
+fn remove(
+    rows: &mut WriteRows,
+    now: Timestamp,
+    fingerprint: &Fingerprint,
+    was: Before<'_>,
+) -> Result<bool, DatabaseError> {
+    let removed = rows.remove(SETS, fingerprint.as_bytes())?;
+    if removed {
+        note(rows, now, fingerprint, was)?;
+    }
+    Ok(removed)
+}
+
+/// What a row of a set was.
+fn was<'a>(held: Option<&'a [u8]>, newest: Option<&Newest>) -> Before<'a> {
+    match held {
+        None => Before::Nothing,
+        Some(bytes) if newest.is_some_and(|newest| newest.expires.is_some()) => Before::Set(bytes),
+        Some(_) => Before::Damage,
+    }
 }
 
 fn due_key(at: Timestamp, fingerprint: &[u8; 32]) -> Vec<u8> {
@@ -306,14 +462,19 @@ fn due_key(at: Timestamp, fingerprint: &[u8; 32]) -> Vec<u8> {
 }
 
 impl Newest {
-    /// A row that is none of ours can only be damage; it is as if it were not there.
-    fn find(rows: &WriteRows, fingerprint: &Fingerprint) -> Result<Option<Newest>, DatabaseError> {
-        let held = rows.row(SETS, fingerprint.as_bytes())?;
-        if let Some(held) = held.and_then(|bytes| Held::from_bytes(fingerprint, bytes)) {
-            return Ok(Some(Newest { seen: held.seen(), expires: Some(held.expires()) }));
+    /// The row of a node's set, and what is known of the newest one. A row that is none of ours can only be damage; of
+    /// that nothing is known.
+    fn find(
+        rows: &WriteRows,
+        fingerprint: &Fingerprint,
+    ) -> Result<(Option<Bytes>, Option<Newest>), DatabaseError> {
+        let held = rows.row(SETS, fingerprint.as_bytes())?.map(Bytes::from);
+        let set = held.clone().and_then(|bytes| Held::from_bytes(fingerprint, bytes));
+        if let Some(set) = set {
+            return Ok((held, Some(Newest { seen: set.seen(), expires: Some(set.expires()) })));
         }
         let seen = rows.row(SEEN, fingerprint.as_bytes())?;
-        Ok(seen.and_then(|row| Newest::from_row(&row).ok()))
+        Ok((held, seen.and_then(|row| Newest::from_row(&row).ok())))
     }
 
     /// When the row of this is due.

@@ -47,6 +47,18 @@ impl Held {
         Some(set)
     }
 
+    /// The set in a row of a store's history, which is empty where there was none.
+    pub(super) fn of_row(
+        fingerprint: &Fingerprint,
+        bytes: impl Into<Bytes>,
+    ) -> Result<Option<Held>, StoreError> {
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        Held::from_bytes(fingerprint, bytes).map(Some).ok_or(StoreError::Damaged(*fingerprint))
+    }
+
     /// The set that a store kept in `bytes`, if it is valid at `now`.
     ///
     /// # Errors
@@ -74,6 +86,11 @@ impl Held {
     #[must_use]
     pub fn expires(&self) -> Timestamp {
         self.expires
+    }
+
+    /// For how long it was made, in seconds.
+    pub(crate) fn ttl_secs(&self) -> u64 {
+        self.expires.secs_since(self.timestamp)
     }
 
     /// What the replay rule remembers of it.

@@ -11,8 +11,8 @@ const SETTLE_SECS: u64 = 1;
 ///
 /// A batch is numbered by its time, so numbers grow from one store to the next too, and all processes on one store
 /// name the same one. It is told once it is over and settled, and sealed in the store before: a change that becomes
-/// visible after that, however long it was under way, takes a higher number. So whoever has read the zone under a
-/// number, and sees no higher one later, has missed nothing.
+/// visible after that, however long it was under way, takes a higher number. So the zone under a number that was told
+/// never changes any more, and whoever has it, and sees no higher one later, has missed nothing.
 ///
 /// A store that is spread over several machines may keep one revision on each, changed in the same step as the sets
 /// there, and [`join`](Revision::join) them when it is asked.
@@ -35,7 +35,8 @@ impl Revision {
         let batch = (now.0 / BATCH_SECS).max(self.newest).max(self.sealed.saturating_add(1));
         match batch == self.newest {
             true => self,
-            false => Revision { newest: batch, before: self.newest, ..self },
+            // Of one part no change to come takes a number below its newest; of several joined one may.
+            false => Revision { newest: batch, before: self.newest, sealed: self.sealed.max(batch - 1) },
         }
     }
 
@@ -55,10 +56,10 @@ impl Revision {
         told.max(1)
     }
 
-    /// Whether a change to come may take this number, and no higher one be there to tell it.
+    /// Whether a change to come may take this number.
     #[must_use]
     pub fn is_open(self, number: u64) -> bool {
-        self.sealed < number && self.newest == number
+        self.sealed < number && number <= self.newest
     }
 
     /// The revision of two parts of a store together.
@@ -122,9 +123,21 @@ mod tests {
     fn a_number_that_a_later_one_follows_need_not_be_sealed() {
         let revision = Revision::default().after_change(at(3)).after_change(at(12));
         assert_eq!(revision.told(at(12)), 100_000);
-        assert!(!revision.is_open(100_000), "what comes late is told with the next");
+        assert!(!revision.is_open(100_000), "what comes late takes the next");
         assert_eq!(revision.after_change(at(4)), revision);
         assert!(!Revision::default().is_open(1), "nothing has happened yet");
+    }
+
+    #[test]
+    fn a_number_that_a_late_change_in_another_part_may_take_is_sealed_although_a_later_one_follows() {
+        let parts = [Revision::default().after_change(at(3)).after_change(at(12)), Revision::default()];
+        let joined = parts[0].join(parts[1]);
+        assert_eq!(joined.told(at(12)), 100_000);
+        assert_eq!(parts[1].after_change(at(4)).newest, 100_000, "it would be under a number that was told");
+        assert!(joined.is_open(100_000));
+        let parts = parts.map(|part| part.after_seal(100_000));
+        assert!(!parts[0].join(parts[1]).is_open(100_000));
+        assert_eq!(parts[1].after_change(at(4)).newest, 100_001);
     }
 
     #[test]
@@ -160,7 +173,7 @@ mod tests {
                 assert_eq!(joined.told(at(now)), told.told(at(now)), "{now}");
             }
         }
-        assert_eq!(Revision::default().join(whole(&[5])), whole(&[5]));
+        assert_eq!(Revision::default().join(whole(&[5])), Revision { sealed: 0, ..whole(&[5]) });
         let sealed = whole(&[5]).after_seal(100_000);
         assert!(sealed.join(whole(&[5])).is_open(100_000), "one part is not sealed");
         assert!(!sealed.join(Revision::default().after_seal(100_000)).is_open(100_000));
@@ -192,7 +205,7 @@ mod tests {
             events in events()
         ) {
             let (mut parts, mut now) = ([Revision::default(); 2], NOON);
-            let (mut changes, mut serial, mut read) = (0_u32, 1, 0);
+            let (mut changes, mut serial, mut read, mut highest) = (0_u32, 1, 0, 0);
             let mut look = |parts: &mut [Revision; 2], now, changes| {
                 let joined = parts[0].join(parts[1]);
                 let told = joined.told(now);
@@ -210,9 +223,15 @@ mod tests {
                     Event::Change { second_part, late } => {
                         let part = &mut parts[usize::from(second_part)];
                         *part = part.after_change(now.minus_secs(late));
+                        prop_assert!(part.newest > highest, "the zone under a number that was told changed");
                         changes += 1;
                     }
-                    Event::Look { ahead } => drop(look(&mut parts, now.plus_secs(ahead), changes)),
+                    Event::Look { ahead } => {
+                        let now = now.plus_secs(ahead);
+                        look(&mut parts, now, changes);
+                        let told = parts[0].join(parts[1]).told(now);
+                        highest = if told > 1 { highest.max(told) } else { highest };
+                    }
                     Event::Wait(secs) => now = now.plus_secs(secs),
                 }
             }

@@ -53,6 +53,23 @@ fn rows(database: &Database) -> [u64; 3] {
         .map(|name| database.read(|rows| rows.count(Table(name))).unwrap())
 }
 
+/// The history has what it says it has, and the newest number that it knows is that of the zone.
+fn assert_history_is_whole(database: &Database, what: &str) {
+    database
+        .read(|rows| {
+            let [before, changed] =
+                ["directory-before", "directory-changed"].map(|name| rows.count(Table(name)).unwrap());
+            let number = |name, at: usize| {
+                let row = rows.row(Table(name), &[]).unwrap().unwrap_or(vec![0; 32]);
+                u64::from_be_bytes(row[at * 8..][..8].try_into().unwrap())
+            };
+            assert_eq!([before, changed], [number("directory-kept", 2); 2], "{what}");
+            assert_eq!(number("directory-kept", 0), number("directory-revision", 0), "{what}");
+            Ok::<_, kith_store::StoreError>(())
+        })
+        .unwrap();
+}
+
 impl History {
     /// Whether nothing ever took the place of `set`.
     fn is_last(&self, set: &VerifiedRecordSet) -> bool {
@@ -67,6 +84,7 @@ impl History {
         let what = format!("seed {seed}, crash after {events} events");
         let database = Database::open_backend(&Backend::with_image(image), CACHE)
             .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_history_is_whole(&database, &what);
         let store = RedbStore::new(database.clone());
         for Acknowledged { set, .. } in self.acknowledged.iter().filter(|one| one.at <= events) {
             let begun = self.swept.iter().filter(|(at, _)| *at <= events).map(|(_, now)| *now).max();

@@ -17,6 +17,7 @@ mod lookup;
 mod properties;
 mod restart;
 mod servers;
+mod store_history;
 mod store_walk;
 mod stores;
 mod vnet;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kith_directory::store::{RedbStore, Revision, Store};
+use kith_directory::store::{Held, RedbStore, Revision, Store};
 use kith_identity::Fingerprint;
 use kith_sansio::Timestamp;
 use kith_store::Database;
@@ -15,15 +15,18 @@ fn redb() -> Arc<dyn Store> {
     Arc::new(RedbStore::new(Database::in_memory().unwrap()))
 }
 
-/// All sets that a walk meets, none of them twice, and when they are over.
-async fn walk(store: &dyn Store, now: Timestamp, limit: usize) -> BTreeMap<Fingerprint, Timestamp> {
+/// A number above all that are told: the zone as it is now.
+pub(crate) const NOW_NUMBER: u64 = u64::MAX;
+
+/// All sets of the zone under a number that a walk meets, none of them twice.
+pub(crate) async fn walk(store: &dyn Store, number: u64, limit: usize) -> BTreeMap<Fingerprint, Held> {
     let (mut met, mut after) = (BTreeMap::new(), None);
     loop {
-        let page = store.page(now, after, limit).await.unwrap();
+        let page = store.page(number, after, limit).await.unwrap();
         assert!(page.sets.len() <= limit);
-        for (fingerprint, set) in &page.sets {
-            assert!(set.is_valid_at(now));
-            assert_eq!(met.insert(*fingerprint, set.expires()), None, "met twice");
+        for (fingerprint, set) in page.sets {
+            assert!(after.is_none_or(|after| fingerprint > after), "out of order");
+            assert_eq!(met.insert(fingerprint, set), None, "met twice");
         }
         after = page.next;
         if after.is_none() {
@@ -32,34 +35,36 @@ async fn walk(store: &dyn Store, now: Timestamp, limit: usize) -> BTreeMap<Finge
     }
 }
 
-pub(crate) async fn a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(store: &dyn Store) {
-    assert!(walk(store, NOW, 10).await.is_empty());
-    let mut expected = BTreeMap::new();
+pub(crate) async fn a_walk_meets_every_set_once_whatever_the_size_of_its_pages(store: &dyn Store) {
+    assert!(walk(store, NOW_NUMBER, 10).await.is_empty());
+    let (mut all, mut lasting) = (BTreeMap::new(), BTreeMap::new());
     for seed in 0..25 {
         let ttl = if seed % 5 == 0 { 10 } else { 600 };
         let set = set(&identity(seed), NOW.minus_secs(seed), ttl);
         store.announce(NOW.minus_secs(seed), set.clone()).await.unwrap();
+        all.insert(set.fingerprint(), Held::of(&set));
         if ttl == 600 {
-            expected.insert(set.fingerprint(), set.expires());
+            lasting.insert(set.fingerprint(), Held::of(&set));
         }
     }
-    let late = NOW.plus_secs(20);
     for limit in [1, 7, 24, 25, 26, 1000] {
-        assert_eq!(walk(store, late, limit).await, expected, "pages of {limit}");
+        assert_eq!(walk(store, NOW_NUMBER, limit).await, all, "pages of {limit}");
     }
-    store.expire(late, 1000).await.unwrap();
-    assert_eq!(walk(store, late, 3).await, expected);
+    store.expire(NOW.plus_secs(20), 1000).await.unwrap();
+    for limit in [1, 3, 20, 1000] {
+        assert_eq!(walk(store, NOW_NUMBER, limit).await, lasting, "pages of {limit}");
+    }
 }
 
 pub(crate) async fn a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(store: &dyn Store) {
     for seed in 0..6 {
         store.announce(NOW, set(&identity(seed), NOW, if seed < 3 { 10 } else { 600 })).await.unwrap();
     }
-    let all = walk(store, NOW, 100).await;
+    let all = walk(store, NOW_NUMBER, 100).await;
     for (seed, later) in (0..6).flat_map(|seed| [(seed, NOW), (seed, NOW.plus_secs(20))]) {
         let after = Some(identity(seed).fingerprint());
         store.expire(later, 100).await.unwrap();
-        let rest = store.page(later, after, 100).await.unwrap();
+        let rest = store.page(NOW_NUMBER, after, 100).await.unwrap();
         assert_eq!(rest.next, None);
         assert!(
             rest.sets
@@ -69,13 +74,13 @@ pub(crate) async fn a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(s
     }
     let replaced = set(&identity(5), NOW.plus_secs(30), 600);
     store.announce(NOW.plus_secs(30), replaced.clone()).await.unwrap();
-    let met = walk(store, NOW.plus_secs(30), 2).await;
+    let met = walk(store, NOW_NUMBER, 2).await;
     assert_eq!(met.len(), 3);
-    assert_eq!(met[&replaced.fingerprint()], replaced.expires());
+    assert_eq!(met[&replaced.fingerprint()], Held::of(&replaced));
 }
 
 /// What a directory does before it tells a number.
-async fn tell(store: &dyn Store, now: Timestamp) -> u64 {
+pub(crate) async fn tell(store: &dyn Store, now: Timestamp) -> u64 {
     let revision = store.revision().await.unwrap();
     let told = revision.told(now);
     if revision.is_open(told) {
@@ -132,7 +137,7 @@ pub(crate) async fn every_change_raises_the_revision_and_nothing_else_does(store
 
 #[tokio::test]
 async fn the_embedded_store_can_be_walked() {
-    a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(&*redb()).await;
+    a_walk_meets_every_set_once_whatever_the_size_of_its_pages(&*redb()).await;
     a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(&*redb()).await;
 }
 

@@ -58,10 +58,19 @@ async fn a_redis_cluster_does_what_every_store_does() {
 /// What a zone transfer needs, each with an empty store.
 async fn can_be_walked(empty: &impl AsyncFn(u8) -> RedisStore) {
     use crate::store_walk as walk;
-    walk::a_walk_meets_every_valid_set_once_whatever_the_size_of_its_pages(&empty(1).await).await;
+    walk::a_walk_meets_every_set_once_whatever_the_size_of_its_pages(&empty(1).await).await;
     walk::a_walk_goes_on_behind_a_set_that_was_replaced_or_went_away(&empty(2).await).await;
     walk::every_change_raises_the_revision_and_nothing_else_does(&empty(3).await).await;
     walk::a_change_that_comes_late_takes_a_number_that_was_not_told(&empty(4).await).await;
+    use crate::store_history as history;
+    for seed in 0..3 {
+        history::secondaries_follow_every_zone_that_is_told(&empty(5 + seed).await, seed.into()).await;
+    }
+    history::a_number_of_another_store_is_not_known(&empty(8).await).await;
+    history::another_shape_is_a_change_that_no_difference_spans(&empty(9).await).await;
+    history::a_history_that_was_cut_begins_later(&empty(10).await).await;
+    history::what_is_too_old_is_forgotten(&empty(11).await).await;
+    history::a_history_has_a_bound(&empty(12).await, 30).await;
 }
 
 async fn every_store(store: Any) {
@@ -206,7 +215,7 @@ async fn what_is_damaged_is_not_served_and_the_next_announce_mends_it() {
     let (of_set, seen) = (key(":set:"), key(":seen:"));
     assert!(of_set.ends_with(&fingerprint.to_string()));
     let ttl: u64 = server.cli(&["ttl", &of_set]).parse().unwrap();
-    assert!((590..=600).contains(&ttl), "{ttl}");
+    assert!((4190..=4200).contains(&ttl), "an hour more than its life: {ttl}");
     let ttl: u64 = server.cli(&["ttl", &seen]).parse().unwrap();
     assert!((86_450..=86_460).contains(&ttl), "{ttl}");
     let huge = "x".repeat(100_000);
@@ -224,6 +233,49 @@ async fn what_is_damaged_is_not_served_and_the_next_announce_mends_it() {
     let script = format!("return redis.call('set', KEYS[1], \"{hex}\")");
     server.cli(&["eval", &script, "1", &of_set]);
     assert!(in_time(store.lookup(NOW, &fingerprint)).await.is_err(), "somebody else's set");
+}
+
+#[tokio::test]
+async fn what_is_gone_or_damaged_in_redis_is_in_no_difference() {
+    needs!("redis-server", "redis-cli");
+    let server = Server::start(&[]);
+    let store = redis(&server.url()).await.unwrap();
+    let (alice, key) = (identity(1), |what: &str| {
+        let keys = server.cli(&["--raw", "keys", "kith:example.org:*"]);
+        keys.lines().find(|key| key.contains(what)).unwrap().to_owned()
+    });
+    let at = |round: u64| NOW.plus_secs(round * 20);
+    let mut round = 0;
+    let mut announced = async || {
+        round += 1;
+        put(&store, at(round), &set(&alice, at(round), 600)).await;
+        crate::store_walk::tell(&store, at(round).plus_secs(11)).await
+    };
+    let mut before = announced().await;
+    for damage in 0..5 {
+        let after = announced().await;
+        assert!(in_time(store.changed(before, after)).await.unwrap().is_some(), "before damage {damage}");
+        match damage {
+            0 => drop(server.cli(&["del", &key(":set:")])),
+            1 => drop(server.cli(&["set", &key(":set:"), "garbage"])),
+            2 => drop(server.cli(&["del", &key(":history")])),
+            3 => drop(server.cli(&["set", &key(":kept"), "garbage"])),
+            _ => drop(server.cli(&["set", &key(":revision"), &format!("{} 1 1", after + 1)])),
+        }
+        let last = announced().await;
+        let known = async |from| in_time(store.changed(from, last)).await.unwrap().is_some();
+        assert!(!known(before).await, "damage {damage}");
+        // A history that is gone begins anew with what is there.
+        assert_eq!(known(after).await, matches!(damage, 2 | 3), "damage {damage}");
+        before = last;
+    }
+    let garbage = "kithnet record set v1 and nothing that could be read";
+    server.cli(&["set", &key(":set:"), garbage]);
+    let after = announced().await;
+    let found = in_time(store.differences(before, after, vec![alice.fingerprint()])).await;
+    assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
+    let ttl: u64 = server.cli(&["ttl", &key(":history")]).parse().unwrap();
+    assert!((86_300..=86_400).contains(&ttl), "{ttl}");
 }
 
 #[tokio::test]

@@ -1,17 +1,19 @@
 //! Transfers of the zone and notices of its changes, by a secondary that shares no code with the directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{RData, RecordType};
+use hickory_proto::rr::{RData, Record, RecordType};
 use hmac::{Hmac, KeyInit, Mac};
 use kith_directory::dns::tsig::{Algorithm, Key};
 use kith_directory::server::{Secondary, Server, ServerConfig, ServerError};
-use kith_directory::store::{BoxFuture, Held, Page, RedbStore, Revision, Store, StoreError, Stored};
+use kith_directory::store::{
+    BoxFuture, Difference, Held, Page, RedbStore, Revision, Shape, Store, StoreError, Stored,
+};
 use kith_identity::Fingerprint;
 use kith_identity::record::{RecordSet, VerifiedRecordSet};
-use kith_sansio::Timestamp;
+use kith_sansio::{Rng, SeededRng, Timestamp};
 use kith_store::Database;
 use sha2::Sha256;
 use tokio::io::AsyncReadExt;
@@ -127,7 +129,8 @@ fn texts(messages: &[Message]) -> BTreeMap<String, Vec<Vec<u8>>> {
 async fn a_transfer_of_many_messages_holds_every_set_and_each_is_signed() {
     const SETS: u64 = 20_000;
     let database = Database::in_memory().unwrap();
-    let (store, now) = (RedbStore::new(database.clone()), utc());
+    // Long enough ago to be told at once.
+    let (store, now) = (RedbStore::new(database.clone()), utc().minus_secs(60));
     let mut waiting = Vec::new();
     for seed in 0..SETS {
         let identity = identity(seed);
@@ -153,7 +156,7 @@ async fn a_transfer_of_many_messages_holds_every_set_and_each_is_signed() {
     assert!(matches!(last.last().unwrap().data, RData::SOA(_)));
     assert_eq!(serials(&messages).len(), 2);
     let texts = texts(&messages);
-    assert_eq!(texts.len() as u64, SETS - 1, "one has expired");
+    assert_eq!(texts.len() as u64, SETS, "one is over, and was not removed yet under this number");
     for (seed, expected) in [(2, 6), (777, 6), (SETS - 1, 6), (0, 1)] {
         let fingerprint: Fingerprint = identity(seed).fingerprint();
         let name = format!("{}.", zone.ni(&identity(seed)).fqdn().unwrap());
@@ -210,25 +213,217 @@ async fn requests_without_a_right_signature_get_nothing_but_the_reason() {
     zone.stop().await;
 }
 
+/// The request for what changed since a serial number.
+fn since(known: u32) -> (Vec<u8>, Vec<u8>) {
+    let mut request = query("0a.localhost", RecordType::IXFR).to_vec().unwrap();
+    request[9] = 1;
+    request.extend_from_slice(&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 0, 0, 22, 0, 0]);
+    request.extend_from_slice(&known.to_be_bytes());
+    request.extend_from_slice(&[0; 16]);
+    sign(request, NAME, &SECRET, utc(), &[])
+}
+
+/// How a transfer came.
+#[derive(Debug, PartialEq, Eq)]
+enum Came {
+    Nothing,
+    Changes,
+    Everything,
+}
+
+/// A secondary that takes a difference only where it fits to the last record.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Strict {
+    serial: u32,
+    /// Name, value and TTL of each record but the SOA.
+    records: BTreeSet<(String, String, u32)>,
+}
+
+impl Strict {
+    async fn whole(zone: &Zone) -> Strict {
+        let mut strict = Strict::default();
+        let came = strict.take(&transfer(zone, &signed(RecordType::AXFR, &SECRET, utc())).await);
+        assert_eq!(came, Came::Everything);
+        strict
+    }
+
+    async fn follow(&mut self, zone: &Zone) -> Came {
+        self.take(&transfer(zone, &since(self.serial)).await)
+    }
+
+    fn take(&mut self, messages: &[Message]) -> Came {
+        let records: Vec<_> = messages.iter().flat_map(|message| &message.answers).collect();
+        let serial = |at: usize| match records.get(at).map(|record| &record.data) {
+            Some(RData::SOA(soa)) => Some(soa.serial),
+            _ => None,
+        };
+        let (new, last) = (serial(0).unwrap(), records.len() - 1);
+        if last == 0 {
+            assert!(new <= self.serial);
+            return Came::Nothing;
+        }
+        assert_eq!(serial(last), Some(new));
+        let rest = records[1..last].iter();
+        let row = |record: &Record| (record.name.to_ascii(), format!("{:?}", record.data), record.ttl);
+        if serial(1).is_none() {
+            self.records = rest.clone().map(|record| row(record)).collect();
+            assert_eq!(self.records.len(), last - 1, "a record came twice");
+            self.serial = new;
+            return Came::Everything;
+        }
+        assert_eq!(serial(1), Some(self.serial), "what is taken away is of the zone that is there");
+        let mut adding = false;
+        for record in rest.skip(1) {
+            match &record.data {
+                RData::SOA(soa) => {
+                    assert!(!std::mem::replace(&mut adding, true), "one difference");
+                    assert_eq!(soa.serial, new);
+                }
+                _ if adding => assert!(self.records.insert(row(record)), "{record} is there"),
+                _ => assert!(self.records.remove(&row(record)), "{record} is not there"),
+            }
+        }
+        assert!(adding);
+        self.serial = new;
+        Came::Changes
+    }
+
+    /// The texts under each name.
+    fn names(&self) -> BTreeSet<&str> {
+        self.records.iter().map(|(name, ..)| name.as_str()).filter(|name| name.len() > 60).collect()
+    }
+}
+
+/// A store with sets that were announced long enough ago to be told at once.
+async fn stored(sets: u64) -> Arc<RedbStore> {
+    let store = RedbStore::new(Database::in_memory().unwrap());
+    for seed in 0..sets {
+        store.announce(utc().minus_secs(100), set(&identity(seed), utc(), 3000)).await.unwrap();
+    }
+    Arc::new(store)
+}
+
 #[tokio::test]
-async fn a_secondary_that_is_current_is_told_so_and_others_get_everything() {
-    let zone = zone().await;
-    let alice = identity(1);
-    assert_eq!(zone.put(&alice, &set(&alice, utc(), 600)).await.status, 201);
-    let serial = serials(&transfer(&zone, &signed(RecordType::AXFR, &SECRET, utc())).await)[0];
-    let asked = async |known: u32| {
-        let mut request = query("0a.localhost", RecordType::IXFR).to_vec().unwrap();
-        request[9] = 1;
-        request.extend_from_slice(&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 0, 0, 22, 0, 0]);
-        request.extend_from_slice(&known.to_be_bytes());
-        request.extend_from_slice(&[0; 16]);
-        transfer(&zone, &sign(request, NAME, &SECRET, utc(), &[])).await
-    };
-    let current = asked(serial).await;
-    assert_eq!((current.len(), current[0].answers.len()), (1, 1));
-    assert_eq!(serials(&asked(serial.wrapping_sub(1)).await).len(), 2);
-    assert_eq!(texts(&asked(serial.wrapping_sub(1)).await).len(), 1);
+async fn a_secondary_gets_what_changed_and_nothing_else() {
+    let store = stored(200).await;
+    let zone = Zone::with(Arc::clone(&store) as Arc<dyn Store>, with_secondary("127.0.0.1:9")).await;
+    let mut strict = Strict::whole(&zone).await;
+    assert_eq!(strict.names().len(), 200);
+    assert_eq!(strict.follow(&zone).await, Came::Nothing);
+    let udp = Message::from_vec(&zone.ask_udp(&since(strict.serial - 1).0).await).unwrap();
+    assert_eq!(serials(&[udp]), [strict.serial], "over UDP it is told to come over TCP");
+    let mut rng = SeededRng::new(7);
+    for round in 1..6_u64 {
+        // Replaced, new, too large for the DNS, soon over.
+        for _ in 0..60 {
+            let who = identity(rng.below(230));
+            let made = utc().plus_secs(round * 8);
+            let set = match rng.below(4) {
+                0 => set(&who, made, 55),
+                1 => set_with_blobs(&who, made, &[4096]),
+                2 => set_with_blobs(&who, made, &[600, 700]),
+                _ => set(&who, made, 3000),
+            };
+            store.announce(utc().minus_secs(50), set).await.unwrap();
+        }
+        if round % 2 == 0 {
+            store.expire(utc().plus_secs(200), 1000).await.unwrap();
+        }
+        // Told within a second, in one number or in two.
+        in_time(async {
+            loop {
+                let came = strict.follow(&zone).await;
+                assert_ne!(came, Came::Everything);
+                let whole = Strict::whole(&zone).await;
+                if whole.serial == strict.serial {
+                    assert_eq!(whole, strict);
+                    if store.revision().await.unwrap().newest as u32 == whole.serial {
+                        break;
+                    }
+                }
+            }
+        })
+        .await;
+        let held = store.count().await.unwrap();
+        assert_eq!(strict.names().len() as u64, held.unwrap());
+    }
+    for unknown in [0, 1, strict.serial - 1_000_000] {
+        let mut other = Strict { serial: unknown, ..Strict::default() };
+        assert_eq!(other.follow(&zone).await, Came::Everything);
+        assert_eq!(other, strict);
+    }
     zone.stop().await;
+}
+
+#[tokio::test]
+async fn a_zone_is_transferred_as_it_was_under_the_number_that_was_told() {
+    let store = stored(50).await;
+    let zone = Zone::with(Arc::clone(&store) as Arc<dyn Store>, with_secondary("127.0.0.1:9")).await;
+    let before = Strict::whole(&zone).await;
+    // In the batch of now, which is told when it is over.
+    for seed in 40..60 {
+        store.announce(utc(), set(&identity(seed), utc().plus_secs(1), 3000)).await.unwrap();
+    }
+    let after = Strict::whole(&zone).await;
+    assert!(after == before || after.serial != before.serial, "another zone under the same number");
+    zone.stop().await;
+}
+
+#[tokio::test]
+async fn other_name_servers_are_told_and_spanned_by_no_difference() {
+    let store = stored(5).await;
+    let start = async |name_server: &str| {
+        let name_servers = vec![name_server.to_owned()];
+        let change = move |config: &mut ServerConfig| {
+            with_secondary("127.0.0.1:9")(config);
+            config.name_servers = name_servers;
+        };
+        Zone::with(Arc::clone(&store) as Arc<dyn Store>, change).await
+    };
+    // Each newer than the one before.
+    let newest = std::cell::Cell::new(utc());
+    let change = async |seed| {
+        newest.set(newest.get().plus_secs(1));
+        store.announce(utc().minus_secs(50), set(&identity(seed), newest.get(), 3000)).await.unwrap();
+    };
+    let zone = start("ns1.example.org").await;
+    let mut strict = Strict::whole(&zone).await;
+    change(10).await;
+    in_time(async { while strict.follow(&zone).await == Came::Nothing {} }).await;
+    assert_eq!(strict.names().len(), 6);
+    // While it runs another one is started with other settings.
+    let other = start("ns2.example.org").await;
+    change(11).await;
+    for (zone, name) in [(&other, "ns2"), (&zone, "ns1"), (&other, "ns2")] {
+        change(20).await;
+        let came = in_time(async {
+            loop {
+                match strict.follow(zone).await {
+                    Came::Nothing => {}
+                    came => break came,
+                }
+            }
+        })
+        .await;
+        assert!(strict.records.iter().any(|(_, value, _)| value.contains(name)), "{name}: {strict:?}");
+        assert_eq!(strict.records.iter().filter(|(_, value, _)| value.starts_with("NS")).count(), 1);
+        assert_eq!(came, Came::Everything);
+        change(21).await;
+    }
+    zone.stop().await;
+    in_time(async { while strict.follow(&other).await == Came::Nothing {} }).await;
+    change(22).await;
+    let came = in_time(async {
+        loop {
+            match strict.follow(&other).await {
+                Came::Nothing => {}
+                came => break came,
+            }
+        }
+    })
+    .await;
+    assert_eq!(came, Came::Changes, "the other one alone goes on with differences");
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -287,11 +482,36 @@ impl Store for Slow {
 
     fn page(
         &self,
-        now: Timestamp,
+        number: u64,
         after: Option<Fingerprint>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.store.page(now, after, limit)
+        self.store.page(number, after, limit)
+    }
+
+    fn changed(&self, from: u64, to: u64) -> BoxFuture<'_, Result<Option<Vec<Fingerprint>>, StoreError>> {
+        self.store.changed(from, to)
+    }
+
+    fn differences(
+        &self,
+        from: u64,
+        to: u64,
+        of: Vec<Fingerprint>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Difference>>, StoreError>> {
+        self.store.differences(from, to, of)
+    }
+
+    fn cut(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.cut(number)
+    }
+
+    fn reshape(&self, now: Timestamp, shape: Shape) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.reshape(now, shape)
+    }
+
+    fn shape(&self) -> BoxFuture<'_, Result<Option<Shape>, StoreError>> {
+        self.store.shape()
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
@@ -349,7 +569,7 @@ async fn transfers_are_counted_by_what_became_of_them() {
         }
     })
     .await;
-    for outcome in ["current", "refused", "broken_off", "failed"] {
+    for outcome in ["incremental", "current", "refused", "broken_off", "failed"] {
         let line = format!("kith_directory_transfers_total{{outcome=\"{outcome}\"}} 0");
         assert!(page.contains(&line), "{line} is not in\n{page}");
     }

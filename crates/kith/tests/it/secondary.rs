@@ -1,7 +1,8 @@
 //! Other people's name servers take over the zone: Knot and NSD by transfer, and `dig` with keys right and wrong.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -36,6 +37,11 @@ impl Server {
         let port = self.port.to_string();
         let arguments = ["@127.0.0.1", "-p", &port, "+short", "+tries=1", "+time=2", name, kind];
         Command::new("dig").args(arguments).output().unwrap().stdout
+    }
+
+    /// How many lines of its log are like that.
+    fn logged(&self, like: impl Fn(&str) -> bool) -> usize {
+        fs::read_to_string(&self.log).unwrap_or_default().lines().filter(|line| like(line)).count()
     }
 
     #[track_caller]
@@ -104,6 +110,11 @@ fn nsd(place: &Place, primary: &str, port: u16) -> Server {
 
 /// A directory with secondaries on these ports.
 fn zone_with_secondaries(place: &Place, ports: &[u16]) -> Zone {
+    zone_with_metrics(place, ports, "")
+}
+
+/// The same with one more line of configuration.
+fn zone_with_metrics(place: &Place, ports: &[u16], line: &str) -> Zone {
     let mut zone = Zone::start(place);
     zone.person.crash();
     let secret = place.path("secret");
@@ -112,7 +123,7 @@ fn zone_with_secondaries(place: &Place, ports: &[u16]) -> Zone {
     writeln!(file, "{SECRET}").unwrap();
     let mut config = fs::OpenOptions::new().append(true).open(zone.person.home.join("kith.toml")).unwrap();
     let secret = secret.display();
-    writeln!(config, "\n[directory]\nname-servers = ['ns1.example.org', 'ns2.example.org']").unwrap();
+    writeln!(config, "\n[directory]\nname-servers = ['ns1.example.org', 'ns2.example.org']\n{line}").unwrap();
     writeln!(config, "[[directory.tsig-key]]\nname = '{KEY}'\nsecret-file = '{secret}'").unwrap();
     for port in ports {
         writeln!(config, "[[directory.secondary]]\naddress = '127.0.0.1:{port}'\nkey = '{KEY}'").unwrap();
@@ -135,7 +146,8 @@ fn knot_and_nsd_take_over_the_zone_and_follow_its_changes() {
     needs!("dig", "python3");
     let place = Place::new();
     let ports = [free_port(), free_port()];
-    let zone = zone_with_secondaries(&place, &ports);
+    let metrics = free_port();
+    let zone = zone_with_metrics(&place, &ports, &format!("metrics = '127.0.0.1:{metrics}'\n"));
     let mut servers = [knot(&place, &zone.dns, ports[0]), nsd(&place, &zone.dns, ports[1])];
     for server in &servers {
         server.answers("0a.localhost", "SOA", "the first transfer", |soa| soa.contains("ns1.example.org."));
@@ -159,6 +171,18 @@ fn knot_and_nsd_take_over_the_zone_and_follow_its_changes() {
         let set = server.answers(fqdn, "TXT", "the set without addresses", withdrawn);
         assert!(verify(ni, &set, &place).starts_with("valid"));
     }
+    // Both had the zone, and took what changed of it.
+    let [by_knot, failed] = [
+        servers[0].logged(|line| line.contains("IXFR, incoming") && line.contains("finished")),
+        servers[0].logged(|line| line.contains("XFR, incoming") && line.contains("failed")),
+    ];
+    assert!(by_knot > 0 && failed == 0, "{}", fs::read_to_string(&servers[0].log).unwrap());
+    let incremental = "kith_directory_transfers_total{outcome=\"incremental\"} ";
+    eventually("a transfer of what changed to NSD too", || {
+        let page = scrape(metrics);
+        let count = page.lines().find_map(|line| line.strip_prefix(incremental))?.parse::<usize>().unwrap();
+        (count > by_knot).then_some(())
+    });
     // A secondary that was away comes back and has what changed meanwhile.
     let [_, away] = &mut servers;
     let nsd_port = away.port;
@@ -195,6 +219,15 @@ fn a_set_that_expired_is_gone_from_the_secondary_too() {
     within_minutes(3, "the end of the set", || server.dig(&fqdn, "TXT").is_empty().then_some(()));
 }
 
+/// The directory's page of metrics.
+fn scrape(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 /// The exit and the words of a transfer by dig.
 fn transfer(zone: &Zone, key: Option<&str>, kind: &str) -> String {
     let (host, port) = zone.dns.split_once(':').unwrap();
@@ -216,8 +249,12 @@ fn only_the_right_key_transfers_the_zone() {
     north.run(&["blob", "put", place.path("blob").to_str().unwrap()]).ok();
     let fqdn = north.run(&["id", "--json"]).ok().json()["fqdn"].as_str().unwrap().to_owned();
     let right = format!("hmac-sha256:{KEY}:{SECRET}");
-    let whole = transfer(&zone, Some(&right), "AXFR");
-    assert!(whole.contains(&fqdn) && whole.contains("XFR size"), "{whole}");
+    // The set is in the zone under the next number, which is told some seconds later.
+    let whole = eventually("a transfer with the set", || {
+        let whole = transfer(&zone, Some(&right), "AXFR");
+        assert!(whole.contains("XFR size"), "{whole}");
+        whole.contains(&fqdn).then_some(whole)
+    });
     assert_eq!(whole.matches("IN\tSOA").count(), 2, "{whole}");
     let by_number = transfer(&zone, Some(&right), "IXFR=1");
     assert!(by_number.contains("IN\tSOA"), "{by_number}");

@@ -87,11 +87,17 @@ impl Link {
         }
     }
 
-    /// Loads scripts, and makes sure that the server keeps what it acknowledges.
-    pub(super) async fn prepare(&mut self, scripts: &[&str]) -> Result<(), Trouble> {
+    /// Loads scripts.
+    pub(super) async fn load(&mut self, scripts: &[&str]) -> Result<(), Trouble> {
         for script in scripts {
             self.ask(cmd("SCRIPT").arg("LOAD").arg(*script).take()).await?;
         }
+        Ok(())
+    }
+
+    /// Loads scripts, and makes sure that the server keeps what it acknowledges.
+    pub(super) async fn prepare(&mut self, scripts: &[&str]) -> Result<(), Trouble> {
+        self.load(scripts).await?;
         for (setting, safe) in [
             ("appendonly", "yes"),
             ("appendfsync", "always"),

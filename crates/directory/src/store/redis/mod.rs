@@ -5,11 +5,17 @@
 //!
 //! | key | holds |
 //! | --- | --- |
-//! | `PREFIX:{xx}:set:VALUE` | the set in its binary form; Redis removes it when its time is over |
+//! | `PREFIX:{xx}:set:VALUE` | the set in its binary form; Redis removes it an hour after its end where no sweep did |
 //! | `PREFIX:{xx}:seen:VALUE` | `timestamp end digest` of the newest set, until no older one can be valid |
 //! | `PREFIX:{xx}:index` | sorted set of the fingerprints, all of the same score, in order of their bytes |
 //! | `PREFIX:{xx}:due` | sorted set of the fingerprints by the end of their sets |
 //! | `PREFIX:{xx}:revision` | `newest before sealed`: when something under this tag changed |
+//! | `PREFIX:{xx}:history` | stream of the changes: under `number-sequence` whose set changed and what it was before |
+//! | `PREFIX:{xx}:kept` | `newest begin rows bytes sequence`: how far back that reaches |
+//! | `PREFIX:{00}:shape` | digest of how the zone is written |
+//!
+//! The zone under a number is read without a lock: first the sets, then what the history has of them with higher
+//! numbers. What is not there had not changed when the sets were read.
 //!
 //! Every decision is by the time of the caller. Redis is told lengths of time, never times, so that its own clock
 //! matters to nothing but cleaning up.
@@ -22,6 +28,7 @@
 mod address;
 mod cluster;
 mod error;
+mod history;
 mod link;
 mod node;
 
@@ -39,21 +46,29 @@ pub use self::error::RedisError;
 use self::error::Trouble;
 use self::node::{Lane, Node};
 use super::recent::{Recent, stored};
-use super::{BATCH_SECS, BoxFuture, Held, Page, Revision, Store, StoreError, Stored};
+use super::{BATCH_SECS, BoxFuture, Difference, Held, Page, Revision, Shape, Store, StoreError, Stored};
 use crate::defaults::{
-    STORE_BATCH, STORE_CACHE_SETS, STORE_PAUSE_FIRST, STORE_PAUSE_LAST, STORE_READ, STORE_WRITE,
+    STORE_CACHE_SETS, STORE_GRACE_SECS, STORE_PAUSE_FIRST, STORE_PAUSE_LAST, STORE_READ, STORE_WRITE,
 };
 use crate::replay::Seen;
 
 /// A script, with what several have in common before it.
 macro_rules! script {
     ($file:literal) => {
-        concat!(include_str!("revision.lua"), include_str!($file))
+        concat!(include_str!("revision.lua"), include_str!("history.lua"), include_str!($file))
     };
 }
 
-/// All scripts; a server must know them.
-const SCRIPTS: [&str; 3] = [script!("announce.lua"), script!("remove.lua"), script!("seal.lua")];
+/// All scripts that write; a server must know them.
+const SCRIPTS: [&str; 5] = [
+    script!("announce.lua"),
+    script!("remove.lua"),
+    script!("seal.lua"),
+    script!("cut.lua"),
+    script!("shape.lua"),
+];
+/// All scripts that only read.
+const READING_SCRIPTS: [&str; 2] = [script!("touched.lua"), script!("before.lua")];
 
 /// Takes in one set.
 static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPTS[0]));
@@ -181,23 +196,28 @@ impl RedisStore {
         let (fingerprint, seen) = (set.fingerprint(), Seen::of(set));
         let bucket = bucket(&fingerprint);
         let mut command = cmd("EVALSHA");
-        command.arg(ANNOUNCE.get_hash()).arg(5);
+        command.arg(ANNOUNCE.get_hash()).arg(7);
         command.arg(self.key_of(&fingerprint, "set")).arg(self.key_of(&fingerprint, "seen"));
         command.arg(self.key(bucket, "index")).arg(self.key(bucket, "due")).arg(self.key(bucket, "revision"));
+        command.arg(self.key(bucket, "history")).arg(self.key(bucket, "kept"));
         command.arg(now.0).arg(seen.timestamp.0).arg(set.expires().0);
         command.arg(data_encoding::HEXLOWER.encode(&seen.digest)).arg(set.to_bytes());
         command.arg(fingerprint.as_bytes().as_slice());
-        command.arg(set.expires().secs_since(now).max(1)).arg(seen.forget_at().secs_since(now).max(1));
+        command.arg(set.expires().secs_since(now) + STORE_GRACE_SECS);
+        command.arg(seen.forget_at().secs_since(now).max(1));
         command.arg(REPLAY_SECS).arg(now.0 / BATCH_SECS);
+        history::add_bounds(&mut command, now);
         command
     }
 
     fn removing(&self, now: Timestamp, fingerprint: &Fingerprint) -> Cmd {
         let bucket = bucket(fingerprint);
         let mut command = cmd("EVALSHA");
-        command.arg(REMOVE.get_hash()).arg(4).arg(self.key_of(fingerprint, "set"));
+        command.arg(REMOVE.get_hash()).arg(6).arg(self.key_of(fingerprint, "set"));
         command.arg(self.key(bucket, "index")).arg(self.key(bucket, "due")).arg(self.key(bucket, "revision"));
+        command.arg(self.key(bucket, "history")).arg(self.key(bucket, "kept"));
         command.arg(now.0).arg(fingerprint.as_bytes().as_slice()).arg(now.0 / BATCH_SECS);
+        history::add_bounds(&mut command, now);
         command
     }
 
@@ -252,32 +272,6 @@ impl RedisStore {
         let mut command = cmd("ZRANGEBYLEX");
         command.arg(self.key(part, "index")).arg(from).arg("+").arg("LIMIT").arg(0).arg(limit);
         self.ask(part, Lane::Read, command).await
-    }
-
-    async fn read_page(
-        &self,
-        now: Timestamp,
-        after: Option<Fingerprint>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        let limit = limit.max(1);
-        let mut fingerprints = self.behind(after, limit.saturating_add(1)).await?;
-        let more = fingerprints.len() > limit;
-        fingerprints.truncate(limit);
-        let next = fingerprints.last().copied().filter(|_| more);
-        let mut rows = Vec::with_capacity(fingerprints.len());
-        for part in fingerprints.chunks(STORE_BATCH) {
-            let values = try_join_all(part.iter().map(|fingerprint| self.fetch(fingerprint))).await?;
-            rows.extend(part.iter().copied().zip(values));
-        }
-        let mut sets = Vec::with_capacity(rows.len());
-        for (fingerprint, bytes) in rows.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
-            match Held::stored(now, &fingerprint, bytes) {
-                Ok(set) => sets.extend(set.map(|set| (fingerprint, set))),
-                Err(error) => tracing::error!(%error, "a set is left out"),
-            }
-        }
-        Ok(Page { sets, next })
     }
 
     /// The answers to a command about the keys of each hash tag, in the order of the tags.
@@ -349,11 +343,36 @@ impl Store for RedisStore {
 
     fn page(
         &self,
-        now: Timestamp,
+        number: u64,
         after: Option<Fingerprint>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        Box::pin(self.read_page(now, after, limit))
+        Box::pin(self.read_page(number, after, limit.max(1)))
+    }
+
+    fn changed(&self, from: u64, to: u64) -> BoxFuture<'_, Result<Option<Vec<Fingerprint>>, StoreError>> {
+        Box::pin(self.read_changed(from, to))
+    }
+
+    fn differences(
+        &self,
+        from: u64,
+        to: u64,
+        of: Vec<Fingerprint>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Difference>>, StoreError>> {
+        Box::pin(self.read_differences(from, to, of))
+    }
+
+    fn cut(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write_cut(number))
+    }
+
+    fn reshape(&self, now: Timestamp, shape: Shape) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write_shape(now, shape))
+    }
+
+    fn shape(&self) -> BoxFuture<'_, Result<Option<Shape>, StoreError>> {
+        Box::pin(self.read_shape())
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
@@ -441,6 +460,7 @@ pub(crate) fn interpreted(bytes: &[u8]) -> Option<(Vec<cluster::Told>, Vec<Finge
         let _ = Trouble::answer(&asked, error);
     }
     let _ = (revision_of(&answer), link::second_text(&answer));
+    history::interpret(&answer);
     Some((cluster::told_slots(&asked, &answer), members(answer)))
 }
 

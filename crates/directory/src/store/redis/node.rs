@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::Trouble;
 use super::link::{Link, wait_command};
-use super::{RedisConfig, RedisError, RedisServer, SCRIPTS};
+use super::{READING_SCRIPTS, RedisConfig, RedisError, RedisServer, SCRIPTS};
 use crate::defaults::{STORE_BATCH, STORE_QUEUE};
 
 /// What a request does. WAIT holds up its whole connection, so that readers need another.
@@ -143,8 +143,9 @@ impl Worker {
             Some(link) => link,
             None => {
                 let mut link = Link::open(&self.config, &self.server).await?;
-                if self.lane == Lane::Write {
-                    link.prepare(&SCRIPTS).await?;
+                match self.lane {
+                    Lane::Read => link.load(&READING_SCRIPTS).await?,
+                    Lane::Write => link.prepare(&SCRIPTS).await?,
                 }
                 link
             }

@@ -7,13 +7,14 @@ end
 local function store(key, newest, before, sealed)
   redis.call('SET', key, string.format('%.0f %.0f %.0f', newest, before, sealed))
 end
--- As Revision::after_change does it.
+-- As Revision::after_change does it. The newest numbers before and after it.
 local function changed(key, batch)
   local newest, _, sealed = revision(key)
   local number = math.max(batch, newest, sealed + 1)
   if number > newest then
-    store(key, number, newest, sealed)
+    store(key, number, newest, math.max(sealed, number - 1))
   end
+  return newest, number
 end
 -- As Revision::after_seal does it.
 local function seal(key, number)
