@@ -35,11 +35,11 @@ struct Kept {
 
 impl Kept {
     /// What there is in a store with this revision. Where another program changed the zone and kept no history, it
-    /// begins with the newest number.
+    /// begins after the newest number: nor did that program transfer the zone as it was under a number.
     fn of(row: Option<&[u8]>, revision: Revision) -> Kept {
         let mut kept = row.and_then(|row| Kept::from_row(row).ok()).unwrap_or_default();
         if kept.newest != revision.newest {
-            kept.begin = kept.begin.max(revision.newest);
+            kept.begin = kept.begin.max(revision.newest.saturating_add(1));
         }
         kept
     }

@@ -258,8 +258,11 @@ async fn a_program_that_keeps_no_history_makes_it_begin_anew() {
     let revision = Table("directory-revision");
     database.write(|rows| rows.put(revision, &[], &other)).unwrap();
     let second = announced(&store, &alice, NOW.plus_secs(100)).await;
-    assert_eq!(store.changed(first, second).await.unwrap(), None);
-    assert!(store.changed(first + 2, second).await.unwrap().is_some());
+    for unknown in [first, first + 2] {
+        assert_eq!(store.changed(unknown, second).await.unwrap(), None, "{unknown}");
+    }
+    let third = announced(&store, &alice, NOW.plus_secs(200)).await;
+    assert!(store.changed(second, third).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -10,10 +10,14 @@ local function kept(keys, newest)
     begin = tonumber(begin) or 0, rows = tonumber(rows) or 0,
     bytes = tonumber(bytes) or 0, sequence = tonumber(sequence) or 0,
   }
-  -- Another program changed the zone and kept no history, or rows are gone: Redis removes them where nothing changes.
+  -- Rows are gone: Redis removes them where nothing changes.
   this.whole = redis.call('XLEN', keys.history) == this.rows
-  if not this.whole or tonumber(known) ~= newest and (known or newest > 0) then
+  if not this.whole then
     this.begin = math.max(this.begin, newest)
+  end
+  -- Another program changed the zone and kept no history, nor did it transfer the zone as it was under a number.
+  if (tonumber(known) or 0) ~= newest then
+    this.begin = math.max(this.begin, newest + 1)
   end
   return this
 end
