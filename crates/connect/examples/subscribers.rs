@@ -32,7 +32,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Sockets that all share.
-const SOCKETS: usize = 32;
+const SOCKETS: usize = 256;
 /// Bytes that a socket asks the kernel to keep for it.
 const SOCKET_BYTES: usize = 8 << 20;
 /// Handshakes at once, below what a node allows one address.
