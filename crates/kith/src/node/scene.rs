@@ -28,3 +28,9 @@ pub(crate) async fn friends(folder: &Path) -> (Arc<Node>, Arc<Node>) {
     }
     (north, south)
 }
+
+/// Ends a node, as somebody who stops it does.
+pub(crate) async fn end(node: Arc<Node>) {
+    node.stop();
+    drop(node.end().await);
+}

@@ -271,7 +271,7 @@ mod tests {
         drop(taken);
         let heard = listening.wait_for(|now| matches!(now, Listening::Yes));
         tokio::time::timeout(within, heard).await.unwrap().unwrap();
-        drop(node.end().await);
+        crate::node::scene::end(node).await;
     }
 
     #[test]

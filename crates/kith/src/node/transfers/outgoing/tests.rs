@@ -61,7 +61,8 @@ async fn a_contact_that_accepts_pauses_no_more_though_its_turn_to_move_has_not_c
     assert!(!live.is_paused());
     let rows = north.transfers.journal.rows().unwrap();
     assert!(!rows[0].1.paused_there, "also after a restart");
-    drop((north.end().await, south.end().await));
+    scene::end(north).await;
+    scene::end(south).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,5 +94,6 @@ async fn an_order_that_waits_for_its_place_says_so_for_no_longer_than_its_time()
         _ = run.attempt() => unreachable!("nobody answers it"),
         offered = tokio::time::timeout(Duration::from_secs(60), offered) => offered.unwrap(),
     }
-    drop((north.end().await, south.end().await));
+    scene::end(north).await;
+    scene::end(south).await;
 }
