@@ -177,6 +177,11 @@ pub(super) async fn receive(context: &Context, options: Receive) -> Result<()> {
         return Err(Failure::usage("nobody can be asked, because standard input is no terminal")
             .hint("say --yes to accept without asking"));
     }
+    if std::fs::metadata(&options.into).is_ok_and(|found| !found.is_dir()) {
+        // Found out later, it would be the sender's failure.
+        return Err(Failure::failed(format!("{} is no folder", options.into.display()))
+            .hint("say with --into where the files go; a folder that is missing is made"));
+    }
     let request = NewReceiver {
         from: options.from,
         into: path_text(&options.into)?,

@@ -223,6 +223,15 @@ fn the_same_file_again_costs_nothing_and_another_of_its_name_is_not_overwritten(
 }
 
 #[test]
+fn a_folder_to_receive_into_that_is_none_is_told_before_anything_is_offered() {
+    let place = Place::new();
+    let person = place.person("south", &[]);
+    let file = place.path("note");
+    fs::write(&file, "x").unwrap();
+    person.run(&["receive", "--into", file.to_str().unwrap(), "--yes"]).fails(1, "is no folder");
+}
+
+#[test]
 fn a_symlink_in_the_target_leads_nowhere() {
     let place = Place::new();
     let (north, south) = place.friends();
