@@ -170,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     fn feed(&mut self, input: Input) {
         self.machine.handle_input(system::now(), input, &mut system::OsRng);
+        self.progress.set_resumed(self.machine.resumed_bytes());
     }
 
     fn arrived(&mut self, arrival: Arrival) {
@@ -178,7 +179,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Arrival::Bad(violation) => Input::Bad(violation),
             Arrival::Lost(error) => Input::Lost(error),
         });
-        self.progress.set_resumed(self.machine.resumed_bytes());
     }
 
     fn wrote(&mut self, batch: Option<Batch>) {

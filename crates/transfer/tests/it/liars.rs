@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kith_transfer::frame::{self, Failed, Frame, Head};
+use kith_transfer::frame::{self, Failed, Frame, Have, Head, Resume};
 use kith_transfer::hash::{GROUP_BYTES, Root, group_value};
 use kith_transfer::{
-    AbortReason, Entry, Fault, Kind, Limits, Offer, OfferError, Progress, Reason, ReceiveError, SendError,
-    SendOptions, TransferId, Violation, read_offer, receive, send,
+    AbortReason, Entry, Fault, Gate, Kind, Limits, Offer, OfferError, Progress, Reason, ReceiveError,
+    SendError, SendOptions, TransferId, Violation, read_offer, receive, send,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -212,6 +212,40 @@ async fn answer_with(mut stream: DuplexStream, answer: &[u8]) {
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard).await.unwrap();
     assert!(heard.ends_with(&encoded(&Frame::Abort(AbortReason::Protocol))));
+}
+
+#[test]
+fn the_sender_counts_what_is_there_though_it_is_told_before_it_has_proved_all() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("a"), bytes(3 << 20, 1)).unwrap();
+    let offer = Offer::from_paths(&[root.path().join("a")]).unwrap();
+    let both = |one: Frame, other: Frame| [encoded(&one), encoded(&other)].concat();
+    let accepts = both(Frame::Have(vec![Have { index: 0, groups: 2, whole: false }]), Frame::Accept);
+    let starts = both(Frame::Resume(vec![Resume { index: 0, first: 2 }]), Frame::Start);
+    let (progress, gate) = (Arc::new(Progress::new()), Gate::new());
+    let sent = run(async {
+        let (near, mut far) = tokio::io::duplex(64 << 10);
+        let options = SendOptions { gate: gate.clone(), ..SendOptions::new(TransferId([1; 16])) };
+        let sending = send(near, &offer, options, Arc::clone(&progress), Default::default());
+        let receiving = async {
+            far.write_all(&accepts).await.unwrap();
+            progress.accepted().await;
+            far.write_all(&starts).await.unwrap();
+            // The sender hears it before it is let to prove anything.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            gate.open();
+            let mut sink = vec![0; 64 << 10];
+            while progress.moved_bytes() == 0 {
+                assert!(far.read(&mut sink).await.unwrap() > 0);
+            }
+            assert_eq!(progress.resumed_bytes(), 2 << 20);
+            drop(far);
+        };
+        tokio::join!(sending, receiving).0
+    });
+    assert!(sent.is_err());
 }
 
 #[test]
