@@ -207,7 +207,7 @@ impl Dialer {
         }
     }
 
-    /// Relays of the target, one path each: TCP.
+    /// Relays of the target, one path each.
     fn learn_relay(&mut self, relay: Relay) {
         let name = relay.ni.fingerprint;
         let is_new = name != self.target && !self.relays_known.contains(&name);
@@ -215,9 +215,6 @@ impl Dialer {
             return;
         }
         self.relays_known.push(name);
-        if self.via == Via::Quic {
-            return self.leave_out(Route::Over(name), Failure::OtherTransport);
-        }
         let at = self.relays.partition_point(|one| *one <= relay);
         self.relays.insert(at, relay);
     }

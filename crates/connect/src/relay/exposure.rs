@@ -55,6 +55,8 @@ pub enum Output {
         id: u32,
         /// Who has signed it.
         initiator: Fingerprint,
+        /// What is to be carried.
+        carriage: Carriage,
     },
     /// The relay sees this node there.
     Observed(Fingerprint, Address),
@@ -192,8 +194,9 @@ impl Exposure {
             }
             (State::Warm(warm), Message::Knock(id, request)) => {
                 let link = warm.link;
+                let carriage = request.carriage;
                 if let Some(initiator) = knock(self.own, now, relay, &mut warm.knocks, (id, *request)) {
-                    self.outputs.push_back(Output::Judge { link, id, initiator });
+                    self.outputs.push_back(Output::Judge { link, id, initiator, carriage });
                 }
             }
             (State::Warm(warm), Message::Meet(id, pass)) => {

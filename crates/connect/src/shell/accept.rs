@@ -11,8 +11,9 @@ use super::carrier::Carrier;
 use super::endpoint::{Listening, Party, PathInfo, Peer, Shared};
 use super::quic::{Link, key_of};
 use super::registry::Cut;
+use super::relay::Over;
 use super::stream::Stream;
-use super::{DONE_CODE, relay, tcp, until, within};
+use super::{DONE_CODE, REFUSED_CODE, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
@@ -75,15 +76,7 @@ async fn greet_tcp(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr,
             _ => return tracing::debug!("TCP connection turned away"),
         }
     }
-    greet_tls(shared, stream, from, Over::Nothing, place).await;
-}
-
-/// What a TCP connection came over.
-#[derive(Clone, Copy)]
-enum Over {
-    Nothing,
-    /// A relay, by agreement with an initiator.
-    Relay(Fingerprint, Fingerprint),
+    greet_tls(shared, stream, from, None, place).await;
 }
 
 /// The target's side of a session at `relay`, which `initiator` alone may use.
@@ -95,14 +88,14 @@ pub(super) async fn greet_relayed(
 ) {
     let Ok(from) = stream.peer_addr() else { return };
     let Some(place) = shared.half_open.take(source(from.ip())) else { return };
-    greet_tls(shared, stream, from, Over::Relay(relay, initiator), place).await;
+    greet_tls(shared, stream, from, Some(Over { relay, peer: initiator, at: from }), place).await;
 }
 
 async fn greet_tls(
     shared: Arc<Shared>,
     stream: TcpStream,
     from: SocketAddr,
-    over: Over,
+    over: Option<Over>,
     place: Place<IpAddr>,
 ) {
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
@@ -113,13 +106,10 @@ async fn greet_tls(
             .map_err(|error| TurnedAway::Key(error.to_string()))?;
         let peer = key.map_or(Peer::Anonymous, |key| Peer::Known(key.fingerprint()));
         let cut = Cut::new(Some(Arc::clone(&tls.get_ref().0.0)));
-        let relay = match over {
-            Over::Nothing => None,
-            Over::Relay(_, initiator) if peer != Peer::Known(initiator) => {
-                return Err(TurnedAway::NotAdmitted);
-            }
-            Over::Relay(relay, _) => Some(relay),
-        };
+        if over.is_some_and(|over| peer != Peer::Known(over.peer)) {
+            return Err(TurnedAway::NotAdmitted);
+        }
+        let relay = over.map(|over| over.relay);
         let direct = relay.is_none();
         let path = PathInfo { transport: Transport::Tcp, remote: from, direct, relay, rtt: None };
         admit(&shared, Carrier::Tcp(Box::new(tls)), None, cut, peer, path).await
@@ -133,7 +123,8 @@ async fn greet_tls(
 
 async fn accept_quic(shared: Arc<Shared>, endpoint: noq::Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
-        let from = incoming.remote_address();
+        let over = shared.quic.over(&incoming.remote_address());
+        let from = over.map_or(incoming.remote_address(), |over| over.at);
         if shared.half_open.crowded() && incoming.may_retry() && !incoming.remote_address_validated() {
             // Room is short: first prove that the address is yours.
             let _ = incoming.retry();
@@ -143,12 +134,13 @@ async fn accept_quic(shared: Arc<Shared>, endpoint: noq::Endpoint) {
             incoming.refuse();
             continue;
         };
-        let task = greet_quic(Arc::clone(&shared), incoming, place);
+        let task = greet_quic(Arc::clone(&shared), incoming, over, place);
         shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
     }
 }
 
-async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, place: Place<IpAddr>) {
+async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, over: Option<Over>, place: Place<IpAddr>) {
+    let invented = incoming.remote_address();
     let lost = |error: noq::ConnectionError| TurnedAway::Lost(error.to_string());
     let handshake = async { incoming.accept().map_err(lost)?.await.map_err(lost) };
     let handshake = within(shared.config.handshake_timeout, handshake);
@@ -160,7 +152,13 @@ async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, place: Place<I
         Ok(key) => key.map_or(Peer::Anonymous, |key| Peer::Known(key.fingerprint())),
         Err(error) => return tracing::debug!(%error, "QUIC connection turned away"),
     };
-    let link = Link::new(connection, peer, Some(place));
+    if let Some(over) = over {
+        shared.quic.claim(&invented, &connection);
+        if peer != Peer::Known(over.peer) {
+            return connection.close(REFUSED_CODE, b"");
+        }
+    }
+    let link = Link::new(connection, peer, over, Some(place));
     if peer != Peer::Anonymous && !shared.links.keep(&link) {
         // No refusal: the peer may well be trusted, and comes back when one of its connections has ended.
         return link.connection.close(DONE_CODE, b"");

@@ -11,11 +11,13 @@ use super::carrier::Carrier;
 use super::endpoint::{Party, PathInfo, Peer, Shared};
 use super::quic::Link;
 use super::registry::Cut;
+use super::relay::Over;
 use super::stream::Stream;
 use super::{LINGER, REFUSED_CODE, accept, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::ADMITTED;
+use crate::relay::Carriage;
 use crate::trust::{Find, Finds, Found};
 use crate::{ConnectError, Failure, Protocol, Route, Tried, defaults};
 
@@ -27,7 +29,8 @@ pub(super) enum Way {
         /// What it goes over.
         relay: Option<Fingerprint>,
     },
-    Quic(noq::Connection),
+    /// A connection, and what it goes over.
+    Quic(noq::Connection, Option<Over>),
 }
 
 /// Whom a race is for.
@@ -176,13 +179,13 @@ impl Shared {
         protocol: &Protocol,
         fate: Fate,
     ) -> Result<Stream, ConnectError> {
-        let connection = match way {
+        let (connection, over) = match way {
             Way::Tcp { tls, rtt, relay } => {
                 return self.open_tcp(tls, (rtt, relay), target, protocol).await;
             }
-            Way::Quic(connection) => connection,
+            Way::Quic(connection, over) => (connection, over),
         };
-        let link = Link::new(connection, Peer::Known(target), None);
+        let link = Link::new(connection, Peer::Known(target), over, None);
         if fate == Fate::Kept {
             self.links.keep(&link);
         }
@@ -214,7 +217,7 @@ impl Shared {
             while let Some(output) = dialer.poll_output() {
                 match output {
                     Output::Start(attempt, address) => attempts.start(self, target, attempt, address),
-                    Output::Relay(attempt, relay) => attempts.start_over(self, target, attempt, relay),
+                    Output::Relay(attempt, relay) => attempts.start_over(self, target, attempt, relay, via),
                     Output::Abort(attempt) => attempts.abort(attempt),
                     Output::Reached(attempt) => {
                         return attempts.ways.remove(&attempt).ok_or(ConnectError::Lost { target });
@@ -330,9 +333,17 @@ impl Attempts {
         self.handles.insert(attempt, handle);
     }
 
-    fn start_over(&mut self, shared: &Arc<Shared>, target: Fingerprint, attempt: Attempt, relay: Relay) {
+    fn start_over(
+        &mut self,
+        shared: &Arc<Shared>,
+        target: Fingerprint,
+        attempt: Attempt,
+        relay: Relay,
+        via: Via,
+    ) {
         let shared = Arc::clone(shared);
-        let over = async move { (attempt, relay::over(&shared, target, &relay).await) };
+        let carriage = if via == Via::Quic { Carriage::Datagrams } else { Carriage::Stream };
+        let over = async move { (attempt, relay::over(&shared, target, &relay, carriage).await) };
         let handle = self.tasks.spawn(over);
         self.handles.insert(attempt, handle);
     }
@@ -369,7 +380,9 @@ async fn dial(
             let tls = tcp::dial(address.socket, target, tls).await?;
             Ok(Way::Tcp { tls: Box::new(tls), rtt: time() - started, relay: None })
         }
-        Transport::Quic => shared.quic.dial(address.socket, target, tls).await.map(Way::Quic),
+        Transport::Quic => {
+            shared.quic.dial(address.socket, target, tls).await.map(|connection| Way::Quic(connection, None))
+        }
         Transport::Dtls => Err(Failure::NotDialled),
     }
 }

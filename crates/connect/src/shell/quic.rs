@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kith_identity::{Address, Fingerprint, PublicKey, Transport, tls};
+use kith_sansio::system::time;
 use noq::congestion::Bbr3Config;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, Runtime, TransportConfig, VarInt};
@@ -14,8 +15,9 @@ use rustls::pki_types::CertificateDer;
 use super::bind::udp_socket;
 use super::endpoint::{PathInfo, Peer};
 use super::pin::Pin;
+use super::relay::{OpenPath, Over, Paths, Woven};
 use super::udp::Lean;
-use super::{DONE_CODE, LINGER, REFUSED_CODE, within};
+use super::{DONE_CODE, LINGER, REFUSED_CODE, until, within};
 use crate::delegator::Opener;
 use crate::error::{TurnedAway, named};
 use crate::limits::{Place, Places, source};
@@ -54,12 +56,16 @@ pub(super) struct Quic {
     dialers: Mutex<HashMap<IpAddr, noq::Endpoint>>,
     endpoint_config: EndpointConfig,
     transport: Arc<TransportConfig>,
+    /// Relayed paths of the first listener.
+    paths: Arc<Paths>,
 }
 
 /// One QUIC connection with a peer.
 pub(super) struct Link {
     pub(super) connection: noq::Connection,
     pub(super) peer: Peer,
+    /// What it goes over, where that is a relay.
+    over: Option<Over>,
     /// This node opened it, for something of its own.
     ours: bool,
     admitted: AtomicBool,
@@ -115,7 +121,13 @@ impl Quic {
             .incoming_buffer_size_total(INCOMING_BYTES.1);
         let mut endpoint_config = EndpointConfig::default();
         endpoint_config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES).map_err(|error| tls_error(&error))?;
-        let mut quic = Quic { listeners: Vec::new(), dialers: Mutex::default(), endpoint_config, transport };
+        let mut quic = Quic {
+            listeners: Vec::new(),
+            dialers: Mutex::default(),
+            endpoint_config,
+            transport,
+            paths: Arc::default(),
+        };
         for socket in sockets {
             let listen_error = |source, at: Option<SocketAddr>| BindError::Listen {
                 address: Address::new(Transport::Quic, at.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())),
@@ -135,13 +147,53 @@ impl Quic {
         server: Option<noq::ServerConfig>,
     ) -> io::Result<noq::Endpoint> {
         let runtime = Arc::new(noq::TokioRuntime);
-        let socket = Lean::new(runtime.wrap_udp_socket(socket)?, MAX_UDP_PAYLOAD_BYTES);
-        noq::Endpoint::new_with_abstract_socket(
-            self.endpoint_config.clone(),
-            server,
-            Box::new(socket),
-            runtime,
-        )
+        let socket = Box::new(Lean::new(runtime.wrap_udp_socket(socket)?, MAX_UDP_PAYLOAD_BYTES));
+        let is_first_listener = server.is_some() && self.listeners.is_empty();
+        let socket: Box<dyn noq::AsyncUdpSocket> =
+            if is_first_listener { Box::new(Woven::new(socket, Arc::clone(&self.paths))) } else { socket };
+        noq::Endpoint::new_with_abstract_socket(self.endpoint_config.clone(), server, socket, runtime)
+    }
+
+    /// A path over `socket`, which a relay has joined with the other side's.
+    fn add_path(&self, socket: std::net::UdpSocket, over: Over) -> io::Result<(&noq::Endpoint, OpenPath)> {
+        let endpoint = self.listeners.first().ok_or(io::ErrorKind::Unsupported)?;
+        let as_v6 = endpoint.local_addr()?.is_ipv6();
+        let socket = noq::TokioRuntime.wrap_udp_socket(socket)?;
+        let path = self.paths.add(socket, over, as_v6).ok_or(io::ErrorKind::QuotaExceeded)?;
+        Ok((endpoint, path))
+    }
+
+    /// Connects over a relayed path and makes sure that the peer is there.
+    pub(super) async fn dial_over(
+        &self,
+        socket: std::net::UdpSocket,
+        over: Over,
+        template: &rustls::ClientConfig,
+    ) -> Result<noq::Connection, Failure> {
+        let (endpoint, path) =
+            self.add_path(socket, over).map_err(|error| Failure::Relay(error.to_string()))?;
+        let connection = self.dial_from(endpoint, path.address(), over.peer, template).await?;
+        keep_path(path, &connection);
+        Ok(connection)
+    }
+
+    /// Lets the peer connect over a relayed path, for as long as the path is good for that.
+    pub(super) fn await_over(&self, socket: std::net::UdpSocket, over: Over) -> io::Result<()> {
+        let (_, path) = self.add_path(socket, over)?;
+        self.paths.expect(path);
+        Ok(())
+    }
+
+    /// What a connection from `address` comes over, where that is a relayed path.
+    pub(super) fn over(&self, address: &SocketAddr) -> Option<Over> {
+        self.paths.over(address)
+    }
+
+    /// Keeps the path that a connection came over for as long as the connection.
+    pub(super) fn claim(&self, address: &SocketAddr, connection: &noq::Connection) {
+        if let Some(path) = self.paths.claim(address) {
+            keep_path(path, connection);
+        }
     }
 
     /// Connects to `at` and makes sure that `target` is there.
@@ -152,6 +204,16 @@ impl Quic {
         template: &rustls::ClientConfig,
     ) -> Result<noq::Connection, Failure> {
         let endpoint = self.endpoint_towards(at).map_err(|error| Failure::Network(named(at, &error)))?;
+        self.dial_from(&endpoint, at, target, template).await
+    }
+
+    async fn dial_from(
+        &self,
+        endpoint: &noq::Endpoint,
+        at: SocketAddr,
+        target: Fingerprint,
+        template: &rustls::ClientConfig,
+    ) -> Result<noq::Connection, Failure> {
         let (config, pin) = Pin::to(target, template);
         let crypto =
             QuicClientConfig::try_from(config).map_err(|error| Failure::Handshake(error.to_string()))?;
@@ -205,6 +267,16 @@ impl Quic {
     }
 }
 
+/// Keeps a relayed path until the end of its connection has been told.
+fn keep_path(path: OpenPath, connection: &noq::Connection) {
+    let closed = connection.on_closed();
+    tokio::spawn(async move {
+        closed.await;
+        until(time() + LINGER).await;
+        drop(path);
+    });
+}
+
 /// BBR, because a machine that is busy acknowledges late: CUBIC takes that for loss, and falls to a tenth of the speed
 /// on loopback.
 fn transport(most_payload_bytes: u16) -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
@@ -238,10 +310,16 @@ pub(super) fn key_of(connection: &noq::Connection) -> Result<Option<PublicKey>, 
 
 impl Link {
     /// A connection that this node opened, or one that took `place` when it arrived.
-    pub(super) fn new(connection: noq::Connection, peer: Peer, place: Option<Place<IpAddr>>) -> Arc<Link> {
+    pub(super) fn new(
+        connection: noq::Connection,
+        peer: Peer,
+        over: Option<Over>,
+        place: Option<Place<IpAddr>>,
+    ) -> Arc<Link> {
         Arc::new(Link {
             connection,
             peer,
+            over,
             ours: place.is_none(),
             admitted: AtomicBool::new(false),
             welcome: AtomicBool::new(place.is_none()),
@@ -359,6 +437,9 @@ impl Link {
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
+        if let Some(over) = &self.over {
+            return over.at;
+        }
         let path = self.connection.path(PathId::ZERO);
         let remote = path.and_then(|path| path.remote_address().ok());
         let remote = remote.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
@@ -369,8 +450,8 @@ impl Link {
         PathInfo {
             transport: Transport::Quic,
             remote: self.remote(),
-            direct: true,
-            relay: None,
+            direct: self.over.is_none(),
+            relay: self.over.map(|over| over.relay),
             rtt: self.connection.rtt(PathId::ZERO),
         }
     }

@@ -9,6 +9,7 @@ mod hostile;
 mod library;
 mod nodes;
 mod relayed;
+mod relayed_datagrams;
 mod relays;
 mod secrecy;
 mod subscriptions;

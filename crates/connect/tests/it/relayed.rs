@@ -84,10 +84,24 @@ async fn a_target_that_nobody_can_dial_is_reached_over_its_relay() {
         })
         .await;
     }
-    assert!(matches!(
-        soon(initiator.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await,
-        Err(ConnectError::OtherTransport { known, .. }) if known == [Route::Over(relay.node.fingerprint())]
-    ));
+    let stream =
+        soon(initiator.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await.unwrap();
+    let path = stream.path();
+    assert_eq!((path.direct, path.relay), (false, Some(relay.node.fingerprint())));
+    assert_eq!(path.transport, Transport::Quic);
+    assert_eq!(path.remote.ip(), relay.node.at(Transport::Tcp).ip());
+    let theirs = target.endpoint.paths(&initiator.fingerprint());
+    assert!(
+        theirs.iter().any(|one| one.relay == Some(relay.node.fingerprint()) && !one.direct),
+        "{theirs:?}"
+    );
+    let bytes: Vec<u8> = (0..3 << 20).map(|at: u32| (at.wrapping_mul(31) >> 3) as u8).collect();
+    echoes(stream, &bytes).await;
+    // Later streams go over the same connection.
+    let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    assert_eq!(stream.path().transport, Transport::Quic);
+    echoes(stream, b"and one more").await;
+    assert_eq!(relay.sessions(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,6 +92,9 @@ fn a_node_that_nobody_can_dial_is_reached_and_sent_a_file_over_its_relay() {
     assert!(first.ends_with(relay) || second.ends_with(relay) || first == relay || second == relay, "{pong}");
     let text = scene.north.run(&["ping", "south", "--count", "1"]).ok().out;
     assert!(text.contains("relayed via "), "{text}");
+    let quic = ["ping", "south", "--count", "1", "--fresh", "--via", "quic", "--json"];
+    let pong = scene.north.run(&quic).ok().json();
+    assert_eq!((&pong["path"], &pong["transport"]), (&Value::from("relayed"), &Value::from("quic")));
     let (file, inbox) = (scene.place.path("file"), scene.place.path("inbox"));
     fs::write(&file, tree::noise(3 << 20, 5)).unwrap();
     let receiving = scene.south.command(&[

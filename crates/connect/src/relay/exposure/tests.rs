@@ -200,7 +200,7 @@ fn a_knock_is_judged_admitted_and_met_once() {
     let link = bench.warm(2);
     let who = bench.identity();
     let request = bench.request(&who, 2);
-    let judge = Output::Judge { link, id: 7, initiator: who.fingerprint() };
+    let judge = Output::Judge { link, id: 7, initiator: who.fingerprint(), carriage: Carriage::Stream };
     assert_eq!(bench.says(link, Message::Knock(7, Box::new(request))), [judge]);
     let pass = Pass { token: Token::from_bytes([3; 16]), port: 5 };
     assert_eq!(bench.says(link, Message::Meet(7, pass)), [], "before it is admitted");

@@ -8,6 +8,7 @@ use kith_sansio::system::{OsRng, now, time};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::weave::Over;
 use super::{reaching, side, talk};
 use crate::relay::Carriage;
 use crate::relay::Message;
@@ -162,9 +163,12 @@ impl Driver {
                         self.links.remove(&link);
                     }
                 }
-                Output::Judge { link, id, initiator } => {
-                    let may_come = self.shared.wants(&initiator);
-                    if !may_come && let Some(from) = self.remote(link) {
+                Output::Judge { link, id, initiator, carriage } => {
+                    let is_wanted = self.shared.wants(&initiator);
+                    // Over datagrams whoever comes is served by a listener for QUIC.
+                    let may_come =
+                        is_wanted && (carriage == Carriage::Stream || !self.shared.quic.listeners.is_empty());
+                    if !is_wanted && let Some(from) = self.remote(link) {
                         self.shared.knock(&initiator, from);
                     }
                     self.exposure.handle_input(now(), Input::Judged(link, id, may_come), &mut OsRng);
@@ -212,10 +216,20 @@ impl Driver {
         let Some((path, _)) = self.links.get(&meeting.link).and_then(|line| line.open.as_ref()) else {
             return;
         };
-        let at = reaching::session_address(path, &meeting.pass);
-        if meeting.carriage != Carriage::Stream {
+        if meeting.carriage == Carriage::Datagrams {
+            let at = SocketAddr::new(path.remote.ip(), meeting.pass.port);
+            let (shared, over) =
+                (Arc::clone(&self.shared), Over { relay: meeting.relay, peer: meeting.initiator, at });
+            let work = async move {
+                let met = side::bring_over_udp(at, &meeting.pass.token).await;
+                if let Err(error) = met.and_then(|socket| shared.quic.await_over(socket, over)) {
+                    tracing::debug!(%error, "nobody was met at a relay");
+                }
+            };
+            self.shared.tasks.spawn(self.shared.closing.clone().run_until_cancelled_owned(work));
             return;
         }
+        let at = reaching::session_address(path, &meeting.pass);
         let shared = Arc::clone(&self.shared);
         let work = async move {
             match side::bring(at, &meeting.pass.token).await {

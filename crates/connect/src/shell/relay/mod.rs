@@ -1,11 +1,13 @@
 //! Relays with sockets: serving as one, being exposed at some, and reaching a peer over one.
 
+mod datagrams;
 mod exposing;
 mod reaching;
 mod serving;
 mod session;
 mod side;
 mod talk;
+mod weave;
 
 pub use exposing::Exposing;
 pub use serving::Relaying;
@@ -13,3 +15,4 @@ pub use serving::Relaying;
 pub(super) use reaching::over;
 pub(super) use serving::Hook;
 pub(super) use side::{is_token_ahead, take};
+pub(super) use weave::{OpenPath, Over, Paths, Woven};

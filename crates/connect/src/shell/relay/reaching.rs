@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::side;
 use super::talk::Reader;
+use super::weave::Over;
 use crate::dialer::Via;
 use crate::relay::knocking::{Input, Knocking, Outcome, Output};
 use crate::relay::message::{Pass, RELAY};
@@ -45,19 +46,28 @@ pub(in crate::shell) async fn over(
     shared: &Arc<Shared>,
     target: Fingerprint,
     relay: &Relay,
+    carriage: Carriage,
 ) -> Result<connect::Way, Failure> {
     let name = relay.ni.fingerprint;
     let stream = to_relay(shared, &relay.ni).await;
     let stream = stream.map_err(|error| Failure::Relay(error.to_string()))?;
     let path = stream.path();
-    let carriage = (Carriage::Stream, Vec::new());
-    let request = Request::sign(&shared.identity, name, target, carriage, utc(), &mut OsRng);
+    let carried = (carriage, Vec::new());
+    let request = Request::sign(&shared.identity, name, target, carried, utc(), &mut OsRng);
     let pass = match knock(stream, request).await {
         Outcome::Admitted(pass) => pass,
         Outcome::Refused => return Err(Failure::RelayRefused),
         Outcome::Silent => return Err(Failure::Relay("no answer".into())),
         Outcome::Broken => return Err(Failure::Relay("it broke off".into())),
     };
+    if carriage == Carriage::Datagrams {
+        let at = SocketAddr::new(path.remote.ip(), pass.port);
+        let joined = side::bring_over_udp(at, &pass.token).await;
+        let socket = joined.map_err(|error| Failure::Relay(error.to_string()))?;
+        let over = Over { relay: name, peer: target, at };
+        let dialled = shared.quic.dial_over(socket, over, &shared.client_tls).await?;
+        return Ok(connect::Way::Quic(dialled, Some(over)));
+    }
     let started = time();
     let joined = side::bring(session_address(&path, &pass), &pass.token).await;
     let stream = joined.map_err(|error| Failure::Relay(error.to_string()))?;

@@ -1,14 +1,15 @@
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use kith_identity::{Address, Fingerprint, Transport};
-use kith_sansio::Machine;
 use kith_sansio::system::{OsRng, now, time};
+use kith_sansio::{Machine, Span, Time};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::datagrams::{Door, Flow, Routes, Sockets};
 use super::session::{Busy, Pacer, carry};
 use super::talk::talk;
 use crate::limits::Place;
@@ -24,6 +25,9 @@ use crate::{Admission, Changes, ListenError};
 const EVENTS: usize = 256;
 /// What is to be said to one client, waiting for it to listen: all that may be asked of a target at once.
 const SAYINGS: usize = 2 * MAX_QUARANTINED;
+
+/// How often it is looked at what sessions over UDP have moved, and which are silent.
+const LOOK_EVERY: Span = Span::secs(5);
 
 /// Whom a node relays for. Asked for everyone who comes and whenever trust changes, so it answers from memory.
 type Serves = dyn Fn(&Fingerprint) -> bool + Send + Sync;
@@ -58,6 +62,8 @@ impl Hook {
 pub(super) enum Event {
     Input(Input),
     Side(TcpStream, Token, Place<IpAddr>),
+    /// A datagram that is a token came from there.
+    Datagram(Token, SocketAddr, Door),
 }
 
 impl Endpoint {
@@ -76,10 +82,17 @@ impl Endpoint {
             let all = shared.local.iter();
             all.filter(|one| one.transport == transport).map(|one| one.socket.port()).next()
         };
-        let settings = Settings { quota, stream_port: port(Transport::Tcp), datagram_port: None };
+        let sockets = session_sockets(&shared.local);
+        let datagram_port = sockets.as_ref().map(|sockets| sockets.port);
+        let settings = Settings { quota, stream_port: port(Transport::Tcp), datagram_port };
         let (sender, events) = mpsc::channel(EVENTS);
         *shared.hook() = Some(Hook(sender.clone()));
         let (stop, load) = (CancellationToken::new(), Arc::new(Mutex::new(Load::default())));
+        let routes = Arc::new(Routes::default());
+        for work in sockets.into_iter().flat_map(|sockets| sockets.forward(&routes, &sender)) {
+            let work = stop.clone().run_until_cancelled_owned(work);
+            shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+        }
         let driver = Driver {
             shared: Arc::clone(shared),
             relay: Relay::new(shared.own, settings),
@@ -91,6 +104,10 @@ impl Endpoint {
             sessions: HashMap::new(),
             pacers: HashMap::new(),
             busy: Busy::default(),
+            doors: HashMap::new(),
+            routes,
+            flows: HashMap::new(),
+            next_look: time() + LOOK_EVERY,
             next: 0,
         };
         let (stopped, closing) = (stop.clone(), shared.closing.clone());
@@ -116,6 +133,12 @@ struct Driver {
     sessions: HashMap<Session, CancellationToken>,
     pacers: HashMap<Fingerprint, Weak<Pacer>>,
     busy: Busy,
+    /// Where those came in who have shown a token over UDP.
+    doors: HashMap<SocketAddr, Door>,
+    routes: Arc<Routes>,
+    /// Sessions over UDP.
+    flows: HashMap<Session, ([SocketAddr; 2], Arc<Flow>)>,
+    next_look: Time,
     next: u64,
 }
 
@@ -137,6 +160,7 @@ impl Driver {
                 },
                 Some(event) = events.recv() => self.happened(event),
                 true = changes.next() => self.review(),
+                () = until(self.next_look), if !self.flows.is_empty() => self.look(),
                 () = until(deadline.unwrap_or_else(time)), if deadline.is_some() => {
                     self.relay.handle_timeout(now(), &mut OsRng);
                     self.drain();
@@ -188,7 +212,34 @@ impl Driver {
                 self.sides.insert(side, (stream, place));
                 self.give(Input::Presented(token, side));
             }
+            Event::Datagram(token, from, door) => {
+                self.doors.insert(from, door);
+                self.give(Input::Presented(token, Side::Datagrams(from)));
+            }
         }
+    }
+
+    /// Counts what sessions over UDP have moved, and ends those that nobody uses.
+    fn look(&mut self) {
+        self.next_look = time() + LOOK_EVERY;
+        let moved: Vec<_> =
+            self.flows.iter().map(|(id, (_, flow))| (*id, flow.report(), flow.is_silent())).collect();
+        for (session, bytes, is_silent) in moved {
+            if bytes > 0 {
+                self.give(Input::Moved(session, bytes));
+            }
+            if is_silent && self.part(session) {
+                self.give(Input::Ended(session));
+            }
+        }
+    }
+
+    /// Copies no more between the sides of a session over UDP; `false` where it is none.
+    fn part(&mut self, session: Session) -> bool {
+        let Some((sides, _)) = self.flows.remove(&session) else { return false };
+        self.routes.part(sides);
+        sides.iter().for_each(|side| drop(self.doors.remove(side)));
+        true
     }
 
     /// Trust has changed, and with it perhaps whom this node relays for.
@@ -216,11 +267,20 @@ impl Driver {
                     }
                 }
                 Output::Close(client) => drop(self.clients.remove(&client)),
-                Output::Wait(_) | Output::Again(_) => {}
+                Output::Wait(_) | Output::Again(Side::Stream(_)) => {}
+                Output::Again(Side::Datagrams(from)) => self.say_joined(from),
+                Output::Reject(Side::Datagrams(from)) => {
+                    // Whoever is joined stays so, whatever else he shows.
+                    if !self.routes.has(&from) {
+                        self.doors.remove(&from);
+                    }
+                }
                 Output::Reject(side) => drop(self.sides.remove(&side)),
                 Output::Join(joined) => self.join(joined),
                 Output::End(session) => {
-                    if let Some(end) = self.sessions.get(&session) {
+                    if self.part(session) {
+                        left.push_back(Input::Ended(session));
+                    } else if let Some(end) = self.sessions.get(&session) {
                         end.cancel();
                     }
                 }
@@ -231,6 +291,9 @@ impl Driver {
 
     fn join(&mut self, joined: Joined) {
         let session = joined.session;
+        if let [Side::Datagrams(one), Side::Datagrams(two)] = joined.sides {
+            return self.join_datagrams(&joined, [one, two]);
+        }
         let sides = joined.sides.map(|side| self.sides.remove(&side).map(|(stream, _)| stream));
         let end = CancellationToken::new();
         self.sessions.insert(session, end.clone());
@@ -245,6 +308,25 @@ impl Driver {
         });
     }
 
+    fn join_datagrams(&mut self, joined: &Joined, [one, two]: [SocketAddr; 2]) {
+        let pacer = joined.bytes_per_second.map(|rate| self.pacer(joined.payer, rate));
+        let flow = Flow::new(joined.session, pacer);
+        if let (Some(near), Some(far)) = (self.doors.get(&one), self.doors.get(&two)) {
+            self.routes.join([(one, near.clone()), (two, far.clone())], &flow);
+        }
+        if self.flows.is_empty() {
+            self.next_look = time() + LOOK_EVERY;
+        }
+        self.flows.insert(joined.session, ([one, two], flow));
+        [one, two].iter().for_each(|side| self.say_joined(*side));
+    }
+
+    fn say_joined(&self, to: SocketAddr) {
+        if let Some(door) = self.doors.get(&to) {
+            door.say_joined(to);
+        }
+    }
+
     fn pacer(&mut self, payer: Fingerprint, rate: u64) -> Arc<Pacer> {
         if let Some(pacer) = self.pacers.get(&payer).and_then(Weak::upgrade) {
             return pacer;
@@ -254,4 +336,20 @@ impl Driver {
         self.pacers.insert(payer, Arc::downgrade(&pacer));
         pacer
     }
+}
+
+/// Where sessions over UDP are: beside the listeners for QUIC, with a port of their own.
+fn session_sockets(local: &[Address]) -> Option<Sockets> {
+    let quic = local.iter().filter(|one| one.transport == Transport::Quic);
+    let mut ips: Vec<IpAddr> = quic.map(|one| one.socket.ip()).collect();
+    // One on all addresses takes IPv4 too.
+    if ips.contains(&Ipv6Addr::UNSPECIFIED.into()) {
+        ips = vec![Ipv6Addr::UNSPECIFIED.into()];
+    }
+    ips.dedup();
+    if ips.is_empty() {
+        return None;
+    }
+    let bound = Sockets::bind(&ips);
+    bound.inspect_err(|error| tracing::warn!(%error, "this relay serves no sessions over UDP")).ok()
 }

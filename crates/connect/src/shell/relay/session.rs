@@ -21,7 +21,7 @@ const BUSY_BYTES: usize = 16 << 20;
 /// How often in a row one direction copies before the others have their turn.
 const CHUNKS_IN_A_ROW: usize = 16;
 /// Bytes after which the relay is told of them.
-const REPORT_BYTES: u64 = 1 << 20;
+pub(super) const REPORT_BYTES: u64 = 1 << 20;
 /// How much of its bandwidth a payer may use at once.
 const BURST: Span = Span::millis(50);
 
@@ -38,13 +38,27 @@ impl Pacer {
         Pacer { bytes_per_second: bytes_per_second.max(1), free: Mutex::new(Time(0)) }
     }
 
+    /// Whether `bytes` more may go at once: what comes too fast is lost.
+    pub(super) fn may_pass(&self, bytes: u64) -> bool {
+        let now = time();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_pass = *free <= now + BURST;
+        if may_pass {
+            *free = (*free).max(now) + self.span(bytes);
+        }
+        may_pass
+    }
+
+    fn span(&self, bytes: u64) -> Span {
+        Span(bytes.saturating_mul(1_000_000) / self.bytes_per_second)
+    }
+
     /// Waits until `bytes` more may go.
     async fn pace(&self, bytes: u64) {
         let granted = {
             let now = time();
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            let span = Span(bytes.saturating_mul(1_000_000) / self.bytes_per_second);
-            *free = (*free).max(now) + span;
+            *free = (*free).max(now) + self.span(bytes);
             *free
         };
         if granted - time() > BURST {

@@ -1,23 +1,26 @@
 //! One side of a session over TCP: a connection that begins with a token in place of a handshake.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kith_sansio::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use crate::relay::Token;
 use crate::relay::limits::TOKEN_LIFE;
-use crate::shell::bind::tune_tcp;
+use crate::shell::bind::{tune_tcp, udp_socket};
 use crate::shell::within;
 
 /// What stands in front of a token. The first byte is none that TLS begins with.
-const PREAMBLE: [u8; 8] = *b"kith-rl1";
+pub(super) const PREAMBLE: [u8; 8] = *b"kith-rl1";
 /// What a relay says to both sides when they are joined. From then on every byte is the other side's.
-const JOINED: u8 = 1;
+pub(super) const JOINED: u8 = 1;
 /// How long a relay may take to be connected to.
 const CONNECT_PATIENCE: Span = Span::secs(5);
+
+/// How soon a token is shown again over UDP.
+const SHOW_AGAIN: Span = Span::millis(200);
 
 /// Whether what comes over `stream` begins as a token does; waits for its first byte.
 pub(in crate::shell) async fn is_token_ahead(stream: &TcpStream) -> io::Result<bool> {
@@ -41,6 +44,33 @@ pub(in crate::shell) async fn take(stream: &mut TcpStream) -> io::Result<Token> 
 /// Says that the other side is there.
 pub(super) async fn joined(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(&[JOINED]).await
+}
+
+/// Shows `token` to the relay at `at` over a UDP socket, until the other side has shown its own.
+pub(super) async fn bring_over_udp(at: SocketAddr, token: &Token) -> io::Result<std::net::UdpSocket> {
+    let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::from_std(udp_socket((any, 0).into())?)?;
+    let shown = [&PREAMBLE[..], token.as_bytes()].concat();
+    let (mut answer, mut joined) = ([0; PREAMBLE.len() + 2], PREAMBLE.to_vec());
+    joined.push(JOINED);
+    let exchange = async {
+        loop {
+            socket.send_to(&shown, at).await?;
+            let heard = async {
+                loop {
+                    let (length, from) = socket.recv_from(&mut answer).await?;
+                    if from == at && answer[..length] == joined[..] {
+                        return io::Result::Ok(());
+                    }
+                }
+            };
+            if let Some(heard) = within(SHOW_AGAIN, heard).await {
+                return heard;
+            }
+        }
+    };
+    within(TOKEN_LIFE, exchange).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+    socket.into_std()
 }
 
 /// Brings `token` to the relay at `at`, and waits until the other side has brought its own.

@@ -389,7 +389,7 @@ impl TargetParty {
                     let packet = self.streams.send(at, link.0, &said);
                     self.outputs.push_back(Out::Send(at, Message::Packet(link.0, packet)));
                 }
-                exposure::Output::Judge { link, id, initiator } => {
+                exposure::Output::Judge { link, id, initiator, .. } => {
                     let may_come = initiator != name(Node::Initiator(super::INITIATORS - 1));
                     self.exposure.handle_input(now, exposure::Input::Judged(link, id, may_come), rng);
                 }
