@@ -33,8 +33,6 @@ const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Largest UDP payload sent or taken: discovery finds out what the path carries, 1200 bytes to jumbo frames and loopback.
 const MAX_UDP_PAYLOAD_BYTES: u16 = 16_000;
-/// Largest UDP payload that is tried towards whoever connects to this node: what Ethernet carries in any case.
-const ETHERNET_PAYLOAD_BYTES: u16 = 1452;
 /// Where the search for the largest payload stops, in bytes: half of the probes for a hundredth of the speed. On
 /// Ethernet it ends at 1431 of 1452 bytes.
 const MTU_STEP_BYTES: u16 = 256;
@@ -107,12 +105,11 @@ impl Quic {
     ) -> Result<Quic, BindError> {
         let tls_error = |error: &dyn std::fmt::Display| BindError::Tls(error.to_string());
         let crypto = QuicServerConfig::try_from(Arc::clone(tls)).map_err(|error| tls_error(&error))?;
-        // Who comes may be a stranger, and what is sent to him is put together in memory that his connection keeps.
-        let mut towards_strangers = transport(ETHERNET_PAYLOAD_BYTES).map_err(|error| tls_error(&error))?;
+        let mut towards_strangers = transport().map_err(|error| tls_error(&error))?;
         towards_strangers
             .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
             .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS));
-        let transport = Arc::new(transport(MAX_UDP_PAYLOAD_BYTES).map_err(|error| tls_error(&error))?);
+        let transport = Arc::new(transport().map_err(|error| tls_error(&error))?);
         let mut server = noq::ServerConfig::with_crypto(Arc::new(crypto));
         server
             .transport_config(Arc::new(towards_strangers))
@@ -279,9 +276,9 @@ fn keep_path(path: OpenPath, connection: &noq::Connection) {
 
 /// BBR, because a machine that is busy acknowledges late: CUBIC takes that for loss, and falls to a tenth of the speed
 /// on loopback.
-fn transport(most_payload_bytes: u16) -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
+fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(most_payload_bytes).minimum_change(MTU_STEP_BYTES);
+    mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES).minimum_change(MTU_STEP_BYTES);
     let mut congestion = Bbr3Config::default();
     congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
