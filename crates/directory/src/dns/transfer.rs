@@ -82,13 +82,12 @@ impl Request {
         }
     }
 
-    /// The answer that there is no transfer now, after its length.
+    /// The answer that there is no transfer.
     pub(crate) fn fail(&self, code: ResponseCode, mut signer: Signer, now: Timestamp) -> Vec<u8> {
         let mut message = self.header();
         message[3] = code.low();
         signer.sign(&mut message, now);
-        let length = u16::try_from(message.len()).unwrap_or(0).to_be_bytes();
-        [&length[..], &message].concat()
+        message
     }
 
     /// The beginning of every message of the answer.
@@ -102,8 +101,12 @@ impl Request {
     }
 }
 
-/// The answer to a request that came over UDP: the zone's SOA record.
-pub(crate) fn serial(request: Request, zone: &Zone, signer: Signer, now: Timestamp) -> Vec<u8> {
+/// The answer to a request that came over UDP. Whoever asks what changed is told the serial number, and comes back over
+/// TCP (RFC 1995 §2); all of the zone is not for UDP (RFC 5936 §4.2).
+pub(crate) fn over_udp(request: Request, zone: &Zone, signer: Signer, now: Timestamp) -> Vec<u8> {
+    if request.known.is_none() {
+        return request.fail(ResponseCode::Refused, signer, now);
+    }
     let mut transfer = Transfer::new(request, zone, signer);
     transfer.soa(now);
     transfer.finish(now).split_off(2)

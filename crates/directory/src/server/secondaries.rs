@@ -163,16 +163,7 @@ impl Telling {
     async fn run(self) {
         let mut serial = self.serial.clone();
         let mut machine = Notifier::new();
-        let socket = loop {
-            // Connected, so that the system passes on what comes from the secondary and nothing else.
-            match self.socket().await {
-                Ok(socket) => break socket,
-                Err(error) => {
-                    tracing::warn!(secondary = %self.address, %error, "cannot reach a secondary");
-                    tokio::time::sleep(crate::defaults::NOTIFY_BACKOFF_LAST.into()).await;
-                }
-            }
-        };
+        let mut socket = self.socket().await;
         let mut mac = Vec::new();
         let first = *serial.borrow_and_update();
         let mut input = Some(Input::Serial(first));
@@ -181,8 +172,13 @@ impl Telling {
                 Some(input) => machine.handle_input(system::now(), input, &mut OsRng),
                 None => machine.handle_timeout(system::now(), &mut OsRng),
             }
+            let mut works = true;
             while let Some(output) = machine.poll_output() {
-                self.act(output, &socket, &mut mac).await;
+                works &= self.act(output, &socket, &mut mac).await;
+            }
+            if !works {
+                // It keeps the address that this machine had when it was made.
+                socket = self.socket().await;
             }
             let due = machine.poll_timeout();
             tokio::select! {
@@ -196,26 +192,42 @@ impl Telling {
         }
     }
 
-    async fn socket(&self) -> std::io::Result<UdpSocket> {
-        let socket = UdpSocket::bind(self.from).await?;
-        socket.connect(self.address).await?;
-        Ok(socket)
+    /// Connected, so that the system passes on what comes from the secondary and nothing else.
+    async fn socket(&self) -> UdpSocket {
+        loop {
+            let connected = async {
+                let socket = UdpSocket::bind(self.from).await?;
+                socket.connect(self.address).await?;
+                Ok::<_, std::io::Error>(socket)
+            };
+            match connected.await {
+                Ok(socket) => return socket,
+                Err(error) => {
+                    tracing::warn!(secondary = %self.address, %error, "cannot reach a secondary");
+                    tokio::time::sleep(crate::defaults::NOTIFY_BACKOFF_LAST.into()).await;
+                }
+            }
+        }
     }
 
-    async fn act(&self, output: Output, socket: &UdpSocket, mac: &mut Vec<u8>) {
+    /// Does what the machine wants; whether the socket seems to work.
+    async fn act(&self, output: Output, socket: &UdpSocket, mac: &mut Vec<u8>) -> bool {
         match output {
             Output::Send { id, serial } => {
                 let mut message = notice(&self.zone, id, serial);
                 *mac = Signer::request(Arc::clone(&self.key)).sign(&mut message, system::utc()).to_vec();
                 if let Err(error) = socket.send(&message).await {
                     tracing::debug!(secondary = %self.address, %error, "cannot send a notice");
+                    return false;
                 }
             }
             Output::Silent => {
                 tracing::warn!(secondary = %self.address, "a secondary does not acknowledge that the zone changed");
+                return false;
             }
             Output::Back => tracing::info!(secondary = %self.address, "the secondary answers again"),
         }
+        true
     }
 
     /// The id of the next notice that the secondary acknowledges, with its signature verified.

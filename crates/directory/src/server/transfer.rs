@@ -54,12 +54,12 @@ pub(super) async fn answer(shared: &Shared, zone: &Zone, signed: &Signed, transp
     let may_transfer = shared.secondaries.may_transfer(&key);
     let (mut signer, message) = (Signer::answer(Arc::clone(&key), signed), signed.message());
     if let Some(request) = Request::read(&message, zone).filter(|_| may_transfer) {
-        shared.metrics.dns_answered(transport, &[]);
-        return match transport {
-            Transport::Tcp => Outcome::Transfer(Box::new(Wanted { request, signer })),
-            // Whoever asks over UDP is told the serial number, and comes back over TCP (RFC 1995 §2).
-            Transport::Udp => Outcome::Reply(dns::transfer::serial(request, zone, signer, now)),
-        };
+        if transport == Transport::Tcp {
+            return Outcome::Transfer(Box::new(Wanted { request, signer }));
+        }
+        let reply = dns::transfer::over_udp(request, zone, signer, now);
+        shared.metrics.dns_answered(transport, &reply);
+        return Outcome::Reply(reply);
     }
     let Some(mut answer) = unsigned(shared, zone, &message, transport).await else {
         return Outcome::Silence;
@@ -91,9 +91,12 @@ pub(super) async fn run(shared: &Shared, mut stream: TcpStream, wanted: Wanted) 
         tracing::debug!("a transfer has to wait: too many are under way");
         shared.metrics.transferred(Transferred::Refused);
         let refusal = request.fail(ResponseCode::ServFail, signer, system::utc());
-        let _ = write(&mut stream, &refusal).await;
+        shared.metrics.dns_answered(Transport::Tcp, &refusal);
+        let length = u16::try_from(refusal.len()).unwrap_or(0).to_be_bytes();
+        let _ = write(&mut stream, &[&length[..], &refusal].concat()).await;
         return;
     };
+    shared.metrics.dns_answered(Transport::Tcp, &[]);
     let transfer = Transfer::new(request, zone, signer);
     let number = transfer.number();
     let sent = tokio::time::timeout(TRANSFER_LIFE.into(), send(shared, zone, &mut stream, transfer)).await;
