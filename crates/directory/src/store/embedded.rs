@@ -227,12 +227,9 @@ fn page(
         })?;
         // What changed since is as it was before, and what went away since is still there.
         let mut befores = Vec::new();
-        history::befores(rows, &from, number, |fingerprint, bytes| {
+        history::befores(rows, &from, end, number, |fingerprint, bytes| {
             if befores.len() >= limit {
                 end = befores.last().map(|(last, _)| *last);
-                return ControlFlow::Break(());
-            }
-            if end.is_some_and(|end| fingerprint > end) {
                 return ControlFlow::Break(());
             }
             befores.push((fingerprint, bytes.to_vec()));

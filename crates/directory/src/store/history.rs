@@ -213,11 +213,12 @@ pub(super) fn before(
     Ok(found)
 }
 
-/// Calls `visit` with the sets of the nodes behind the key `from`, each before its first change with a number above
-/// `number`, in the order of their fingerprints; empty where there was none.
+/// Calls `visit` with the sets of the nodes behind the key `from`, up to `end` or all, each before its first change with
+/// a number above `number`, in the order of their fingerprints; empty where there was none.
 pub(super) fn befores(
     rows: &ReadRows,
     from: &[u8],
+    end: Option<Fingerprint>,
     number: u64,
     mut visit: impl FnMut(Fingerprint, &[u8]) -> ControlFlow<()>,
 ) -> Result<(), DatabaseError> {
@@ -226,6 +227,8 @@ pub(super) fn befores(
         let fingerprint = key.get(..32).and_then(fingerprint_of);
         let changed = key.get(32..).map_or(0, number_of);
         match fingerprint {
+            // Most rows are of no concern, and there are many behind the end.
+            Some(fingerprint) if end.is_some_and(|end| fingerprint > end) => ControlFlow::Break(()),
             Some(fingerprint) if changed > number && last != Some(fingerprint) => {
                 last = Some(fingerprint);
                 visit(fingerprint, bytes)
