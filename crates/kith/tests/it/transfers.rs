@@ -357,10 +357,11 @@ fn sending_says_what_is_wrong() {
 fn a_receiver_that_cannot_write_says_why_and_the_sender_hears_it() {
     let place = Place::new();
     let (north, south) = place.friends();
-    fs::write(place.path("inbox"), "a file, no folder").unwrap();
     fs::write(place.path("note"), "x").unwrap();
     let (inbox, note) = (place.path("inbox"), place.path("note"));
     let receiving = south.command(&["receive", "--into", inbox.to_str().unwrap(), "--yes"]);
+    eventually("a receiver", || (south.status()["transfer"]["receivers"] == 1).then_some(()));
+    fs::write(&inbox, "a file, no folder").unwrap();
     let sent = north.run(&["send", note.to_str().unwrap(), "--to", "south"]);
     assert_eq!(sent.code(), 1, "{sent:?}");
     receiving.finish().fails(1, "inbox");
