@@ -56,18 +56,20 @@ pub fn fuzz_delegator_subscriber(data: &[u8]) {
             Said::Wait(span) => {
                 now.time += span;
                 now.utc = now.utc.plus_secs(span.as_secs());
-                subscriber.handle_timeout(now, &mut rng);
-                continue;
+                None
             }
-            Said::Other(0) => SubscriberInput::Connected,
-            Said::Other(1) => SubscriberInput::Lost,
-            Said::Other(_) => SubscriberInput::Nudged,
-            Said::Message(message) => SubscriberInput::Received(message),
+            Said::Other(0) => Some(SubscriberInput::Connected),
+            Said::Other(1) => Some(SubscriberInput::Lost),
+            Said::Other(_) => Some(SubscriberInput::Nudged),
+            Said::Message(message) => Some(SubscriberInput::Received(message)),
         };
-        subscriber.handle_input(now, input, &mut rng);
+        match input {
+            Some(input) => subscriber.handle_input(now, input, &mut rng),
+            None => subscriber.handle_timeout(now, &mut rng),
+        }
         let outputs = std::iter::from_fn(|| subscriber.poll_output()).count();
         if outputs > 4 || subscriber.list().len() > delegator::MAX_MEMBERS {
-            panic!("{outputs} outputs for one message");
+            panic!("{outputs} outputs for one step");
         }
     }
     now.time += Span::secs(2 * 86_400);
@@ -94,21 +96,23 @@ pub fn fuzz_delegator_server(data: &[u8]) {
         let input = match said {
             Said::Wait(span) => {
                 now.time += span;
-                server.handle_timeout(now, &mut rng);
-                continue;
+                None
             }
-            Said::Other(0) => ServerInput::Policy(Arc::clone(&full)),
-            Said::Other(1) => ServerInput::Policy(Arc::clone(&empty)),
+            Said::Other(0) => Some(ServerInput::Policy(Arc::clone(&full))),
+            Said::Other(1) => Some(ServerInput::Policy(Arc::clone(&empty))),
             Said::Other(_) => {
                 last += 1;
-                ServerInput::Opened(SessionId(last), peer)
+                Some(ServerInput::Opened(SessionId(last), peer))
             }
-            Said::Message(message) => ServerInput::Received(SessionId(last), message),
+            Said::Message(message) => Some(ServerInput::Received(SessionId(last), message)),
         };
-        server.handle_input(now, input, &mut rng);
+        match input {
+            Some(input) => server.handle_input(now, input, &mut rng),
+            None => server.handle_timeout(now, &mut rng),
+        }
         let outputs = std::iter::from_fn(|| server.poll_output()).count();
         if outputs > 4 || server.sessions() > 2 {
-            panic!("{outputs} outputs for one message, {} streams", server.sessions());
+            panic!("{outputs} outputs for one step, {} streams", server.sessions());
         }
     }
     (1..=last).for_each(|one| server.handle_input(now, ServerInput::Closed(SessionId(one)), &mut rng));
