@@ -51,6 +51,8 @@ targets! {
     connect_delegator_message => kith_connect::fuzz::fuzz_delegator_message,
     connect_delegator_server => kith_connect::fuzz::fuzz_delegator_server,
     connect_delegator_subscriber => kith_connect::fuzz::fuzz_delegator_subscriber,
+    connect_flow => kith_connect::fuzz::fuzz_flow,
+    connect_frames => kith_connect::fuzz::fuzz_frames,
     connect_hello => kith_connect::fuzz::fuzz_hello,
     connect_relay_message => kith_connect::fuzz::fuzz_relay_message,
     connect_router => kith_connect::fuzz::fuzz_router,

@@ -172,6 +172,26 @@ pub enum Failure {
     GivenUp,
 }
 
+/// Why datagrams cannot be sent, or do not arrive any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramError {
+    /// The path does not carry a datagram of this size.
+    #[error("a datagram of {bytes} bytes is too large, {most} are possible now")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// What the path carries now.
+        most: usize,
+    },
+    /// The peer has ended it, or is not reached any more.
+    #[error("the peer has gone")]
+    Ended,
+    /// Closed here, or trust was withdrawn.
+    #[error("closed here, or trust withdrawn")]
+    Cut,
+}
+
 /// Why a protocol cannot be listened for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

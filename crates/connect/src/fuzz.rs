@@ -3,24 +3,26 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use kith_identity::{Fingerprint, Reach};
 use kith_sansio::{Machine, Now, SeededRng, Span, Time, Timestamp};
 
+use crate::datagram::{Flow, Frames, put_frame};
 use crate::delegator::{
     self, Card, Epoch, Message, Policy, Server, ServerInput, SessionId, Subscriber, SubscriberInput, message,
 };
 use crate::mapping::{Input, Kind, Mapper, Router, Wanted, pcp, upnp};
-use crate::protocol::{Protocol, hello_length};
+use crate::protocol::{Protocol, hello_form};
 use crate::relay;
 
 /// A hello either is refused or is written again as it was read.
 #[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
 pub fn fuzz_hello(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
-    let Ok(length) = hello_length(first) else { return };
+    let Ok((kind, length)) = hello_form(first) else { return };
     let Some(name) = rest.get(..length) else { return };
     if let Ok(protocol) = Protocol::from_wire(name)
-        && protocol.hello() != data[..=length]
+        && protocol.hello(kind) != data[..=length]
     {
         panic!("a hello changed on its way: {protocol}");
     }
@@ -185,4 +187,42 @@ pub fn fuzz_router(data: &[u8]) {
         panic!("led to {}", service.control.at);
     }
     let _ = (upnp::answered_address(&text), upnp::refused(&text), pcp::read(data));
+}
+
+/// Frames come out the same however their bytes are cut, and are written again as they were read.
+#[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+pub fn fuzz_frames(data: &[u8]) {
+    let Some((&piece, wire)) = data.split_first() else { return };
+    let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut frames, mut whole) = (Frames::default(), Vec::new());
+        for piece in pieces {
+            frames.buffer().extend_from_slice(piece);
+            whole.extend(std::iter::from_fn(|| frames.next()));
+        }
+        whole
+    };
+    let whole = read(&mut std::iter::once(wire));
+    if whole != read(&mut wire.chunks(usize::from(piece).max(1))) {
+        panic!("frames depend on how their bytes are cut");
+    }
+    let mut again = BytesMut::new();
+    whole.iter().for_each(|datagram| {
+        put_frame(&mut again, datagram);
+    });
+    if !wire.starts_with(&again) {
+        panic!("a frame changed on its way");
+    }
+}
+
+/// What is in front of a datagram either is no flow, or is written again as it was read.
+#[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+pub fn fuzz_flow(data: &[u8]) {
+    let mut datagram = Bytes::copy_from_slice(data);
+    let Some(flow) = Flow::take(&mut datagram) else { return };
+    let mut again = BytesMut::new();
+    flow.put(&mut again);
+    again.extend_from_slice(&datagram);
+    if again != data {
+        panic!("a flow changed on its way: {flow:?}");
+    }
 }

@@ -29,6 +29,7 @@
 //! ```
 
 pub mod address;
+mod datagram;
 pub mod defaults;
 pub mod delegator;
 pub mod dialer;
@@ -46,11 +47,11 @@ mod trust;
 
 pub use address::{Interface, Vantage, advertised};
 pub use dialer::Via;
-pub use error::{BindError, ConnectError, Failure, ListenError, Route, Tried};
+pub use error::{BindError, ConnectError, DatagramError, Failure, ListenError, Route, Tried};
 pub use node::{Node, NodeError};
 pub use protocol::{Admission, MAX_PROTOCOL_BYTES, Protocol, ProtocolError};
 pub use shell::{
-    Config, Endpoint, Exposing, Incoming, MappingConfig, PathInfo, Peer, PortMapping, Relaying, Stream,
-    interfaces,
+    Config, Datagrams, Endpoint, Exposing, Incoming, MappingConfig, PathInfo, Peer, PortMapping, Relaying,
+    Stream, interfaces,
 };
 pub use trust::{ChangeSignal, Changes, Discovery, Found, NoDiscovery, Trust};

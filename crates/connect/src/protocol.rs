@@ -11,6 +11,25 @@ pub(crate) const ADMITTED: u8 = 0x01;
 /// The one answer of a target that does not, whatever the reason.
 pub(crate) const REFUSED: u8 = 0x00;
 
+/// Set in the first byte of a hello that asks for datagrams.
+const DATAGRAMS: u8 = 0x80;
+
+/// What an initiator wants to speak a protocol over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A stream of bytes.
+    Stream,
+    /// Datagrams.
+    Datagrams,
+}
+
+/// What an initiator asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) protocol: &'a Protocol,
+    pub(crate) kind: Kind,
+}
+
 /// A protocol's name and version, such as `send/1`: what an initiator wants of a target.
 ///
 /// A name of `[a-z][a-z0-9-]*`, a slash and a version of decimal digits without a leading zero, at most
@@ -54,18 +73,22 @@ impl Protocol {
         &self.0
     }
 
-    /// The first frame of a connection, from initiator to target: `u8 length ‖ name`.
-    pub(crate) fn hello(&self) -> Vec<u8> {
+    /// The first frame of a connection, from initiator to target: `u8 length ‖ name`; for datagrams, the length has
+    /// its highest bit set.
+    pub(crate) fn hello(&self, kind: Kind) -> Vec<u8> {
         let mut frame = Vec::with_capacity(1 + self.0.len());
+        let mark = if kind == Kind::Datagrams { DATAGRAMS } else { 0 };
         // A name has at most 64 bytes.
-        frame.push(u8::try_from(self.0.len()).unwrap_or(u8::MAX));
+        frame.push(u8::try_from(self.0.len()).unwrap_or(u8::MAX) | mark);
         frame.extend_from_slice(self.0.as_bytes());
         frame
     }
 
     /// Reads a name as it comes from a peer.
     pub(crate) fn from_wire(name: &[u8]) -> Result<Protocol, ProtocolError> {
-        hello_length(u8::try_from(name.len()).unwrap_or(u8::MAX))?;
+        if name.is_empty() || name.len() > MAX_PROTOCOL_BYTES {
+            return Err(ProtocolError::Length(name.len()));
+        }
         if !well_formed(name) {
             return Err(ProtocolError::Form);
         }
@@ -74,10 +97,11 @@ impl Protocol {
     }
 }
 
-/// How many bytes of name follow the first byte of a hello.
-pub(crate) fn hello_length(first: u8) -> Result<usize, ProtocolError> {
-    match usize::from(first) {
-        length @ 1..=MAX_PROTOCOL_BYTES => Ok(length),
+/// What the first byte of a hello asks for, and how many bytes of name follow it.
+pub(crate) fn hello_form(first: u8) -> Result<(Kind, usize), ProtocolError> {
+    let kind = if first & DATAGRAMS == 0 { Kind::Stream } else { Kind::Datagrams };
+    match usize::from(first & !DATAGRAMS) {
+        length @ 1..=MAX_PROTOCOL_BYTES => Ok((kind, length)),
         length => Err(ProtocolError::Length(length)),
     }
 }
@@ -145,10 +169,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_hello_is_read_as_it_was_written(name in "[a-z][a-z0-9-]{0,40}/[1-9][0-9]{0,3}") {
+        fn a_hello_is_read_as_it_was_written(name in "[a-z][a-z0-9-]{0,40}/[1-9][0-9]{0,3}", plain: bool) {
             let protocol: Protocol = name.parse().unwrap();
-            let hello = protocol.hello();
-            prop_assert_eq!(hello_length(hello[0]), Ok(hello.len() - 1));
+            let kind = if plain { Kind::Stream } else { Kind::Datagrams };
+            let hello = protocol.hello(kind);
+            prop_assert_eq!(hello_form(hello[0]), Ok((kind, hello.len() - 1)));
             prop_assert_eq!(Protocol::from_wire(&hello[1..]), Ok(protocol));
         }
 

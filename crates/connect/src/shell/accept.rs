@@ -1,6 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use kith_identity::{Fingerprint, Transport, tls};
 use kith_sansio::Span;
 use kith_sansio::system::time;
@@ -9,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::carrier::Carrier;
 use super::endpoint::{Listening, Party, PathInfo, Peer, Shared};
+use super::flows::{self, Channel};
 use super::quic::{Link, key_of};
 use super::registry::Cut;
 use super::relay::Over;
@@ -17,7 +19,7 @@ use super::{DONE_CODE, REFUSED_CODE, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
-use crate::protocol::{ADMITTED, hello_length};
+use crate::protocol::{ADMITTED, Kind, hello_form};
 use crate::{Admission, Changes, Protocol};
 
 /// How long accepting rests where the system has no room for another connection.
@@ -175,9 +177,11 @@ pub(super) fn serve(shared: &Arc<Shared>, link: Arc<Link>, on_trial: bool) {
 
 async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) {
     let deadline = time() + shared.config.handshake_timeout;
+    let mut draining = std::pin::pin!(flows::drain(&link).fuse());
     loop {
         let accepted = tokio::select! {
             accepted = link.connection.accept_bi() => accepted,
+            () = &mut draining => continue,
             () = until(deadline), if on_trial => {
                 on_trial = false;
                 link.close_unless_admitted();
@@ -222,7 +226,7 @@ async fn admit(
 ) -> Result<(Protocol, bool), TurnedAway> {
     let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
     let decision = match read_hello(&mut carrier).await {
-        Ok(protocol) => decide(shared, peer, path.remote, protocol),
+        Ok((protocol, kind)) => decide(shared, peer, path.remote, protocol, kind),
         Err(TurnedAway::Hello(_)) => None,
         Err(error) => return Err(error),
     };
@@ -234,15 +238,17 @@ async fn admit(
         Peer::Known(fingerprint) => Party::Named(fingerprint),
         Peer::Anonymous => Party::Source(source(path.remote.ip())),
     };
-    let (Some(place), Ok(seat)) = (shared.streams.take(party), listening.queue.reserve_owned().await) else {
+    let (Some(place), Some(seat)) = (shared.streams.take(party), listening.queue.reserve().await) else {
         carrier.refuse().await;
         return Err(TurnedAway::TooMany);
     };
     let needs_trust = listening.admission == Admission::Contacts;
     let ticket =
         shared.registry.enter(peer, protocol.clone(), needs_trust.then_some(Opener::Peer), path, cut);
+    let channel = link.zip(carrier.stream_id()).filter(|_| seat.is_for_datagrams());
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
     stream.stay_as(link.map(Link::guest));
+    stream.carry(channel.map(|(link, stream)| Channel::open(link, stream)));
     if needs_trust && !trusted(shared, peer, &protocol) {
         // Withdrawn since the decision, before the registry knew of the stream.
         stream.refuse().await;
@@ -250,16 +256,16 @@ async fn admit(
     }
     stream.carrier().write_all(&[ADMITTED]).await.map_err(lost)?;
     stream.carrier().flush().await.map_err(lost)?;
-    seat.send((peer, stream));
+    seat.send(shared, peer, stream);
     Ok((protocol, needs_trust))
 }
 
-async fn read_hello(carrier: &mut Carrier) -> Result<Protocol, TurnedAway> {
+async fn read_hello(carrier: &mut Carrier) -> Result<(Protocol, Kind), TurnedAway> {
     let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
     let mut name = [0; crate::MAX_PROTOCOL_BYTES];
-    let length = hello_length(carrier.read_u8().await.map_err(lost)?)?;
+    let (kind, length) = hello_form(carrier.read_u8().await.map_err(lost)?)?;
     carrier.read_exact(&mut name[..length]).await.map_err(lost)?;
-    Ok(Protocol::from_wire(&name[..length])?)
+    Ok((Protocol::from_wire(&name[..length])?, kind))
 }
 
 fn trusted(shared: &Shared, peer: Peer, protocol: &Protocol) -> bool {
@@ -272,8 +278,9 @@ fn decide(
     peer: Peer,
     from: SocketAddr,
     protocol: Protocol,
+    kind: Kind,
 ) -> Option<(Protocol, Listening)> {
-    let listening = shared.listening().get(&protocol).cloned();
+    let listening = shared.listening().get(&(protocol.clone(), kind)).cloned();
     if listening.as_ref().is_some_and(|one| one.admission == Admission::Anyone) {
         return listening.map(|listening| (protocol, listening));
     }

@@ -36,6 +36,16 @@ impl Carrier {
     }
 }
 
+impl Carrier {
+    /// The number of the QUIC stream.
+    pub(super) fn stream_id(&self) -> Option<noq::StreamId> {
+        match self {
+            Carrier::Tcp(_) => None,
+            Carrier::Quic(send, ..) => Some(send.id()),
+        }
+    }
+}
+
 /// The length in bytes of what [`Carrier::export`] gives.
 pub(super) const EXPORT_BYTES: usize = 32;
 

@@ -9,6 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::carrier::Carrier;
 use super::endpoint::{Party, PathInfo, Peer, Shared};
+use super::flows::Channel;
 use super::quic::Link;
 use super::registry::Cut;
 use super::relay::Over;
@@ -16,7 +17,7 @@ use super::stream::Stream;
 use super::{LINGER, REFUSED_CODE, accept, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
-use crate::protocol::ADMITTED;
+use crate::protocol::{ADMITTED, Kind, Wanted};
 use crate::relay::Carriage;
 use crate::trust::{Find, Finds, Found};
 use crate::{ConnectError, Failure, Protocol, Route, Tried, defaults};
@@ -74,24 +75,24 @@ impl Shared {
     pub(super) async fn connect(
         self: &Arc<Self>,
         target: &Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
         via: Via,
     ) -> Result<Stream, ConnectError> {
         let link = match via {
             Via::Any | Via::Quic => self.links.newest(target),
-            Via::Bulk => return self.connect_bulk(*target, protocol).await,
+            Via::Bulk => return self.connect_bulk(*target, wanted).await,
             Via::Tcp => None,
         };
-        let Some(link) = link else { return self.connect_fresh(*target, protocol, via).await };
-        let mut reused = std::pin::pin!(self.open_on(&link, *target, protocol));
+        let Some(link) = link else { return self.connect_fresh(*target, wanted, via).await };
+        let mut reused = std::pin::pin!(self.open_on(&link, *target, wanted));
         if let Some(result) = within(self.config.pool_patience, reused.as_mut()).await {
             match result {
-                Err(ConnectError::Lost { .. }) => return self.connect_fresh(*target, protocol, via).await,
+                Err(ConnectError::Lost { .. }) => return self.connect_fresh(*target, wanted, via).await,
                 result => return result,
             }
         }
         // It may be dead without anybody having said so: whoever answers first has it.
-        let mut fresh = std::pin::pin!(self.connect_fresh(*target, protocol, via));
+        let mut fresh = std::pin::pin!(self.connect_fresh(*target, wanted, via));
         tokio::select! {
             result = reused => match result {
                 Err(ConnectError::Lost { .. }) => fresh.await,
@@ -109,9 +110,9 @@ impl Shared {
     async fn connect_bulk(
         self: &Arc<Self>,
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
     ) -> Result<Stream, ConnectError> {
-        let fresh = self.connect_fresh(target, protocol, Via::Bulk);
+        let fresh = self.connect_fresh(target, wanted, Via::Bulk);
         if self.links.newest(&target).is_none() {
             return fresh.await;
         }
@@ -124,9 +125,9 @@ impl Shared {
             None => None,
         };
         match (self.links.newest(&target), failed) {
-            (Some(link), _) => self.open_on(&link, target, protocol).await,
+            (Some(link), _) => self.open_on(&link, target, wanted).await,
             (None, Some(error)) => Err(error),
-            (None, None) => self.connect_fresh(target, protocol, Via::Bulk).await,
+            (None, None) => self.connect_fresh(target, wanted, Via::Bulk).await,
         }
     }
 
@@ -134,11 +135,11 @@ impl Shared {
     pub(super) async fn connect_alone(
         self: &Arc<Self>,
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
         via: Via,
     ) -> Result<Stream, ConnectError> {
         let way = Box::pin(self.race(Sought::Peer(target), via)).await?;
-        self.open(way, target, protocol, Fate::EndsWithStream).await
+        self.open(way, target, wanted, Fate::EndsWithStream).await
     }
 
     /// A stream to `target` at one address, without this node's certificate.
@@ -146,7 +147,7 @@ impl Shared {
         self: &Arc<Self>,
         address: Address,
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
     ) -> Result<Stream, ConnectError> {
         let dialling = dial(self, target, address, &self.anonymous_tls);
         let dialled = within(self.config.handshake_timeout, dialling).await;
@@ -155,20 +156,20 @@ impl Shared {
             tried: vec![Tried { route: Route::Direct(address), failure }],
         };
         let way = dialled.unwrap_or(Err(Failure::Silent(self.config.handshake_timeout))).map_err(failed)?;
-        self.open(way, target, protocol, Fate::EndsWithStream).await
+        self.open(way, target, wanted, Fate::EndsWithStream).await
     }
 
     /// A stream over a new connection, which is kept for more.
     async fn connect_fresh(
         self: &Arc<Self>,
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
         via: Via,
     ) -> Result<Stream, ConnectError> {
         let way = Box::pin(self.race(Sought::Peer(target), via)).await?;
         // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
         let is_kept = via != Via::Bulk || self.links.newest(&target).is_none();
-        self.open(way, target, protocol, if is_kept { Fate::Kept } else { Fate::Lingers }).await
+        self.open(way, target, wanted, if is_kept { Fate::Kept } else { Fate::Lingers }).await
     }
 
     /// The stream that a new way was made for.
@@ -176,12 +177,12 @@ impl Shared {
         self: &Arc<Self>,
         way: Way,
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
         fate: Fate,
     ) -> Result<Stream, ConnectError> {
         let (connection, over) = match way {
             Way::Tcp { tls, rtt, relay } => {
-                return self.open_tcp(tls, (rtt, relay), target, protocol).await;
+                return self.open_tcp(tls, (rtt, relay), target, wanted).await;
             }
             Way::Quic(connection, over) => (connection, over),
         };
@@ -192,7 +193,7 @@ impl Shared {
         if fate != Fate::EndsWithStream {
             accept::serve(self, Arc::clone(&link), false);
         }
-        let mut stream = self.open_on(&link, target, protocol).await?;
+        let mut stream = self.open_on(&link, target, wanted).await?;
         match fate {
             Fate::Kept => {}
             Fate::Lingers => stream.own_and_linger(link, LINGER),
@@ -256,28 +257,35 @@ impl Shared {
         tls: Box<tcp::Tls>,
         (rtt, relay): (Span, Option<Fingerprint>),
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
     ) -> Result<Stream, ConnectError> {
         let socket = Arc::clone(&tls.get_ref().0.0);
         let remote = socket.peer_addr().map_err(|_| ConnectError::Lost { target })?;
         let (direct, rtt) = (relay.is_none(), Some(rtt.into()));
         let path = PathInfo { transport: Transport::Tcp, remote, direct, relay, rtt };
-        self.hello(Carrier::Tcp(tls), Cut::new(Some(socket)), path, target, protocol).await
+        self.hello(Carrier::Tcp(tls), Cut::new(Some(socket)), path, target, wanted).await
     }
 
     async fn open_on(
         self: &Arc<Self>,
         link: &Arc<Link>,
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
     ) -> Result<Stream, ConnectError> {
+        let Wanted { protocol, kind } = wanted;
         let lost = |error: noq::ConnectionError| quic_loss(&error, target, protocol);
         let opening = within(self.config.handshake_timeout, link.connection.open_bi());
         let (send, recv) = opening.await.ok_or(ConnectError::Lost { target })?.map_err(lost)?;
         // As it stands now: a trust that is withdrawn until the answer comes must not pass for one that nobody asks for.
         let needs_trust = self.trust.reaches(&target, protocol);
+        // Open before the peer hears of it, so that nothing is lost of what it sends at once.
+        let channel = (kind == Kind::Datagrams).then(|| Channel::open(link, send.id()));
         let carrier = Carrier::Quic(send, recv, link.connection.clone());
-        let result = self.hello(carrier, Cut::new(None), link.path(), target, protocol).await;
+        let result = self.hello(carrier, Cut::new(None), link.path(), target, wanted).await;
+        let result = result.map(|mut stream| {
+            stream.carry(channel);
+            stream
+        });
         match (&result, link.connection.close_reason()) {
             (Ok(_), _) => {
                 link.admit(Opener::Own, protocol, needs_trust);
@@ -296,8 +304,9 @@ impl Shared {
         cut: Arc<Cut>,
         path: PathInfo,
         target: Fingerprint,
-        protocol: &Protocol,
+        wanted: Wanted<'_>,
     ) -> Result<Stream, ConnectError> {
+        let Wanted { protocol, kind } = wanted;
         let peer = Peer::Known(target);
         let place = self.streams.take(Party::Named(target)).ok_or(ConnectError::TooMany { target })?;
         let needs_trust = self.trust.reaches(&target, protocol).then_some(Opener::Own);
@@ -309,7 +318,7 @@ impl Shared {
         let mut stream = Stream::new(carrier, peer, path, ticket, place);
         let exchange = async {
             let carrier = stream.carrier();
-            carrier.write_all(&protocol.hello()).await?;
+            carrier.write_all(&protocol.hello(kind)).await?;
             carrier.flush().await?;
             carrier.read_u8().await
         };

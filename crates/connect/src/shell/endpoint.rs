@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{Listeners, bind};
+use super::datagrams::Datagrams;
 use super::quic::{Links, Quic};
 use super::registry::Registry;
 use super::relay::Hook;
@@ -20,6 +21,7 @@ use super::{accept, within};
 use crate::dialer::{Pace, Via};
 use crate::knocks::Knocks;
 use crate::limits::Places;
+use crate::protocol::{Kind, Wanted};
 use crate::{
     Admission, BindError, ConnectError, Discovery, ListenError, Protocol, Trust, Vantage, address,
     advertised, defaults,
@@ -152,7 +154,7 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
     pub(super) local: Vec<Address>,
     default_port_taken: bool,
-    listening: Mutex<HashMap<Protocol, Listening>>,
+    listening: Mutex<HashMap<(Protocol, Kind), Listening>>,
     knocks: Mutex<Knocks>,
     /// Where connections go that begin with a token, while this node relays.
     hook: Mutex<Option<Hook>>,
@@ -170,13 +172,57 @@ pub(super) struct Listening {
     pub(super) admission: Admission,
     /// Strangers whom it admits may come over relays too.
     over_relays: bool,
-    pub(super) queue: mpsc::Sender<(Peer, Stream)>,
+    pub(super) queue: Queue,
 }
 
-/// Streams that peers opened for one protocol; dropped, the protocol is refused again.
-pub struct Incoming {
+/// Who takes what peers open.
+#[derive(Clone)]
+pub(super) enum Queue {
+    Streams(mpsc::Sender<(Peer, Stream)>),
+    Datagrams(mpsc::Sender<(Peer, Datagrams)>),
+}
+
+/// A place in a [`Queue`].
+pub(super) enum Seat {
+    Stream(mpsc::OwnedPermit<(Peer, Stream)>),
+    Datagrams(mpsc::OwnedPermit<(Peer, Datagrams)>),
+}
+
+impl Queue {
+    /// A place, once there is one; `None` where nobody listens any more.
+    pub(super) async fn reserve(self) -> Option<Seat> {
+        match self {
+            Queue::Streams(queue) => queue.reserve_owned().await.ok().map(Seat::Stream),
+            Queue::Datagrams(queue) => queue.reserve_owned().await.ok().map(Seat::Datagrams),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Queue::Streams(queue) => queue.is_closed(),
+            Queue::Datagrams(queue) => queue.is_closed(),
+        }
+    }
+}
+
+impl Seat {
+    pub(super) fn is_for_datagrams(&self) -> bool {
+        matches!(self, Seat::Datagrams(_))
+    }
+
+    pub(super) fn send(self, shared: &Shared, peer: Peer, stream: Stream) {
+        match self {
+            Seat::Stream(seat) => drop(seat.send((peer, stream))),
+            Seat::Datagrams(seat) => drop(seat.send((peer, Datagrams::over(shared, stream)))),
+        }
+    }
+}
+
+/// What peers opened for one protocol, streams or [`Datagrams`]; dropped, the protocol is refused again.
+pub struct Incoming<T = Stream> {
     protocol: Protocol,
-    queue: mpsc::Receiver<(Peer, Stream)>,
+    kind: Kind,
+    queue: mpsc::Receiver<(Peer, T)>,
     shared: Arc<Shared>,
 }
 
@@ -258,7 +304,32 @@ impl Endpoint {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        self.unless_closed(self.shared().connect(target, protocol, via)).await
+        let wanted = Wanted { protocol, kind: Kind::Stream };
+        self.unless_closed(self.shared().connect(target, wanted, via)).await
+    }
+
+    /// Exchanges datagrams with `target` for `protocol` by whatever way answers first.
+    pub async fn connect_datagrams(
+        &self,
+        target: &Fingerprint,
+        protocol: &Protocol,
+    ) -> Result<Datagrams, ConnectError> {
+        self.connect_datagrams_with(target, protocol, Via::Any).await
+    }
+
+    /// Exchanges datagrams with `target` for `protocol`, insisting on a transport.
+    ///
+    /// As with a stream, an existing QUIC connection is used where it answers, and the target has admitted this node when
+    /// this returns.
+    pub async fn connect_datagrams_with(
+        &self,
+        target: &Fingerprint,
+        protocol: &Protocol,
+        via: Via,
+    ) -> Result<Datagrams, ConnectError> {
+        let wanted = Wanted { protocol, kind: Kind::Datagrams };
+        let stream = self.unless_closed(self.shared().connect(target, wanted, via)).await?;
+        Ok(Datagrams::over(self.shared(), stream))
     }
 
     /// As [`connect_with`](Endpoint::connect_with), but over a new connection with a handshake of its own, which
@@ -269,7 +340,8 @@ impl Endpoint {
         protocol: &Protocol,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        self.unless_closed(self.shared().connect_alone(*target, protocol, via)).await
+        self.unless_closed(self.shared().connect_alone(*target, Wanted { protocol, kind: Kind::Stream }, via))
+            .await
     }
 
     /// Opens a stream for `protocol` to whoever holds the key `found` and answers at `address`, without showing who
@@ -281,7 +353,8 @@ impl Endpoint {
         found: &Fingerprint,
         protocol: &Protocol,
     ) -> Result<Stream, ConnectError> {
-        self.unless_closed(self.shared().connect_anonymous(*address, *found, protocol)).await
+        let wanted = Wanted { protocol, kind: Kind::Stream };
+        self.unless_closed(self.shared().connect_anonymous(*address, *found, wanted)).await
     }
 
     /// The outcome of `connecting`, or the end of this endpoint where that comes first.
@@ -298,16 +371,38 @@ impl Endpoint {
 
     /// Lets peers that `admission` admits open streams for `protocol`.
     pub fn listen(&self, protocol: Protocol, admission: Admission) -> Result<Incoming, ListenError> {
+        self.listen_for(protocol, Kind::Stream, admission, Queue::Streams)
+    }
+
+    /// Lets peers that `admission` admits exchange datagrams for `protocol`. Streams of the same name are another
+    /// matter: whoever takes them says so with [`listen`](Endpoint::listen).
+    pub fn listen_datagrams(
+        &self,
+        protocol: Protocol,
+        admission: Admission,
+    ) -> Result<Incoming<Datagrams>, ListenError> {
+        self.listen_for(protocol, Kind::Datagrams, admission, Queue::Datagrams)
+    }
+
+    fn listen_for<T>(
+        &self,
+        protocol: Protocol,
+        kind: Kind,
+        admission: Admission,
+        queue_of: fn(mpsc::Sender<(Peer, T)>) -> Queue,
+    ) -> Result<Incoming<T>, ListenError> {
         let shared = self.shared();
         if shared.closing.is_cancelled() {
             return Err(ListenError::Closed);
         }
         let (sender, queue) = mpsc::channel(shared.config.incoming_queue.max(1));
-        match shared.listening().entry(protocol.clone()) {
+        match shared.listening().entry((protocol.clone(), kind)) {
             Entry::Occupied(_) => return Err(ListenError::Taken(protocol)),
-            Entry::Vacant(free) => free.insert(Listening { admission, over_relays: false, queue: sender }),
+            Entry::Vacant(free) => {
+                free.insert(Listening { admission, over_relays: false, queue: queue_of(sender) })
+            }
         };
-        Ok(Incoming { protocol, queue, shared: Arc::clone(shared) })
+        Ok(Incoming { protocol, kind, queue, shared: Arc::clone(shared) })
     }
 
     /// How `peer` is connected now: each QUIC connection and each TCP stream, in no order.
@@ -332,7 +427,7 @@ impl Endpoint {
 }
 
 impl Shared {
-    pub(super) fn listening(&self) -> MutexGuard<'_, HashMap<Protocol, Listening>> {
+    pub(super) fn listening(&self) -> MutexGuard<'_, HashMap<(Protocol, Kind), Listening>> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -362,7 +457,7 @@ impl Shared {
                 return true;
             }
             let guarded = listening.iter().filter(|(_, one)| one.admission == Admission::Contacts);
-            guarded.map(|(protocol, _)| protocol.clone()).collect()
+            guarded.map(|((protocol, _), _)| protocol.clone()).collect()
         };
         // Asked outside the lock: what trust decides is not ours to know.
         guarded.iter().any(|protocol| self.trust.trusts(peer, protocol))
@@ -385,16 +480,16 @@ impl Shared {
     }
 }
 
-impl Incoming {
-    /// The next stream and who opened it; `None` when the endpoint is closed.
-    pub async fn next(&mut self) -> Option<(Peer, Stream)> {
+impl<T> Incoming<T> {
+    /// The next one and who opened it; `None` when the endpoint is closed.
+    pub async fn next(&mut self) -> Option<(Peer, T)> {
         self.queue.recv().await
     }
 
     /// Asks strangers in over the relays at which this node is exposed, where the protocol admits anyone. Without that
     /// relays put through whom this node trusts, and nobody else.
     pub fn over_relays(&self) {
-        if let Some(entry) = self.shared.listening().get_mut(&self.protocol) {
+        if let Some(entry) = self.shared.listening().get_mut(&(self.protocol.clone(), self.kind)) {
             entry.over_relays = true;
         }
     }
@@ -405,13 +500,14 @@ impl Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl<T> Drop for Incoming<T> {
     fn drop(&mut self) {
         self.queue.close();
+        let key = (self.protocol.clone(), self.kind);
         let mut listening = self.shared.listening();
         // After the endpoint has closed, the entry is gone already.
-        if listening.get(&self.protocol).is_some_and(|entry| entry.queue.is_closed()) {
-            listening.remove(&self.protocol);
+        if listening.get(&key).is_some_and(|entry| entry.queue.is_closed()) {
+            listening.remove(&key);
         }
     }
 }

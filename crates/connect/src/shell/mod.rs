@@ -4,8 +4,10 @@ mod accept;
 mod bind;
 mod carrier;
 mod connect;
+mod datagrams;
 mod delegator;
 mod endpoint;
+mod flows;
 mod mapping;
 mod pin;
 mod quic;
@@ -16,6 +18,7 @@ mod tcp;
 mod udp;
 
 pub use bind::interfaces;
+pub use datagrams::Datagrams;
 pub use delegator::{Delegator, Subscription, SubscriptionState};
 pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};
 pub use mapping::{MappingConfig, PortMapping};

@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::bind::udp_socket;
 use super::endpoint::{PathInfo, Peer};
+use super::flows::Flows;
 use super::pin::Pin;
 use super::relay::{OpenPath, Over, Paths, Woven};
 use super::udp::Lean;
@@ -64,6 +65,7 @@ pub(super) struct Link {
     pub(super) peer: Peer,
     /// What it goes over, where that is a relay.
     over: Option<Over>,
+    pub(super) flows: Flows,
     /// This node opened it, for something of its own.
     ours: bool,
     admitted: AtomicBool,
@@ -291,7 +293,8 @@ fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
         .mtu_discovery_config(Some(mtu))
         .max_idle_timeout(Some(Duration::from(defaults::IDLE_TIMEOUT).try_into()?))
         .keep_alive_interval(Some(defaults::KEEP_ALIVE.into()))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(defaults::DATAGRAM_ARRIVAL_BYTES))
+        .datagram_send_buffer_size(defaults::DATAGRAM_BACKLOG_BYTES)
         .congestion_controller_factory(Arc::new(congestion))
         .allow_spin(false);
     Ok(transport)
@@ -317,6 +320,7 @@ impl Link {
             connection,
             peer,
             over,
+            flows: Flows::default(),
             ours: place.is_none(),
             admitted: AtomicBool::new(false),
             welcome: AtomicBool::new(place.is_none()),

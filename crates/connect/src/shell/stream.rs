@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::carrier::Carrier;
 use super::endpoint::{Party, PathInfo, Peer};
+use super::flows::Channel;
 use super::quic::{Guest, Link};
 use super::registry::Ticket;
 use super::{DONE_CODE, within};
@@ -27,6 +28,7 @@ pub struct Stream {
     _place: Place<Party>,
     sole: Option<Sole>,
     _guest: Option<Guest>,
+    channel: Option<Channel>,
 }
 
 /// A QUIC connection that was made for one stream, and is closed with it.
@@ -59,7 +61,7 @@ impl Stream {
         ticket: Ticket,
         place: Place<Party>,
     ) -> Stream {
-        Stream { carrier, peer, path, ticket, _place: place, sole: None, _guest: None }
+        Stream { carrier, peer, path, ticket, _place: place, sole: None, _guest: None, channel: None }
     }
 
     /// Who is at the other end.
@@ -95,6 +97,15 @@ impl Stream {
     /// Counts as a stream of the connection that the peer opened it on.
     pub(super) fn stay_as(&mut self, guest: Option<Guest>) {
         self._guest = guest;
+    }
+
+    /// Ties a flow of datagrams to this stream.
+    pub(super) fn carry(&mut self, channel: Option<Channel>) {
+        self.channel = channel;
+    }
+
+    pub(super) fn take_channel(&mut self) -> Option<Channel> {
+        self.channel.take()
     }
 
     pub(super) fn carrier(&mut self) -> &mut Carrier {

@@ -11,12 +11,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::bind::tune_tcp;
+use super::carrier::Carrier;
 use super::pin::Pin as PeerPin;
 use crate::Failure;
 use crate::error::named;
 
 /// Plaintext that rustls holds encrypted until the socket takes it, in bytes.
 const TLS_BUFFER_BYTES: usize = 256 << 10;
+/// What the system holds of datagrams that are not on their way yet, in bytes.
+const UNSENT_BYTES: u32 = 128 << 10;
 
 /// A TLS connection over a TCP socket.
 pub(super) type Tls = TlsStream<Socket>;
@@ -53,6 +56,17 @@ pub(super) async fn handshake(
     })?;
     tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
     Ok(tls.into())
+}
+
+/// Has the system take no more from a connection's writer while much is not on its way yet, where it knows how.
+pub(super) fn limit_unsent(carrier: &Carrier) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Carrier::Tcp(tls) = carrier {
+        // Without it, more is under way and older when it arrives.
+        let _ = socket2::SockRef::from(&*tls.get_ref().0.0).set_tcp_notsent_lowat(UNSENT_BYTES);
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = carrier;
 }
 
 /// The target's side of the handshake.

@@ -11,6 +11,7 @@ use super::side;
 use super::talk::Reader;
 use super::weave::Over;
 use crate::dialer::Via;
+use crate::protocol::{Kind, Wanted};
 use crate::relay::knocking::{Input, Knocking, Outcome, Output};
 use crate::relay::message::{Pass, RELAY};
 use crate::relay::{Carriage, Request};
@@ -27,7 +28,8 @@ pub(super) fn to_relay<'a>(
     Box::pin(async move {
         let sought = connect::Sought::Relay(ni.clone());
         let way = shared.race(sought, Via::Bulk).await?;
-        shared.open(way, ni.fingerprint, &RELAY, connect::Fate::EndsWithStream).await
+        let wanted = Wanted { protocol: &RELAY, kind: Kind::Stream };
+        shared.open(way, ni.fingerprint, wanted, connect::Fate::EndsWithStream).await
     })
 }
 
