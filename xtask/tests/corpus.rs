@@ -60,6 +60,9 @@ targets! {
     transfer_offer => kith_transfer::fuzz::fuzz_offer,
     transfer_receiver => kith_transfer::fuzz::fuzz_receiver,
     transfer_sender => kith_transfer::fuzz::fuzz_sender,
+    tunnel_frame => kith_tunnel::fuzz::fuzz_frame,
+    tunnel_network => kith_tunnel::fuzz::fuzz_network,
+    tunnel_packet => kith_tunnel::fuzz::fuzz_packet,
 }
 
 #[test]

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("kith-directory", 2),
     ("kith-connect", 3),
     ("kith-transfer", 4),
+    ("kith-tunnel", 4),
     ("kith-dht", 4),
     ("kith-onion", 5),
     ("kith-mesh", 5),
