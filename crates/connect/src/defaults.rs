@@ -41,7 +41,10 @@ pub const INCOMING_QUEUE: usize = 64;
 /// Datagrams that wait to be sent to a peer, or to be taken here, in bytes with what each costs beside: some milliseconds
 /// at full speed, a fifth of a second at 10 Mbit/s.
 pub const DATAGRAM_BACKLOG_BYTES: usize = 256 << 10;
-/// Datagrams of one QUIC connection that have arrived and were not looked at, in bytes.
+/// The same for datagrams of one flow that a peer sends that is not trusted, where a protocol admits anyone.
+pub const STRANGER_DATAGRAM_BYTES: usize = 16 << 10;
+/// Datagrams of one QUIC connection that have arrived and were not looked at, in bytes. Those of peers that are not
+/// trusted are looked at without anybody asking for them.
 pub const DATAGRAM_ARRIVAL_BYTES: usize = 1 << 20;
 /// How long an existing connection may take to answer before a new one is dialled beside it.
 pub const POOL_PATIENCE: Span = Span::millis(750);

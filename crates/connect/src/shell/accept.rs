@@ -20,7 +20,7 @@ use crate::delegator::Opener;
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
 use crate::protocol::{ADMITTED, Kind, hello_form};
-use crate::{Admission, Changes, Protocol};
+use crate::{Admission, Changes, Protocol, defaults};
 
 /// How long accepting rests where the system has no room for another connection.
 const BREATHER: Span = Span::millis(50);
@@ -246,9 +246,14 @@ async fn admit(
     let ticket =
         shared.registry.enter(peer, protocol.clone(), needs_trust.then_some(Opener::Peer), path, cut);
     let channel = link.zip(carrier.stream_id()).filter(|_| seat.is_for_datagrams());
+    let waiting_bytes = if trusted(shared, peer, &protocol) {
+        defaults::DATAGRAM_BACKLOG_BYTES
+    } else {
+        defaults::STRANGER_DATAGRAM_BYTES
+    };
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
     stream.stay_as(link.map(Link::guest));
-    stream.carry(channel.map(|(link, stream)| Channel::open(link, stream)));
+    stream.carry(channel.map(|(link, stream)| Channel::open(link, stream, waiting_bytes)));
     if needs_trust && !trusted(shared, peer, &protocol) {
         // Withdrawn since the decision, before the registry knew of the stream.
         stream.refuse().await;

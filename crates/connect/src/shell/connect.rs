@@ -279,7 +279,8 @@ impl Shared {
         // As it stands now: a trust that is withdrawn until the answer comes must not pass for one that nobody asks for.
         let needs_trust = self.trust.reaches(&target, protocol);
         // Open before the peer hears of it, so that nothing is lost of what it sends at once.
-        let channel = (kind == Kind::Datagrams).then(|| Channel::open(link, send.id()));
+        let channel = (kind == Kind::Datagrams)
+            .then(|| Channel::open(link, send.id(), defaults::DATAGRAM_BACKLOG_BYTES));
         let carrier = Carrier::Quic(send, recv, link.connection.clone());
         let result = self.hello(carrier, Cut::new(None), link.path(), target, wanted).await;
         let result = result.map(|mut stream| {

@@ -57,9 +57,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new() -> Arc<Queue> {
+    /// One that holds `most_bytes` at most.
+    pub(super) fn new(most_bytes: usize) -> Arc<Queue> {
         Arc::new(Queue {
-            backlog: Mutex::new(Backlog::new(defaults::DATAGRAM_BACKLOG_BYTES)),
+            backlog: Mutex::new(Backlog::new(most_bytes)),
             filled: Notify::new(),
             emptied: Notify::new(),
             over: CancellationToken::new(),
@@ -149,7 +150,7 @@ impl Datagrams {
             None => {
                 stream.limit_unsent();
                 let (read, write) = tokio::io::split(stream);
-                let outbox = Queue::new();
+                let outbox = Queue::new(defaults::DATAGRAM_BACKLOG_BYTES);
                 let task = write_frames(write, Arc::clone(&outbox));
                 let task = stop.clone().run_until_cancelled_owned(task);
                 shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));

@@ -26,10 +26,10 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Opens the flow of a stream of `link`.
-    pub(super) fn open(link: &Arc<Link>, stream: noq::StreamId) -> Channel {
+    /// Opens the flow of a stream of `link`, of which `most_bytes` wait at most to be taken.
+    pub(super) fn open(link: &Arc<Link>, stream: noq::StreamId, most_bytes: usize) -> Channel {
         let flow = Flow::of_stream(stream.index(), stream.initiator() == noq::Side::Server);
-        let inbox = Queue::new();
+        let inbox = Queue::new(most_bytes);
         link.flows.open().insert(flow, Arc::clone(&inbox));
         Channel { link: Arc::clone(link), flow, inbox }
     }
@@ -82,10 +82,13 @@ impl Flows {
     }
 }
 
-/// Takes the datagrams of a connection while nobody does: whoever is not admitted to anything holds no memory with them.
+/// Takes the datagrams of a connection while nobody does, and those of a stranger always: what he sends fills no more
+/// memory than his flows may hold, and none before he is admitted to anything.
 pub(super) async fn drain(link: &Link) {
     loop {
-        link.flows.none().await;
+        if link.is_welcome() {
+            link.flows.none().await;
+        }
         let mut batch = [const { Bytes::new() }; 16];
         match link.connection.read_many_datagrams(&mut batch).await {
             Ok(read) => link.flows.deliver(&mut batch[..read]),

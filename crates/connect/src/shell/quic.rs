@@ -357,10 +357,15 @@ impl Link {
         }
     }
 
+    /// Limits for strangers do not hold for the peer.
+    pub(super) fn is_welcome(&self) -> bool {
+        self.welcome.load(Ordering::Relaxed)
+    }
+
     /// A stranger was let in where anyone is: it moves from the places of those who have not said hello to those of
     /// `strangers`. Closes the connection where they are taken.
     pub(super) fn tolerate(&self, strangers: &Arc<Places<IpAddr>>) {
-        if self.welcome.load(Ordering::Relaxed) || self.tolerated.swap(true, Ordering::Relaxed) {
+        if self.is_welcome() || self.tolerated.swap(true, Ordering::Relaxed) {
             return;
         }
         let place = strangers.take(source(self.remote().ip()));
@@ -408,7 +413,7 @@ impl Link {
 
     fn is_left_by_a_stranger(&self) -> bool {
         let is_empty = self.guests.load(Ordering::SeqCst) == 0 && self.greeting.load(Ordering::SeqCst) == 0;
-        is_empty && !self.ours && !self.welcome.load(Ordering::Relaxed)
+        is_empty && !self.ours && !self.is_welcome()
     }
 
     /// Closes the connection where nothing has been admitted on it. One that this node opened stays: its own hello may

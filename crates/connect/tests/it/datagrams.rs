@@ -275,6 +275,27 @@ async fn whoever_floods_a_peer_that_does_not_read_loses_the_oldest_and_fills_no_
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_sends_waits_in_little_memory() {
+    let (stranger, target) = (Node::new().await, Node::new().await);
+    stranger.book.add(&target);
+    stranger.meet(&target);
+    target.echo(Admission::Anyone);
+    let mut incoming = target.endpoint.listen_datagrams(TUN, Admission::Anyone).unwrap();
+    let (near, far) = open(&stranger, &target, &mut incoming, Via::Quic).await;
+    let datagram = [0; 1000];
+    assert_eq!(soon(near.send_all((0..2000).map(|_| &datagram[..]))).await, Ok(2000));
+    // All that could be sent before this has arrived when it comes back.
+    for _ in 0..3 {
+        let stream = soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await;
+        echoes(stream.unwrap(), b"meanwhile").await;
+    }
+    let mut waited = Vec::new();
+    soon(far.recv_many(&mut waited, usize::MAX)).await.unwrap();
+    let bytes: usize = waited.iter().map(Bytes::len).sum();
+    assert!((1..=defaults::STRANGER_DATAGRAM_BYTES).contains(&bytes), "{bytes}");
+}
+
 /// What asks for datagrams.
 fn hello() -> Vec<u8> {
     let length = u8::try_from(TUN.as_str().len()).unwrap();

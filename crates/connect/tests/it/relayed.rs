@@ -104,6 +104,50 @@ async fn a_target_that_nobody_can_dial_is_reached_over_its_relay() {
     assert_eq!(relay.sessions(), 1);
 }
 
+async fn is_idle(relay: &Relayer) {
+    while relay.sessions() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_go_over_a_relay_as_frames_or_over_quic() {
+    let relay = Relayer::new(Quota { bytes_per_day: Some(4 << 20), ..Quota::default() }).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    let protocol = Protocol::new("test-datagrams/1");
+    let mut incoming = target.endpoint.listen_datagrams(protocol.clone(), Admission::Contacts).unwrap();
+    for (via, transport) in [(Via::Tcp, Transport::Tcp), (Via::Quic, Transport::Quic)] {
+        let there = target.fingerprint();
+        let near = soon(initiator.endpoint.connect_datagrams_with(&there, &protocol, via)).await.unwrap();
+        let (_, far) = soon(incoming.next()).await.unwrap();
+        for path in [near.path(), far.path()] {
+            assert_eq!((path.transport, path.relay), (transport, Some(relay.node.fingerprint())));
+        }
+        let largest = vec![7; near.max_size().min(1100)];
+        let arrives = async {
+            loop {
+                near.send(&largest).unwrap();
+                let heard = tokio::time::timeout(Duration::from_millis(200), far.recv()).await;
+                if let Ok(datagram) = heard {
+                    return datagram.unwrap();
+                }
+            }
+        };
+        assert_eq!(soon(arrives).await, largest);
+        assert_eq!(relay.sessions(), 1);
+        if via == Via::Quic {
+            // They pay like everything else: the quota of the day ends the session, and with it the datagrams.
+            let spending = async { while near.send_all([&largest[..]; 64]).await.is_ok() {} };
+            soon(async {
+                tokio::select! { () = spending => {}, () = is_idle(&relay) => {} }
+            })
+            .await;
+        }
+        drop((near, far));
+        soon(is_idle(&relay)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_the_target_does_not_want_is_refused_as_if_there_were_nobody_and_the_target_learns_of_it() {
     let relay = Relayer::new(Quota::default()).await;
