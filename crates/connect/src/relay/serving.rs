@@ -113,7 +113,7 @@ pub struct Settings {
 pub struct Load {
     /// Nodes that can be reached through it.
     pub exposed: usize,
-    /// Requests that wait for their target.
+    /// Requests that wait for their target, or whose initiators left before they could be refused.
     pub waiting: usize,
     /// Sessions, joined or about to be.
     pub sessions: usize,
@@ -227,12 +227,17 @@ impl Relay {
                     self.exposed.remove(&member.peer);
                 }
             }
-            Role::Waiting(id) => self.release(id),
+            // He keeps his place until he would have been refused: what he may ask for is a rate, not a number at once.
+            Role::Waiting(id) => {
+                if let Some(waiting) = self.waiting.get_mut(&id) {
+                    waiting.asked = None;
+                }
+            }
         }
         true
     }
 
-    /// Nobody waits for this answer any more.
+    /// A request is settled.
     fn release(&mut self, id: u32) {
         if let Some(waiting) = self.waiting.remove(&id) {
             self.quarantine.leave(&waiting.inmate);
@@ -351,6 +356,7 @@ impl Relay {
         let Some(port) = self.port(carriage).filter(|_| has_room) else { return };
         let (session, tokens) = self.sessions.open(now.time, parties, carriage, rng);
         self.timers.insert((now.time + TOKEN_LIFE, Timer::Session(session)));
+        self.release(id);
         let [his, theirs] = tokens.map(|token| Pass { token, port });
         self.send(client, Message::Meet(id, theirs));
         self.send(initiator, Message::Ack(his));
@@ -382,10 +388,12 @@ impl Relay {
     fn due(&mut self, now: Now, timer: Timer) {
         match timer {
             Timer::Waiting(id) => {
-                if let Some(client) = self.waiting.get(&id).map(|waiting| waiting.client) {
+                let client = self.waiting.get(&id).map(|waiting| waiting.client);
+                if let Some(client) = client.filter(|client| self.clients.contains_key(client)) {
                     self.send(client, Message::Refused);
                     self.close(client);
                 }
+                self.release(id);
             }
             Timer::Session(session) => {
                 let ended = self.sessions.expire(session);

@@ -212,6 +212,41 @@ fn too_many_requests_are_refused_at_once_and_nobody_is_asked() {
 }
 
 #[test]
+fn who_leaves_before_he_is_refused_cannot_ask_again_sooner() {
+    let mut bench = bench(Quota::default());
+    let target = bench.identity().fingerprint();
+    let at = bench.exposed(target);
+    let who = bench.identity();
+    let (client, outputs) = bench.knocks(&who, target);
+    let Some(Output::Send(_, Message::Knock(id, _))) = outputs.last() else { panic!("{outputs:?}") };
+    assert_eq!(bench.give(Input::Left(client)), []);
+    assert_eq!(bench.says(at, Message::Admit(*id)), [], "he is not there any more");
+    assert_eq!(bench.relay.load(), Load { exposed: 1, waiting: 1, sessions: 0 });
+    for _ in 0..100 {
+        let (client, outputs) = bench.knocks(&who, target);
+        assert_eq!(outputs, [Output::Send(client, Message::Refused), Output::Close(client)]);
+    }
+    // Nor with other keys, from where he is.
+    let mut knocked = 0;
+    for _ in 0..100 {
+        let who = bench.identity();
+        let client = bench.arrives(who.fingerprint(), [10, 200, 0, 1], false);
+        let request = bench.request(&who, target);
+        let outputs = bench.says(client, Message::Request(Box::new(request)));
+        knocked += outputs.iter().filter(|one| matches!(one, Output::Send(_, Message::Knock(..)))).count();
+        bench.give(Input::Left(client));
+    }
+    assert_eq!(knocked, MAX_QUARANTINED_PER_SOURCE);
+    assert_eq!(bench.wait(Span(REFUSED_AFTER.0 - 1)), []);
+    assert_eq!(bench.knocks(&who, target).1.len(), 2, "refused at once still");
+    assert_eq!(bench.wait(Span(1)), [], "there is nobody to be told");
+    assert_eq!(bench.relay.load(), Load { exposed: 1, waiting: 0, sessions: 0 });
+    bench.joined(&who, at, target);
+    // Whom the target admits does not wait for anything.
+    bench.joined(&who, at, target);
+}
+
+#[test]
 fn as_many_as_can_wait_may_ask_for_one_target_at_once() {
     let mut bench = bench(Quota::default());
     let (target, again) = (bench.identity().fingerprint(), bench.identity());
