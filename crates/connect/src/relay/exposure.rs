@@ -161,21 +161,13 @@ impl Exposure {
         self.posts.iter().position(|post| post.link() == Some(link))
     }
 
-    /// The stream of a relay is no more; it is tried again later.
-    fn lost(&mut self, now: Time, at: usize, rng: &mut dyn Rng) {
-        self.posts[at].lose(now, rng);
-    }
-
     /// Ends the stream of a relay that does not do what it should.
     fn drop_link(&mut self, now: Time, at: usize, is_at_fault: bool, rng: &mut dyn Rng) {
         let post = &mut self.posts[at];
-        if is_at_fault {
-            post.blame();
-        }
         if let Some(link) = post.link() {
             self.outputs.push_back(Output::Close(link));
         }
-        self.lost(now, at, rng);
+        if is_at_fault { post.blame(now, rng) } else { post.lose(now, rng) }
     }
 
     fn message(&mut self, now: Now, at: usize, message: Message, rng: &mut dyn Rng) {
@@ -299,7 +291,7 @@ impl Machine for Exposure {
             }
             Input::Lost(link) => {
                 if let Some(at) = self.at(link) {
-                    self.lost(now.time, at, rng);
+                    self.posts[at].lose(now.time, rng);
                 }
             }
             Input::Message(link, message) => {

@@ -47,6 +47,9 @@ pub const EXPOSE_PATIENCE: Span = Span::secs(5);
 pub const AGAIN_FIRST: Span = Span::millis(500);
 /// See [`AGAIN_FIRST`].
 pub const AGAIN_MOST: Span = Span::secs(60);
+/// How long a target leaves a relay alone that says what makes no sense: half a minute at least, at first, and longer
+/// where it does so again.
+pub const BLAMED_FIRST: Span = Span::secs(40);
 /// How long a target goes on naming a relay that it has lost.
 pub const NAMED_FOR: Span = Span::secs(60);
 /// Relays that one target uses at once.

@@ -3,11 +3,8 @@ use kith_sansio::{Rng, Span, Time};
 
 use super::knocks::Knocks;
 use super::{Link, PING_AGAIN, PING_LEAST, PONG_PATIENCE};
-use crate::relay::limits::{AGAIN_FIRST, AGAIN_MOST, MESSAGES_AT_ONCE, PING_MOST};
+use crate::relay::limits::{AGAIN_FIRST, AGAIN_MOST, BLAMED_FIRST, MESSAGES_AT_ONCE, PING_MOST};
 use crate::relay::quota::Allowance;
-
-/// How many failures a relay has at once that says what makes no sense.
-const FAULT: u32 = 6;
 
 /// One relay, and how this node stands with it.
 #[derive(Debug)]
@@ -16,6 +13,10 @@ pub(super) struct Post {
     pub(super) state: State,
     /// Attempts in a row that led to nothing lasting.
     failures: u32,
+    /// How often in a row it ended with something that made no sense.
+    faults: u32,
+    /// Until when it is left alone for that, whatever else happens.
+    blamed_until: Option<Time>,
     /// The longest time between pings that has not been found too long.
     pub(super) ceiling: Span,
     /// How long it is still named.
@@ -98,6 +99,8 @@ impl Post {
             relay,
             state: State::Away { again: now },
             failures: 0,
+            faults: 0,
+            blamed_until: None,
             ceiling: PING_MOST,
             named_until: None,
             allowance: Allowance::new(now, MESSAGES_AT_ONCE),
@@ -131,28 +134,32 @@ impl Post {
 
     /// It is tried again after a while, which grows until it has served for some time.
     pub(super) fn lose(&mut self, now: Time, rng: &mut dyn Rng) {
-        if self.warm().is_some_and(|warm| now - warm.since >= PING_MOST) && self.failures < FAULT {
-            self.failures = 0;
+        if self.warm().is_some_and(|warm| now - warm.since >= PING_MOST) {
+            (self.failures, self.faults) = (0, 0);
         }
-        let wait = AGAIN_FIRST.times(1 << self.failures.min(16)).min(AGAIN_MOST);
-        // Not all at once, where many nodes have lost the same relay.
-        let wait = Span(wait.0 * 3 / 4 + rng.below(wait.0 / 2));
+        let again = now + pause(AGAIN_FIRST, self.failures, rng);
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Away { again: now + wait };
+        self.state = State::Away { again: self.blamed_until.map_or(again, |until| until.max(again)) };
     }
 
-    /// It says what makes no sense: it is left alone for longer.
-    pub(super) fn blame(&mut self) {
-        self.failures = self.failures.max(FAULT);
+    /// It is lost because it says what makes no sense: it is left alone for longer.
+    pub(super) fn blame(&mut self, now: Time, rng: &mut dyn Rng) {
+        self.lose(now, rng);
+        let until = now + pause(BLAMED_FIRST, self.faults, rng);
+        self.faults = self.faults.saturating_add(1);
+        self.blamed_until = Some(until);
+        if let State::Away { again } = &mut self.state {
+            *again = until.max(*again);
+        }
     }
 
     /// The network has changed: what was learnt of it may be wrong.
     pub(super) fn shake(&mut self, now: Time) {
         self.ceiling = PING_MOST;
         match &mut self.state {
-            State::Away { again } if self.failures < FAULT => {
+            State::Away { again } => {
                 self.failures = 0;
-                *again = now;
+                *again = self.blamed_until.map_or(now, |until| until.max(now));
             }
             State::Warm(warm) => {
                 warm.interval = PING_LEAST;
@@ -176,4 +183,11 @@ impl Post {
     pub(super) fn unnamed_at(&self) -> Option<Time> {
         self.named_until.filter(|_| self.warm().is_none())
     }
+}
+
+/// How long to wait after so many failures in a row: twice as long after each, and not all at once, where many nodes
+/// have lost the same relay. A quarter more or less.
+fn pause(first: Span, failures: u32, rng: &mut dyn Rng) -> Span {
+    let wait = first.times(1 << failures.min(16)).min(AGAIN_MOST);
+    Span(wait.0 * 3 / 4 + rng.below(wait.0 / 2))
 }

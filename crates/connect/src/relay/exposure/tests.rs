@@ -276,13 +276,75 @@ fn a_relay_that_talks_nonsense_or_floods_is_left_alone_for_a_while() {
         }
         assert!(is_close(&outputs, link), "{outputs:?}");
         let (waited, outputs) = bench.next();
-        assert!(waited >= Span::secs(20), "{waited}");
+        assert!(waited >= Span::secs(30), "{waited}");
         assert!(matches!(outputs[..], [Output::Connect(..)]), "{outputs:?}");
     }
     let mut bench = bench();
     bench.give(Input::Use(vec![relay(2, 1)]));
     bench.give(Input::Connected(Link(0)));
     assert!(is_close(&bench.says(Link(0), Message::Refused), Link(0)));
+}
+
+/// Waits for the next attempt.
+fn tried(bench: &mut Bench) -> Link {
+    loop {
+        let (_, outputs) = bench.next();
+        let tried = outputs.iter().find_map(|output| match output {
+            Output::Connect(link, _) => Some(*link),
+            _ => None,
+        });
+        if let Some(link) = tried {
+            return link;
+        }
+    }
+}
+
+/// Has the relay that is tried next take this node in and serve for a while.
+fn served(bench: &mut Bench) -> Link {
+    let link = tried(bench);
+    bench.take_in(link);
+    for _ in 0..3 {
+        let (_, outputs) = bench.next();
+        let [Output::Send(_, Message::Ping(number))] = outputs[..] else { panic!("{outputs:?}") };
+        bench.says(link, Message::Pong(number));
+    }
+    link
+}
+
+/// How long it takes until the next attempt.
+fn again(bench: &mut Bench) -> Span {
+    let since = bench.now.time;
+    tried(bench);
+    bench.now.time - since
+}
+
+#[test]
+fn a_relay_that_could_not_be_reached_is_as_good_as_any_once_it_has_served() {
+    let mut bench = bench();
+    let link = bench.warm(2);
+    bench.give(Input::Lost(link));
+    for _ in 0..20 {
+        let link = tried(&mut bench);
+        bench.give(Input::Lost(link));
+    }
+    // A changed network is reason enough to try it at once.
+    let outputs = bench.give(Input::Shaken);
+    let [Output::Connect(link, _)] = outputs[..] else { panic!("{outputs:?}") };
+    bench.give(Input::Lost(link));
+    let link = served(&mut bench);
+    bench.give(Input::Lost(link));
+    assert!(again(&mut bench) <= Span::secs(1));
+}
+
+#[test]
+fn blame_has_an_end() {
+    let mut bench = bench();
+    let link = bench.warm(2);
+    bench.says(link, Message::Expose);
+    assert_eq!(bench.give(Input::Shaken), [], "not even a changed network is a reason to try it");
+    let link = served(&mut bench);
+    bench.give(Input::Lost(link));
+    assert!(again(&mut bench) <= Span::secs(1), "it is forgotten");
 }
 
 #[test]
