@@ -12,25 +12,31 @@ pub const REQUEST_SECS: u64 = 30;
 pub const CLOCK_SKEW_SECS: u64 = 60;
 /// When an initiator who is not admitted hears so, whatever the reason.
 pub const REFUSED_AFTER: Span = Span::secs(3);
-/// Requests in all that wait for their target's answer.
+/// Requests of strangers that wait for their target's answer.
 pub const MAX_QUARANTINED: usize = 1024;
 /// Of these, from one IPv4 address or one IPv6 /64.
 pub const MAX_QUARANTINED_PER_SOURCE: usize = 8;
-/// Requests that wait, of one initiator whom the relay serves itself.
+/// Requests that wait, of all initiators whom the relay knows.
+pub const MAX_QUARANTINED_KNOWN: usize = 256;
+/// Of these, of one of them.
 pub const MAX_WAITING_PER_CLIENT: usize = 16;
+/// Requests that wait, whose ever they are.
+pub const MAX_WAITING: usize = MAX_QUARANTINED + MAX_QUARANTINED_KNOWN;
 /// Nodes that are exposed at one relay.
 pub const MAX_EXPOSED: usize = 4096;
 /// Streams of `relay/1` that have not said yet what they are for, or that wait.
 pub const MAX_CLIENTS: usize = 8192;
 /// How long a stream of `relay/1` may take to say what it is for.
 pub const FIRST_MESSAGE: Span = Span::secs(10);
+/// The same of a stranger, who has nothing to say but his request.
+pub const FIRST_MESSAGE_OF_STRANGER: Span = Span::secs(3);
 /// How long both sides may take to bring their tokens.
 pub const TOKEN_LIFE: Span = Span::secs(10);
 /// How long a relay keeps a node exposed that says nothing.
 pub const EXPOSED_SILENCE: Span = Span::secs(50);
 /// Messages that a peer may send at once: twice what can wait at a relay, as a knock and its meeting, or the answer to
 /// one, and some pings.
-pub const MESSAGES_AT_ONCE: u32 = 2048;
+pub const MESSAGES_AT_ONCE: u32 = 3072;
 /// Messages that a peer may send each second in the long run: what waits at a relay is done with in three seconds.
 pub const MESSAGES_PER_SECOND: u32 = 1024;
 /// The longest time between two pings of a target.
@@ -55,7 +61,7 @@ pub const NAMED_FOR: Span = Span::secs(60);
 /// Relays that one target uses at once.
 pub const MAX_RELAYS: usize = 8;
 /// Knocks of one relay that wait for the target's judgement or for their session.
-pub const MAX_KNOCKS_OPEN: usize = 1024;
+pub const MAX_KNOCKS_OPEN: usize = MAX_WAITING;
 /// Nonces that a target remembers.
 pub const MAX_NONCES: usize = 16_384;
 /// How long an initiator waits for a relay's answer.

@@ -9,12 +9,12 @@ use kith_identity::{Address, Fingerprint};
 use kith_sansio::{Machine, Now, Rng, Time};
 
 use super::limits::{
-    EXPOSED_SILENCE, FIRST_MESSAGE, MAX_CLIENTS, MAX_EXPOSED, MESSAGES_AT_ONCE, MESSAGES_PER_SECOND,
-    REFUSED_AFTER, TOKEN_LIFE,
+    EXPOSED_SILENCE, FIRST_MESSAGE, FIRST_MESSAGE_OF_STRANGER, MAX_CLIENTS, MAX_EXPOSED, MESSAGES_AT_ONCE,
+    MESSAGES_PER_SECOND, REFUSED_AFTER, TOKEN_LIFE,
 };
 use super::message::{Message, Pass, Token};
 use super::quarantine::{Inmate, Quarantine};
-use super::quota::{Accounts, Allowance, Quota};
+use super::quota::{Allowance, Quota};
 use super::request::{Carriage, Request};
 use sessions::Sessions;
 
@@ -35,6 +35,25 @@ pub enum Side {
     Datagrams(SocketAddr),
 }
 
+/// What a relay does for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regard {
+    /// Nothing.
+    Barred,
+    /// He may ask for targets, as anybody may.
+    Stranger,
+    /// It makes him reachable, as it does for anybody.
+    Served,
+    /// It makes him reachable, and keeps room for him that strangers cannot take.
+    Known,
+}
+
+impl Regard {
+    fn is_served(self) -> bool {
+        matches!(self, Regard::Served | Regard::Known)
+    }
+}
+
 /// What a relay is told.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -46,15 +65,15 @@ pub enum Input {
         peer: Fingerprint,
         /// Where he is seen.
         from: Address,
-        /// Whether this node relays for him.
-        is_served: bool,
+        /// What this node does for him.
+        regard: Regard,
     },
     /// He says this.
     Message(Client, Message),
     /// His stream has ended.
     Left(Client),
-    /// Whether this node relays for a peer has changed.
-    Served(Fingerprint, bool),
+    /// What this node does for a peer from now on.
+    Regarded(Fingerprint, Regard),
     /// Somebody shows a token.
     Presented(Token, Side),
     /// A side that was told to wait is gone.
@@ -146,7 +165,7 @@ enum Timer {
 struct Member {
     peer: Fingerprint,
     from: Address,
-    is_served: bool,
+    regard: Regard,
     role: Role,
     allowance: Allowance,
 }
@@ -183,7 +202,7 @@ impl Relay {
             quarantine: Quarantine::default(),
             waiting: HashMap::new(),
             next_id: 0,
-            sessions: Sessions::new(Accounts::new(settings.quota)),
+            sessions: Sessions::new(settings.quota),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -200,10 +219,10 @@ impl Relay {
         self.exposed.keys()
     }
 
-    /// Whom it serves with an open stream or a session, each once.
+    /// Who has an open stream or a session, each once.
     pub fn users(&self) -> Vec<Fingerprint> {
-        let clients = self.clients.values().filter(|member| member.is_served).map(|member| member.peer);
-        let all: BTreeSet<_> = clients.chain(self.sessions.targets()).map(|peer| *peer.as_bytes()).collect();
+        let clients = self.clients.values().map(|member| member.peer);
+        let all: BTreeSet<_> = clients.chain(self.sessions.parties()).map(|peer| *peer.as_bytes()).collect();
         all.into_iter().map(Fingerprint::from_bytes).collect()
     }
 
@@ -245,11 +264,14 @@ impl Relay {
     }
 
     fn arrived(&mut self, now: Now, client: Client, member: Member) {
-        if self.clients.len() >= MAX_CLIENTS || self.clients.contains_key(&client) {
+        let is_full = self.clients.len() >= MAX_CLIENTS || self.clients.contains_key(&client);
+        if is_full || member.regard == Regard::Barred {
             return self.outputs.push_back(Output::Close(client));
         }
+        let is_known = member.regard == Regard::Known;
+        let patience = if is_known { FIRST_MESSAGE } else { FIRST_MESSAGE_OF_STRANGER };
         self.clients.insert(client, member);
-        self.timers.insert((now.time + FIRST_MESSAGE, Timer::Client(client)));
+        self.timers.insert((now.time + patience, Timer::Client(client)));
     }
 
     fn message(&mut self, now: Now, client: Client, message: Message, rng: &mut dyn Rng) {
@@ -281,7 +303,7 @@ impl Relay {
         let Some(member) = self.clients.get_mut(&client) else { return };
         let (peer, from) = (member.peer, member.from);
         let is_full = self.exposed.len() >= MAX_EXPOSED && !self.exposed.contains_key(&peer);
-        if !member.is_served || is_full {
+        if !member.regard.is_served() || is_full {
             self.send(client, Message::Refused);
             return self.close(client);
         }
@@ -297,10 +319,8 @@ impl Relay {
     /// Asks the target, and keeps the initiator waiting. What is no proper request ends his stream.
     fn request(&mut self, now: Now, client: Client, request: Request) {
         let Some(member) = self.clients.get(&client) else { return };
-        let (inmate, from) = (
-            Inmate { who: member.peer, from: member.from.socket.ip(), served: member.is_served },
-            member.from,
-        );
+        let (is_known, from) = (member.regard == Regard::Known, member.from);
+        let inmate = Inmate { who: member.peer, from: from.socket.ip(), is_known };
         let verified = request.verify(&self.own, now.utc).ok();
         let Some(verified) = verified.filter(|verified| verified.initiator() == inmate.who) else {
             return self.close(client);
@@ -311,8 +331,8 @@ impl Relay {
         }
         let (target, carriage) = (verified.request().target, verified.request().carriage);
         let id = self.free_id();
-        let may_ask =
-            self.port(carriage).is_some() && self.sessions.has_room(now.time, [&inmate.who, &target]);
+        let has_room = self.sessions.has_room(now.time, [&inmate.who, &target], is_known);
+        let may_ask = has_room && self.port(carriage).is_some();
         let asked = self.exposed.get(&target).copied().filter(|_| may_ask);
         self.waiting.insert(id, Waiting { client, inmate, target, carriage, asked });
         self.timers.insert((now.time + REFUSED_AFTER, Timer::Waiting(id)));
@@ -351,10 +371,10 @@ impl Relay {
         // Answered; from here on it is in a session, or waits for its refusal.
         waiting.asked = None;
         let (initiator, carriage) = (waiting.client, waiting.carriage);
-        let parties = [waiting.inmate.who, waiting.target];
-        let has_room = self.sessions.has_room(now.time, parties.each_ref());
+        let (parties, is_known) = ([waiting.inmate.who, waiting.target], waiting.inmate.is_known);
+        let has_room = self.sessions.has_room(now.time, parties.each_ref(), is_known);
         let Some(port) = self.port(carriage).filter(|_| has_room) else { return };
-        let (session, tokens) = self.sessions.open(now.time, parties, carriage, rng);
+        let (session, tokens) = self.sessions.open(now.time, parties, (carriage, is_known), rng);
         self.timers.insert((now.time + TOKEN_LIFE, Timer::Session(session)));
         self.release(id);
         let [his, theirs] = tokens.map(|token| Pass { token, port });
@@ -369,20 +389,19 @@ impl Relay {
         self.outputs.push_back(output);
     }
 
-    fn served(&mut self, peer: Fingerprint, is_served: bool) {
+    fn regarded(&mut self, peer: Fingerprint, regard: Regard) {
         let of_peer = self.clients.iter_mut().filter(|(_, member)| member.peer == peer);
-        let mut exposed = Vec::new();
+        let mut unwanted = Vec::new();
         for (client, member) in of_peer {
-            member.is_served = is_served;
-            if matches!(member.role, Role::Exposed(_)) {
-                exposed.push(*client);
+            member.regard = regard;
+            let is_exposed = matches!(member.role, Role::Exposed(_));
+            if regard == Regard::Barred || is_exposed && !regard.is_served() {
+                unwanted.push(*client);
             }
         }
-        if !is_served {
-            exposed.into_iter().for_each(|client| self.close(client));
-            let ended = self.sessions.forsake(&peer);
-            self.outputs.extend(ended);
-        }
+        unwanted.into_iter().for_each(|client| self.close(client));
+        let ended = self.sessions.regarded(&peer, regard);
+        self.outputs.extend(ended);
     }
 
     fn due(&mut self, now: Now, timer: Timer) {
@@ -417,13 +436,13 @@ impl Machine for Relay {
 
     fn handle_input(&mut self, now: Now, input: Input, rng: &mut dyn Rng) {
         match input {
-            Input::Arrived { client, peer, from, is_served } => {
+            Input::Arrived { client, peer, from, regard } => {
                 let allowance = Allowance::new(now.time, MESSAGES_AT_ONCE);
-                self.arrived(now, client, Member { peer, from, is_served, role: Role::New, allowance });
+                self.arrived(now, client, Member { peer, from, regard, role: Role::New, allowance });
             }
             Input::Message(client, message) => self.message(now, client, message, rng),
             Input::Left(client) => drop(self.forget(client)),
-            Input::Served(peer, is_served) => self.served(peer, is_served),
+            Input::Regarded(peer, regard) => self.regarded(peer, regard),
             Input::Presented(token, side) => self.presented(token, side),
             Input::Withdrawn(side) => {
                 let ended = self.sessions.withdraw(side);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kith_connect::relay::serving::Regard;
 use kith_connect::{
     Admission, ChangeSignal, Changes, Config, Discovery, Endpoint, Found, Incoming, Protocol, Stream, Trust,
 };
@@ -54,6 +55,11 @@ impl Book {
     pub(crate) fn knocks(&self) -> Vec<Fingerprint> {
         self.knocks.lock().unwrap().clone()
     }
+}
+
+/// What a relay with this book does for `peer`.
+pub(crate) fn regard(book: &Book, peer: &Fingerprint) -> Regard {
+    if book.has(peer) { Regard::Known } else { Regard::Stranger }
 }
 
 impl Trust for Book {

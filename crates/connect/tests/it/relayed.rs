@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kith_connect::dialer::Pace;
 use kith_connect::relay::message::RELAY;
+use kith_connect::relay::serving::Regard;
 use kith_connect::relay::{Message, Quota};
 use kith_connect::{
     Admission, Config, ConnectError, Endpoint, Exposing, Failure, Peer, Protocol, Relaying, Route, Via,
@@ -15,7 +16,7 @@ use kith_sansio::Span;
 use kith_sansio::system::time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::nodes::{ECHO, Node, echoes, on_loopback, soon};
+use crate::nodes::{ECHO, Node, echoes, on_loopback, regard, soon};
 
 /// A node that relays for whom it trusts.
 struct Relayer {
@@ -27,7 +28,7 @@ impl Relayer {
     async fn new(quota: Quota) -> Relayer {
         let node = Node::new().await;
         let book = Arc::clone(&node.book);
-        let relaying = node.endpoint.relay(quota, move |peer| book.has(peer)).unwrap();
+        let relaying = node.endpoint.relay(quota, move |peer| regard(&book, peer)).unwrap();
         Relayer { node, relaying: Some(relaying) }
     }
 
@@ -233,7 +234,7 @@ async fn a_relay_that_comes_back_is_used_again() {
         }
     })
     .await;
-    let _relaying = again.relay(Quota::default(), |_| true).unwrap();
+    let _relaying = again.relay(Quota::default(), |_| Regard::Known).unwrap();
     soon(async { while !exposing.standings()[0].is_warm && exposing.changed().await {} }).await;
     let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
     echoes(stream, b"again").await;

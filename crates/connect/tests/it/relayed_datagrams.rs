@@ -12,7 +12,7 @@ use kith_sansio::system::{OsRng, utc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
-use crate::nodes::{Node, soon};
+use crate::nodes::{Node, regard, soon};
 
 const JOINED: &[u8] = b"kith-rl1\x01";
 
@@ -93,7 +93,7 @@ async fn scene(quota: Quota) -> Scene {
     let (relay, target, initiator) = (Node::new().await, Node::new().await, Node::new().await);
     relay.book.add(&target);
     let book = Arc::clone(&relay.book);
-    let relaying = relay.endpoint.relay(quota, move |peer| book.has(peer)).unwrap();
+    let relaying = relay.endpoint.relay(quota, move |peer| regard(&book, peer)).unwrap();
     target.meet(&relay);
     initiator.meet(&relay);
     let name = relay.fingerprint();

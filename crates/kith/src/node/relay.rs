@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_connect::relay::Quota;
 use kith_connect::relay::exposure::Standing;
+use kith_connect::relay::serving::Regard;
 use kith_connect::{Exposing, Relaying};
 use kith_identity::Fingerprint;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ fn locked<T>(of: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
 async fn start(node: &Arc<Node>) -> Result<()> {
     if let Some(served) = node.config.relay.serves.clone() {
         let book = Arc::clone(&node.book);
-        let relaying = node.endpoint.relay(quota(node), move |peer| serves(&book, &served, peer));
+        let relaying = node.endpoint.relay(quota(node), move |peer| regard(&book, &served, peer));
         *locked(&node.relays.relaying) = Some(relaying.map_err(|error| Failure::failed(chain(&error)))?);
     }
     let used = node.config.relay.used();
@@ -71,13 +72,16 @@ fn quota(node: &Node) -> Quota {
     }
 }
 
-fn serves(book: &Book, served: &Served, peer: &Fingerprint) -> bool {
-    let is_meant = match served {
-        Served::Anyone => true,
-        Served::Contacts => book.contact_of(peer).is_some(),
-        Served::Group(group) => book.contact_of(peer).is_some_and(|one| one.groups.contains(group)),
-    };
-    is_meant && !book.is_blocked(peer)
+fn regard(book: &Book, served: &Served, peer: &Fingerprint) -> Regard {
+    if book.is_blocked(peer) {
+        return Regard::Barred;
+    }
+    match (served, book.contact_of(peer)) {
+        (Served::Anyone | Served::Contacts, Some(_)) => Regard::Known,
+        (Served::Group(group), Some(one)) if one.groups.contains(group) => Regard::Known,
+        (Served::Anyone, None) => Regard::Served,
+        _ => Regard::Stranger,
+    }
 }
 
 /// Names the relays in the record set by which this node can be reached.

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use kith_identity::Fingerprint;
 use kith_sansio::{Rng, Time};
 
-use super::{Joined, Output, Session, Side};
+use super::{Joined, Output, Regard, Session, Side};
 use crate::relay::limits::MAX_SESSIONS;
 use crate::relay::message::Token;
 use crate::relay::quota::{Accounts, Quota};
@@ -17,6 +17,10 @@ pub(super) struct Sessions {
     /// Tokens that were not shown yet, with the half that each opens.
     tokens: HashMap<Token, (Session, usize)>,
     sides: HashMap<Side, Session>,
+    /// How many of each target's are with strangers.
+    with_strangers: HashMap<Fingerprint, u32>,
+    /// How many of them each target may have: three quarters of all, so that those whom the relay knows get through.
+    most_with_strangers: u32,
     next: u64,
 }
 
@@ -27,6 +31,8 @@ struct Meeting {
     carriage: Carriage,
     tokens: [Token; 2],
     sides: [Option<Side>; 2],
+    /// The relay knew the initiator when it began.
+    is_known: bool,
     is_ending: bool,
 }
 
@@ -37,12 +43,14 @@ impl Meeting {
 }
 
 impl Sessions {
-    pub(super) fn new(accounts: Accounts) -> Sessions {
+    pub(super) fn new(quota: Quota) -> Sessions {
         Sessions {
-            accounts,
+            accounts: Accounts::new(quota),
             meetings: HashMap::new(),
             tokens: HashMap::new(),
             sides: HashMap::new(),
+            with_strangers: HashMap::new(),
+            most_with_strangers: quota.sessions - quota.sessions / 4,
             next: 0,
         }
     }
@@ -51,13 +59,16 @@ impl Sessions {
         self.meetings.len()
     }
 
-    pub(super) fn targets(&self) -> impl Iterator<Item = Fingerprint> {
-        self.meetings.values().map(|meeting| meeting.parties[1])
+    pub(super) fn parties(&self) -> impl Iterator<Item = Fingerprint> {
+        self.meetings.values().flat_map(|meeting| meeting.parties)
     }
 
-    /// Whether there may be another session of these two.
-    pub(super) fn has_room(&self, now: Time, parties: [&Fingerprint; 2]) -> bool {
-        self.meetings.len() < MAX_SESSIONS && parties.iter().all(|party| self.accounts.has_room(now, party))
+    /// Whether there may be another session of this initiator, whom the relay knows or not, and this target.
+    pub(super) fn has_room(&self, now: Time, parties: [&Fingerprint; 2], is_known: bool) -> bool {
+        let with_strangers = self.with_strangers.get(parties[1]).copied().unwrap_or(0);
+        self.meetings.len() < MAX_SESSIONS
+            && (is_known || with_strangers < self.most_with_strangers)
+            && parties.iter().all(|party| self.accounts.has_room(now, party))
     }
 
     /// A session of the initiator and the target, and a token for each.
@@ -65,7 +76,7 @@ impl Sessions {
         &mut self,
         now: Time,
         parties: [Fingerprint; 2],
-        carriage: Carriage,
+        (carriage, is_known): (Carriage, bool),
         rng: &mut dyn Rng,
     ) -> (Session, [Token; 2]) {
         let session = Session(self.next);
@@ -75,7 +86,10 @@ impl Sessions {
             self.tokens.insert(token, (session, half));
         }
         parties.iter().for_each(|party| self.accounts.begin(now, party));
-        let meeting = Meeting { parties, carriage, tokens, sides: [None; 2], is_ending: false };
+        if !is_known {
+            *self.with_strangers.entry(parties[1]).or_default() += 1;
+        }
+        let meeting = Meeting { parties, carriage, tokens, sides: [None; 2], is_known, is_ending: false };
         self.meetings.insert(session, meeting);
         (session, tokens)
     }
@@ -146,10 +160,15 @@ impl Sessions {
         (is_spent && !std::mem::replace(&mut meeting.is_ending, true)).then_some(Output::End(session))
     }
 
-    /// Ends every session whose target is not served any more.
-    pub(super) fn forsake(&mut self, target: &Fingerprint) -> Vec<Output> {
-        let of_target = self.meetings.iter().filter(|(_, meeting)| meeting.parties[1] == *target);
-        let mut forsaken: Vec<Session> = of_target.map(|(session, _)| *session).collect();
+    /// Ends the sessions that this node would not serve any more as it did, where it does no more than this for `peer`.
+    pub(super) fn regarded(&mut self, peer: &Fingerprint, regard: Regard) -> Vec<Output> {
+        let is_over = |meeting: &Meeting| {
+            let [initiator, target] = &meeting.parties;
+            let loses_place = regard == Regard::Barred || meeting.is_known && regard != Regard::Known;
+            target == peer && !regard.is_served() || initiator == peer && loses_place
+        };
+        let forsaken = self.meetings.iter().filter(|(_, meeting)| is_over(meeting));
+        let mut forsaken: Vec<Session> = forsaken.map(|(session, _)| *session).collect();
         forsaken.sort_unstable();
         forsaken.into_iter().filter_map(|session| self.forsake_one(session)).collect()
     }
@@ -172,5 +191,13 @@ impl Sessions {
             self.sides.remove(side);
         }
         meeting.parties.iter().for_each(|party| self.accounts.end(party));
+        if !meeting.is_known
+            && let Some(count) = self.with_strangers.get_mut(&meeting.parties[1])
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.with_strangers.remove(&meeting.parties[1]);
+            }
+        }
     }
 }

@@ -4,7 +4,9 @@ use kith_identity::Identity;
 use kith_sansio::{SeededRng, Span, Timestamp};
 
 use super::*;
-use crate::relay::limits::{MAX_QUARANTINED, MAX_QUARANTINED_PER_SOURCE, MAX_SESSIONS, QUOTA_PERIOD};
+use crate::relay::limits::{
+    MAX_QUARANTINED, MAX_QUARANTINED_KNOWN, MAX_QUARANTINED_PER_SOURCE, MAX_SESSIONS, MAX_WAITING, QUOTA_PERIOD, TOKEN_LIFE_OF_STRANGER,
+};
 
 const OWN: Fingerprint = Fingerprint::from_bytes([1; 32]);
 
@@ -14,12 +16,14 @@ struct Bench {
     now: Now,
     rng: SeededRng,
     next: u64,
+    /// What the relay does for whoever knocks.
+    regard: Regard,
 }
 
 fn bench(quota: Quota) -> Bench {
     let settings = Settings { quota, stream_port: Some(7117), datagram_port: None };
     let now = Now { time: Time(0), utc: Timestamp(1_800_000_000) };
-    Bench { relay: Relay::new(OWN, settings), now, rng: SeededRng::new(1), next: 0 }
+    Bench { relay: Relay::new(OWN, settings), now, rng: SeededRng::new(1), next: 0, regard: Regard::Stranger }
 }
 
 fn address(ip: [u8; 4]) -> Address {
@@ -44,10 +48,10 @@ impl Bench {
         Identity::generate(&mut self.rng)
     }
 
-    fn arrives(&mut self, peer: Fingerprint, ip: [u8; 4], is_served: bool) -> Client {
+    fn arrives(&mut self, peer: Fingerprint, ip: [u8; 4], regard: Regard) -> Client {
         self.next += 1;
         let client = Client(self.next);
-        let outputs = self.give(Input::Arrived { client, peer, from: address(ip), is_served });
+        let outputs = self.give(Input::Arrived { client, peer, from: address(ip), regard });
         assert_eq!(outputs, []);
         client
     }
@@ -57,7 +61,7 @@ impl Bench {
     }
 
     fn exposed(&mut self, peer: Fingerprint) -> Client {
-        let client = self.arrives(peer, [10, 0, 0, 1], true);
+        let client = self.arrives(peer, [10, 0, 0, 1], Regard::Known);
         let outputs = self.says(client, Message::Expose);
         let observed = Message::Observed(address([10, 0, 0, 1]));
         assert_eq!(outputs, [Output::Send(client, Message::Exposed), Output::Send(client, observed)]);
@@ -68,10 +72,10 @@ impl Bench {
         Request::sign(who, OWN, target, (Carriage::Stream, vec![]), self.now.utc, &mut self.rng)
     }
 
-    /// Somebody unknown asks for `target`, from an address of his own.
+    /// Somebody asks for `target`, from an address of his own.
     fn knocks(&mut self, who: &Identity, target: Fingerprint) -> (Client, Vec<Output>) {
         let next = self.next;
-        let client = self.arrives(who.fingerprint(), [10, 7, (next >> 8) as u8, next as u8], false);
+        let client = self.arrives(who.fingerprint(), [10, 7, (next >> 8) as u8, next as u8], self.regard);
         let request = self.request(who, target);
         (client, self.says(client, Message::Request(Box::new(request))))
     }
@@ -174,19 +178,22 @@ fn what_is_no_proper_request_ends_the_stream() {
         Message::Exposed,
         Message::Knock(1, Box::new(good.clone())),
     ] {
-        let client = bench.arrives(who.fingerprint(), [10, 0, 0, 9], false);
+        let client = bench.arrives(who.fingerprint(), [10, 0, 0, 9], Regard::Stranger);
         assert_eq!(bench.says(client, wrong), [Output::Close(client)]);
     }
-    let client = bench.arrives(who.fingerprint(), [10, 0, 0, 9], false);
+    let client = bench.arrives(who.fingerprint(), [10, 0, 0, 9], Regard::Stranger);
     bench.says(client, Message::Request(Box::new(good.clone())));
     assert_eq!(
         bench.says(client, Message::Request(Box::new(good))),
         [Output::Close(client)],
         "one request a stream"
     );
+    let silent = bench.arrives(who.fingerprint(), [10, 0, 0, 9], Regard::Stranger);
+    assert_eq!(bench.wait(FIRST_MESSAGE_OF_STRANGER), [Output::Close(silent)]);
     assert_eq!(bench.relay.load().waiting, 0);
-    let silent = bench.arrives(who.fingerprint(), [10, 0, 0, 9], false);
-    assert_eq!(bench.wait(FIRST_MESSAGE), [Output::Close(silent)]);
+    let silent = bench.arrives(who.fingerprint(), [10, 0, 0, 9], Regard::Known);
+    assert_eq!(bench.wait(Span(FIRST_MESSAGE.0 - 1)), []);
+    assert_eq!(bench.wait(Span(1)), [Output::Close(silent)]);
 }
 
 #[test]
@@ -201,7 +208,7 @@ fn too_many_requests_are_refused_at_once_and_nobody_is_asked() {
     assert_eq!(outputs, [Output::Send(client, Message::Refused), Output::Close(client)]);
     for n in 0..=MAX_QUARANTINED_PER_SOURCE {
         let who = bench.identity();
-        let client = bench.arrives(who.fingerprint(), [10, 200, 0, 1], false);
+        let client = bench.arrives(who.fingerprint(), [10, 200, 0, 1], Regard::Stranger);
         let request = bench.request(&who, target);
         let outputs = bench.says(client, Message::Request(Box::new(request)));
         assert_eq!(outputs.contains(&Output::Close(client)), n == MAX_QUARANTINED_PER_SOURCE);
@@ -230,7 +237,7 @@ fn who_leaves_before_he_is_refused_cannot_ask_again_sooner() {
     let mut knocked = 0;
     for _ in 0..100 {
         let who = bench.identity();
-        let client = bench.arrives(who.fingerprint(), [10, 200, 0, 1], false);
+        let client = bench.arrives(who.fingerprint(), [10, 200, 0, 1], Regard::Stranger);
         let request = bench.request(&who, target);
         let outputs = bench.says(client, Message::Request(Box::new(request)));
         knocked += outputs.iter().filter(|one| matches!(one, Output::Send(_, Message::Knock(..)))).count();
@@ -269,6 +276,86 @@ fn as_many_as_can_wait_may_ask_for_one_target_at_once() {
     }
     let outputs = bench.knocks(&again, target).1;
     assert!(matches!(outputs[..], [_, Output::Send(..)]), "{outputs:?}");
+}
+
+#[test]
+fn strangers_and_those_whom_the_relay_knows_wait_each_in_a_number_of_their_own() {
+    let mut bench = bench(Quota::default());
+    let target = bench.identity().fingerprint();
+    bench.exposed(target);
+    let knocks = |bench: &mut Bench| bench.knocks(&Identity::generate(&mut SeededRng::new(7)), target).1.len();
+    for (regard, most) in [
+        // Anybody may be made reachable by a relay that serves anyone, and is no less a stranger for that.
+        (Regard::Served, MAX_QUARANTINED_PER_SOURCE),
+        (Regard::Stranger, MAX_QUARANTINED_PER_SOURCE),
+        (Regard::Known, MAX_QUARANTINED_KNOWN),
+    ] {
+        let mut waiting = 0;
+        for _ in 0..MAX_WAITING {
+            let who = bench.identity();
+            let client = bench.arrives(who.fingerprint(), [10, 200, regard as u8, 1], regard);
+            let request = bench.request(&who, target);
+            let outputs = bench.says(client, Message::Request(Box::new(request)));
+            waiting += usize::from(!outputs.contains(&Output::Close(client)));
+        }
+        assert_eq!(waiting, most, "{regard:?}");
+    }
+    assert_eq!(knocks(&mut bench), 2, "others are not in their way");
+}
+
+#[test]
+fn strangers_leave_a_quarter_of_a_targets_sessions_to_those_whom_the_relay_knows() {
+    let mut bench = bench(Quota::default());
+    let (target, all) = (bench.identity().fingerprint(), Quota::default().sessions as usize);
+    let at = bench.exposed(target);
+    for which in 0..all * 3 / 4 {
+        bench.regard = if which % 2 == 0 { Regard::Served } else { Regard::Stranger };
+        let who = bench.identity();
+        bench.agreed(&who, at, target);
+    }
+    let who = bench.identity();
+    assert_eq!(bench.knocks(&who, target).1.len(), 1, "the target is not asked for another stranger");
+    bench.regard = Regard::Known;
+    let known = bench.identity();
+    for _ in 0..all / 4 {
+        bench.joined(&known, at, target);
+    }
+    assert_eq!(bench.knocks(&known, target).1.len(), 1, "all are taken");
+    bench.regard = Regard::Stranger;
+    bench.wait(TOKEN_LIFE);
+    assert_eq!(bench.relay.load().sessions, all / 4, "no stranger came");
+    bench.joined(&who, at, target);
+}
+
+#[test]
+fn who_is_blocked_or_known_no_more_is_cut_as_an_initiator_too() {
+    for (before, after, is_cut) in [
+        (Regard::Known, Regard::Stranger, true),
+        (Regard::Known, Regard::Served, true),
+        (Regard::Known, Regard::Barred, true),
+        (Regard::Stranger, Regard::Barred, true),
+        (Regard::Stranger, Regard::Known, false),
+        (Regard::Stranger, Regard::Stranger, false),
+        (Regard::Known, Regard::Known, false),
+    ] {
+        let mut bench = bench(Quota::default());
+        bench.regard = before;
+        let (who, target) = (bench.identity(), bench.identity().fingerprint());
+        let at = bench.exposed(target);
+        let session = bench.joined(&who, at, target);
+        let (waits, _) = bench.knocks(&who, target);
+        let users = bench.relay.users();
+        assert!(users.len() == 2 && users.contains(&who.fingerprint()));
+        let outputs = bench.give(Input::Regarded(who.fingerprint(), after));
+        assert_eq!(outputs.contains(&Output::End(session)), is_cut, "{before:?} {after:?}");
+        assert_eq!(outputs.contains(&Output::Close(waits)), after == Regard::Barred, "{after:?}");
+    }
+    let mut bench = bench(Quota::default());
+    let who = bench.identity().fingerprint();
+    let client = Client(1);
+    let arrived = Input::Arrived { client, peer: who, from: address([10, 0, 0, 1]), regard: Regard::Barred };
+    assert_eq!(bench.give(arrived), [Output::Close(client)]);
+    assert!(bench.relay.users().is_empty());
 }
 
 #[test]
@@ -311,7 +398,7 @@ fn a_datagram_with_a_token_may_come_again() {
     bench.relay.settings.datagram_port = Some(9);
     let (who, target) = (bench.identity(), bench.identity().fingerprint());
     let at = bench.exposed(target);
-    let client = bench.arrives(who.fingerprint(), [10, 9, 9, 9], false);
+    let client = bench.arrives(who.fingerprint(), [10, 9, 9, 9], Regard::Stranger);
     let carriage = (Carriage::Datagrams, vec![]);
     let request = Request::sign(&who, OWN, target, carriage, bench.now.utc, &mut bench.rng);
     let outputs = bench.says(client, Message::Request(Box::new(request)));
@@ -340,6 +427,7 @@ fn a_datagram_with_a_token_may_come_again() {
 fn quotas_bound_sessions_and_bytes_of_target_and_initiator() {
     let quota = Quota { sessions: 2, bytes_per_day: Some(1_000), bytes_per_second: Some(5) };
     let mut bench = bench(quota);
+    bench.regard = Regard::Known;
     let (who, target) = (bench.identity(), bench.identity().fingerprint());
     let at = bench.exposed(target);
     let first = bench.joined(&who, at, target);
@@ -382,7 +470,7 @@ fn sessions_are_bounded_in_all_whoever_they_are_of() {
 fn whom_the_relay_does_not_serve_is_not_exposed_and_whom_it_ceases_to_serve_is_cut() {
     let mut bench = bench(Quota::default());
     let (who, target) = (bench.identity(), bench.identity().fingerprint());
-    let stranger = bench.arrives(target, [10, 0, 0, 1], false);
+    let stranger = bench.arrives(target, [10, 0, 0, 1], Regard::Stranger);
     let outputs = bench.says(stranger, Message::Expose);
     assert_eq!(outputs, [Output::Send(stranger, Message::Refused), Output::Close(stranger)]);
     let at = bench.exposed(target);
@@ -390,8 +478,8 @@ fn whom_the_relay_does_not_serve_is_not_exposed_and_whom_it_ceases_to_serve_is_c
     let [his, _] = bench.agreed(&who, at, target);
     let waits = Side::Stream(99);
     bench.give(Input::Presented(his, waits));
-    assert_eq!(bench.relay.users(), [target]);
-    let outputs = bench.give(Input::Served(target, false));
+    assert!(bench.relay.users().contains(&target));
+    let outputs = bench.give(Input::Regarded(target, Regard::Stranger));
     assert_eq!(outputs, [Output::Close(at), Output::End(session), Output::Reject(waits)]);
     assert_eq!(bench.relay.load(), Load { exposed: 0, waiting: 0, sessions: 1 });
     bench.give(Input::Ended(session));
@@ -403,7 +491,7 @@ fn an_exposed_node_that_is_silent_or_comes_again_or_floods_is_let_go() {
     let mut bench = bench(Quota::default());
     let target = bench.identity().fingerprint();
     let first = bench.exposed(target);
-    let second = bench.arrives(target, [10, 0, 0, 2], true);
+    let second = bench.arrives(target, [10, 0, 0, 2], Regard::Known);
     assert_eq!(bench.says(second, Message::Expose)[0], Output::Close(first));
     assert_eq!(bench.relay.load().exposed, 1);
     assert_eq!(bench.give(Input::Left(first)), []);

@@ -13,9 +13,9 @@ use super::datagrams::{Door, Flow, Routes, Sockets};
 use super::session::{Busy, Pacer, carry};
 use super::talk::talk;
 use crate::limits::Place;
-use crate::relay::limits::MAX_QUARANTINED;
+use crate::relay::limits::MAX_WAITING;
 use crate::relay::message::RELAY;
-use crate::relay::serving::{Client, Input, Joined, Load, Output, Relay, Session, Settings, Side};
+use crate::relay::serving::{Client, Input, Joined, Load, Output, Regard, Relay, Session, Settings, Side};
 use crate::relay::{Message, Quota, Token};
 use crate::shell::endpoint::{Endpoint, Incoming, Peer, Shared};
 use crate::shell::{Stream, until};
@@ -24,13 +24,13 @@ use crate::{Admission, Changes, ListenError};
 /// What happens to a relay, waiting to be looked at.
 const EVENTS: usize = 256;
 /// What is to be said to one client, waiting for it to listen: all that may be asked of a target at once.
-const SAYINGS: usize = 2 * MAX_QUARANTINED;
+const SAYINGS: usize = 2 * MAX_WAITING;
 
 /// How often it is looked at what sessions over UDP have moved, and which are silent.
 const LOOK_EVERY: Span = Span::secs(5);
 
-/// Whom a node relays for. Asked for everyone who comes and whenever trust changes, so it answers from memory.
-type Serves = dyn Fn(&Fingerprint) -> bool + Send + Sync;
+/// What a relay does for whom. Asked for everyone who comes and whenever trust changes, so it answers from memory.
+type Regards = dyn Fn(&Fingerprint) -> Regard + Send + Sync;
 
 /// A node that relays, until this is dropped.
 #[derive(Debug)]
@@ -67,12 +67,12 @@ pub(super) enum Event {
 }
 
 impl Endpoint {
-    /// Relays for whom `serves` says so, within `quota` for each fingerprint. Initiators are let in whoever they are:
-    /// the target decides about them (SEP §5.3).
+    /// Relays for whom `regards` says so, within `quota` for each fingerprint. Initiators are let in whoever they are,
+    /// unless they are barred: the target decides about them (SEP §5.3).
     pub fn relay(
         &self,
         quota: Quota,
-        serves: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
+        regards: impl Fn(&Fingerprint) -> Regard + Send + Sync + 'static,
     ) -> Result<Relaying, ListenError> {
         let shared = self.shared();
         let incoming = self.listen(RELAY, Admission::Anyone)?;
@@ -96,7 +96,7 @@ impl Endpoint {
         let driver = Driver {
             shared: Arc::clone(shared),
             relay: Relay::new(shared.own, settings),
-            serves: Arc::new(serves),
+            regards: Arc::new(regards),
             events: sender,
             load: Arc::clone(&load),
             clients: HashMap::new(),
@@ -124,7 +124,7 @@ impl Endpoint {
 struct Driver {
     shared: Arc<Shared>,
     relay: Relay,
-    serves: Arc<Serves>,
+    regards: Arc<Regards>,
     events: mpsc::Sender<Event>,
     load: Arc<Mutex<Load>>,
     clients: HashMap<Client, mpsc::Sender<Message>>,
@@ -192,8 +192,8 @@ impl Driver {
             let _ = events.send(Event::Input(Input::Left(client))).await;
         });
         let from = Address::new(path.transport, path.remote);
-        let is_served = (self.serves)(&peer);
-        self.give(Input::Arrived { client, peer, from, is_served });
+        let regard = (self.regards)(&peer);
+        self.give(Input::Arrived { client, peer, from, regard });
     }
 
     fn happened(&mut self, event: Event) {
@@ -242,11 +242,11 @@ impl Driver {
         true
     }
 
-    /// Trust has changed, and with it perhaps whom this node relays for.
+    /// Trust has changed, and with it perhaps what this node does for whom.
     fn review(&mut self) {
         for user in self.relay.users() {
-            let is_served = (self.serves)(&user);
-            self.give(Input::Served(user, is_served));
+            let regard = (self.regards)(&user);
+            self.give(Input::Regarded(user, regard));
         }
     }
 

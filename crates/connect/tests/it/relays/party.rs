@@ -8,7 +8,7 @@ use kith_connect::relay::exposure::{self, Exposure};
 use kith_connect::relay::knocking::{self, Knocking, Outcome};
 use kith_connect::relay::message::Message as Said;
 use kith_connect::relay::message::Pass;
-use kith_connect::relay::serving::{self, Client, Relay, Settings, Side};
+use kith_connect::relay::serving::{self, Client, Regard, Relay, Settings, Side};
 use kith_connect::relay::{Carriage, Quota, Request, Token};
 use kith_identity::{Address, Fingerprint, Identity, Ni};
 use kith_sansio::{Machine, Now, Rng, SeededRng, Span, Time};
@@ -222,8 +222,9 @@ impl RelayParty {
                 }
                 .parse()
                 .unwrap();
-                let is_served = matches!(node, Node::Target(_));
-                let arrived = serving::Input::Arrived { client, peer: name(node), from, is_served };
+                let is_known = matches!(node, Node::Target(_));
+                let regard = if is_known { Regard::Known } else { Regard::Stranger };
+                let arrived = serving::Input::Arrived { client, peer: name(node), from, regard };
                 self.relay.handle_input(now, arrived, rng);
             }
             Message::Packet(stream, packet) => {
@@ -278,7 +279,7 @@ impl RelayParty {
         let invented = Pass { token: Token::from_bytes([6; 16]), port: 6 };
         match (self.lie, said) {
             (Some(Lie::Floods), Said::Exposed) => {
-                [Said::Exposed].into_iter().chain((0..3_000).map(Said::Pong)).collect()
+                [Said::Exposed].into_iter().chain((0..6_000).map(Said::Pong)).collect()
             }
             (Some(Lie::Replays), Said::Knock(id, request)) => {
                 [0, 1_000, 2_000].map(|more| Said::Knock(id + more, request.clone())).to_vec()
