@@ -1,6 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kith_identity::{Address, Fingerprint, Transport};
 use kith_sansio::system::{OsRng, now, time};
@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::datagrams::{Door, Flow, Routes, Sockets};
 use super::session::{Busy, Pacer, carry};
+use super::side;
 use super::talk::talk;
 use crate::limits::Place;
 use crate::relay::limits::MAX_WAITING;
@@ -129,9 +130,10 @@ struct Driver {
     load: Arc<Mutex<Load>>,
     clients: HashMap<Client, mpsc::Sender<Message>>,
     /// Connections that have shown a token and wait for the other side.
-    sides: HashMap<Side, (TcpStream, Place<IpAddr>)>,
+    sides: HashMap<Side, Waiting>,
     sessions: HashMap<Session, CancellationToken>,
-    pacers: HashMap<Fingerprint, Weak<Pacer>>,
+    /// Of those who have sessions, and of those who have used more than their time allowed.
+    pacers: HashMap<Fingerprint, Arc<Pacer>>,
     busy: Busy,
     /// Where those came in who have shown a token over UDP.
     doors: HashMap<SocketAddr, Door>,
@@ -142,9 +144,21 @@ struct Driver {
     next: u64,
 }
 
+/// A connection that has shown a token.
+struct Waiting {
+    stream: Arc<TcpStream>,
+    _place: Place<IpAddr>,
+    /// Ends the watch over it when dropped.
+    _watch: Option<DropGuard>,
+}
+
 impl Drop for Driver {
     fn drop(&mut self) {
-        *self.shared.hook() = None;
+        let mut hook = self.shared.hook();
+        // Another relay may have begun meanwhile.
+        if hook.as_ref().is_some_and(|hook| hook.0.same_channel(&self.events)) {
+            *hook = None;
+        }
         self.sessions.values().for_each(CancellationToken::cancel);
     }
 }
@@ -202,6 +216,7 @@ impl Driver {
                 match &input {
                     Input::Left(client) => drop(self.clients.remove(client)),
                     Input::Ended(session) => drop(self.sessions.remove(session)),
+                    Input::Withdrawn(side) => drop(self.sides.remove(side)),
                     _ => {}
                 }
                 self.give(input);
@@ -209,7 +224,8 @@ impl Driver {
             Event::Side(stream, token, place) => {
                 let side = Side::Stream(self.next);
                 self.next += 1;
-                self.sides.insert(side, (stream, place));
+                let waiting = Waiting { stream: Arc::new(stream), _place: place, _watch: None };
+                self.sides.insert(side, waiting);
                 self.give(Input::Presented(token, side));
             }
             Event::Datagram(token, from, door) => {
@@ -228,18 +244,19 @@ impl Driver {
             if bytes > 0 {
                 self.give(Input::Moved(session, bytes));
             }
-            if is_silent && self.part(session) {
+            if is_silent && self.part(session).is_some() {
                 self.give(Input::Ended(session));
             }
         }
     }
 
-    /// Copies no more between the sides of a session over UDP; `false` where it is none.
-    fn part(&mut self, session: Session) -> bool {
-        let Some((sides, _)) = self.flows.remove(&session) else { return false };
+    /// Copies no more between the sides of a session over UDP; the bytes that it had not told of, or `None` where it is
+    /// none.
+    fn part(&mut self, session: Session) -> Option<u64> {
+        let (sides, flow) = self.flows.remove(&session)?;
         self.routes.part(sides);
         sides.iter().for_each(|side| drop(self.doors.remove(side)));
-        true
+        Some(flow.report())
     }
 
     /// Trust has changed, and with it perhaps what this node does for whom.
@@ -267,7 +284,8 @@ impl Driver {
                     }
                 }
                 Output::Close(client) => drop(self.clients.remove(&client)),
-                Output::Wait(_) | Output::Again(Side::Stream(_)) => {}
+                Output::Wait(Side::Datagrams(_)) | Output::Again(Side::Stream(_)) => {}
+                Output::Wait(side) => self.watch(side),
                 Output::Again(Side::Datagrams(from)) => self.say_joined(from),
                 Output::Reject(Side::Datagrams(from)) => {
                     // Whoever is joined stays so, whatever else he shows.
@@ -278,8 +296,8 @@ impl Driver {
                 Output::Reject(side) => drop(self.sides.remove(&side)),
                 Output::Join(joined) => self.join(joined),
                 Output::End(session) => {
-                    if self.part(session) {
-                        left.push_back(Input::Ended(session));
+                    if let Some(bytes) = self.part(session) {
+                        left.extend([Input::Moved(session, bytes), Input::Ended(session)]);
                     } else if let Some(end) = self.sessions.get(&session) {
                         end.cancel();
                     }
@@ -289,20 +307,32 @@ impl Driver {
         left.into_iter().for_each(|input| self.give(input));
     }
 
+    /// Notices where a side that waits has gone: the other need not wait for it.
+    fn watch(&mut self, side: Side) {
+        let stop = CancellationToken::new();
+        let Some(waiting) = self.sides.get_mut(&side) else { return };
+        waiting._watch = Some(stop.clone().drop_guard());
+        let (stream, events) = (Arc::clone(&waiting.stream), self.events.clone());
+        self.spawn(async move {
+            if stop.run_until_cancelled(side::gone(&stream)).await.is_some() {
+                let _ = events.send(Event::Input(Input::Withdrawn(side))).await;
+            }
+        });
+    }
+
     fn join(&mut self, joined: Joined) {
         let session = joined.session;
         if let [Side::Datagrams(one), Side::Datagrams(two)] = joined.sides {
             return self.join_datagrams(&joined, [one, two]);
         }
-        let sides = joined.sides.map(|side| self.sides.remove(&side).map(|(stream, _)| stream));
+        let sides = joined.sides.map(|side| self.sides.remove(&side).map(|waiting| waiting.stream));
         let end = CancellationToken::new();
         self.sessions.insert(session, end.clone());
         let pacer = joined.bytes_per_second.map(|rate| self.pacer(joined.payer, rate));
         let (events, busy) = (self.events.clone(), self.busy.clone());
         self.spawn(async move {
             if let [Some(one), Some(two)] = sides {
-                let carrying = carry(session, [one, two], (pacer, busy), events.clone());
-                let _ended_early = end.run_until_cancelled(carrying).await;
+                carry(session, [one, two], (pacer, busy), events.clone(), end).await;
             }
             let _ = events.send(Event::Input(Input::Ended(session))).await;
         });
@@ -328,13 +358,9 @@ impl Driver {
     }
 
     fn pacer(&mut self, payer: Fingerprint, rate: u64) -> Arc<Pacer> {
-        if let Some(pacer) = self.pacers.get(&payer).and_then(Weak::upgrade) {
-            return pacer;
-        }
-        self.pacers.retain(|_, pacer| pacer.strong_count() > 0);
-        let pacer = Arc::new(Pacer::new(rate));
-        self.pacers.insert(payer, Arc::downgrade(&pacer));
-        pacer
+        // One that has used more than its time allowed still owes that, however often it ends its sessions.
+        self.pacers.retain(|_, pacer| Arc::strong_count(pacer) > 1 || pacer.owes());
+        Arc::clone(self.pacers.entry(payer).or_insert_with(|| Arc::new(Pacer::new(rate))))
     }
 }
 

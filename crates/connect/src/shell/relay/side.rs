@@ -41,9 +41,11 @@ pub(in crate::shell) async fn take(stream: &mut TcpStream) -> io::Result<Token> 
     Ok(Token::from_bytes(token))
 }
 
-/// Says that the other side is there.
-pub(super) async fn joined(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(&[JOINED]).await
+/// Waits until a side that waits has gone. One that speaks before its time is not looked at any more.
+pub(super) async fn gone(stream: &TcpStream) {
+    if matches!(stream.peek(&mut [0]).await, Ok(1..)) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Shows `token` to the relay at `at` over a UDP socket, until the other side has shown its own.
