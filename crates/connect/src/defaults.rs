@@ -28,7 +28,7 @@ pub const HANDSHAKE_TIMEOUT: Span = Span::secs(10);
 pub const MAX_HALF_OPEN: usize = 256;
 /// Of these, from one IPv4 address or one IPv6 /64.
 pub const MAX_HALF_OPEN_PER_SOURCE: usize = 32;
-/// QUIC connections in all of peers that are not trusted, where a protocol admits anyone.
+/// Connections in all of peers that are not trusted, where a protocol admits anyone.
 pub const MAX_STRANGERS: usize = 1024;
 /// Of these, from one IPv4 address or one IPv6 /64.
 pub const MAX_STRANGERS_PER_SOURCE: usize = 32;

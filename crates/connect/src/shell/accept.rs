@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use kith_identity::{Fingerprint, Transport, tls};
-use kith_sansio::Span;
 use kith_sansio::system::time;
+use kith_sansio::{Span, Time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -66,19 +66,20 @@ async fn accept_tcp(shared: Arc<Shared>, listener: std::net::TcpListener) {
 }
 
 async fn greet_tcp(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, place: Place<IpAddr>) {
+    let deadline = time() + shared.config.handshake_timeout;
     let hook = shared.hook().clone();
     if let Some(hook) = hook {
         let taking = async {
             let is_side = relay::is_token_ahead(&stream).await?;
             if is_side { relay::take(&mut stream).await.map(Some) } else { Ok(None) }
         };
-        match within(shared.config.handshake_timeout, taking).await {
+        match within(deadline - time(), taking).await {
             Some(Ok(Some(token))) => return hook.present(stream, token, place).await,
             Some(Ok(None)) => {}
             _ => return tracing::debug!("TCP connection turned away"),
         }
     }
-    greet_tls(shared, stream, from, None, place).await;
+    greet_tls(shared, stream, (from, None), place, deadline).await;
 }
 
 /// The target's side of a session at `relay`, which `initiator` alone may use.
@@ -90,15 +91,17 @@ pub(super) async fn greet_relayed(
 ) {
     let Ok(from) = stream.peer_addr() else { return };
     let Some(place) = shared.half_open.take(source(from.ip())) else { return };
-    greet_tls(shared, stream, from, Some(Over { relay, peer: initiator, at: from }), place).await;
+    let (over, deadline) =
+        (Over { relay, peer: initiator, at: from }, time() + shared.config.handshake_timeout);
+    greet_tls(shared, stream, (from, Some(over)), place, deadline).await;
 }
 
 async fn greet_tls(
     shared: Arc<Shared>,
     stream: TcpStream,
-    from: SocketAddr,
-    over: Option<Over>,
+    (from, over): (SocketAddr, Option<Over>),
     place: Place<IpAddr>,
+    deadline: Time,
 ) {
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
     let greeting = async {
@@ -116,7 +119,7 @@ async fn greet_tls(
         let path = PathInfo { transport: Transport::Tcp, remote: from, direct, relay, rtt: None };
         admit(&shared, Carrier::Tcp(Box::new(tls)), None, cut, peer, path).await
     };
-    let result = within(shared.config.handshake_timeout, greeting).await.unwrap_or(Err(TurnedAway::Slow));
+    let result = within(deadline - time(), greeting).await.unwrap_or(Err(TurnedAway::Slow));
     drop(place);
     if let Err(error) = result {
         tracing::debug!(%error, "TCP connection turned away");
@@ -238,6 +241,14 @@ async fn admit(
         Peer::Known(fingerprint) => Party::Named(fingerprint),
         Peer::Anonymous => Party::Source(source(path.remote.ip())),
     };
+    let is_trusted = trusted(shared, peer, &protocol);
+    // Over QUIC it is the connection that has a stranger's place.
+    let is_strange = link.is_none() && !is_trusted;
+    let strange = is_strange.then(|| shared.strangers.take(source(path.remote.ip())));
+    if let Some(None) = strange {
+        carrier.refuse().await;
+        return Err(TurnedAway::TooMany);
+    }
     let (Some(place), Some(seat)) = (shared.streams.take(party), listening.queue.reserve().await) else {
         carrier.refuse().await;
         return Err(TurnedAway::TooMany);
@@ -246,13 +257,10 @@ async fn admit(
     let ticket =
         shared.registry.enter(peer, protocol.clone(), needs_trust.then_some(Opener::Peer), path, cut);
     let channel = link.zip(carrier.stream_id()).filter(|_| seat.is_for_datagrams());
-    let waiting_bytes = if trusted(shared, peer, &protocol) {
-        defaults::DATAGRAM_BACKLOG_BYTES
-    } else {
-        defaults::STRANGER_DATAGRAM_BYTES
-    };
+    let waiting_bytes =
+        if is_trusted { defaults::DATAGRAM_BACKLOG_BYTES } else { defaults::STRANGER_DATAGRAM_BYTES };
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
-    stream.stay_as(link.map(Link::guest));
+    stream.stay_as(link.map(Link::guest), strange.flatten());
     stream.carry(channel.map(|(link, stream)| Channel::open(link, stream, waiting_bytes)));
     if needs_trust && !trusted(shared, peer, &protocol) {
         // Withdrawn since the decision, before the registry knew of the stream.

@@ -41,7 +41,7 @@ pub struct Config {
     pub max_half_open: usize,
     /// Of these, from one IPv4 address or IPv6 /64.
     pub max_half_open_per_source: usize,
-    /// QUIC connections in all of peers that are not trusted, where a protocol admits anyone.
+    /// Connections in all of peers that are not trusted, where a protocol admits anyone.
     pub max_strangers: usize,
     /// Of these, from one IPv4 address or IPv6 /64.
     pub max_strangers_per_source: usize,
@@ -147,7 +147,7 @@ pub(super) struct Shared {
     pub(super) links: Links,
     pub(super) registry: Registry,
     pub(super) half_open: Arc<Places<IpAddr>>,
-    /// QUIC connections of peers that are not trusted, and were let in where anyone is.
+    /// Connections of peers that are not trusted, and were let in where anyone is.
     pub(super) strangers: Arc<Places<IpAddr>>,
     pub(super) streams: Arc<Places<Party>>,
     pub(super) closing: CancellationToken,

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,6 +29,7 @@ pub struct Stream {
     _place: Place<Party>,
     sole: Option<Sole>,
     _guest: Option<Guest>,
+    _strange: Option<Place<IpAddr>>,
     channel: Option<Channel>,
 }
 
@@ -61,7 +63,17 @@ impl Stream {
         ticket: Ticket,
         place: Place<Party>,
     ) -> Stream {
-        Stream { carrier, peer, path, ticket, _place: place, sole: None, _guest: None, channel: None }
+        Stream {
+            carrier,
+            peer,
+            path,
+            ticket,
+            _place: place,
+            sole: None,
+            _guest: None,
+            _strange: None,
+            channel: None,
+        }
     }
 
     /// Who is at the other end.
@@ -94,9 +106,9 @@ impl Stream {
         self.sole = Some(Sole { link, linger: Some(linger) });
     }
 
-    /// Counts as a stream of the connection that the peer opened it on.
-    pub(super) fn stay_as(&mut self, guest: Option<Guest>) {
-        self._guest = guest;
+    /// Counts as a stream of the connection that the peer opened it on, or as a stranger where it has none to itself.
+    pub(super) fn stay_as(&mut self, guest: Option<Guest>, strange: Option<Place<IpAddr>>) {
+        (self._guest, self._strange) = (guest, strange);
     }
 
     /// Ties a flow of datagrams to this stream.

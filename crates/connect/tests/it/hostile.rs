@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use kith_connect::relay::Quota;
+use kith_connect::relay::serving::Regard;
 use kith_connect::{Admission, Config, ConnectError, Via};
 use kith_identity::{Transport, tls};
 use kith_sansio::Span;
@@ -177,6 +179,58 @@ async fn connections_of_strangers_are_bounded_where_anyone_is_let_in() {
     friend.meet(&target);
     echoes(soon(friend.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await.unwrap(), b"x")
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_strangers_over_tcp_are_bounded_too() {
+    let target = Node::with(Config { max_strangers_per_source: 2, ..on_loopback() }).await;
+    target.echo(Admission::Anyone);
+    let mut open = Vec::new();
+    for at in 0..6 {
+        let stranger = Node::new().await;
+        stranger.meet(&target);
+        match soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Tcp)).await {
+            Ok(stream) if at < 2 => open.push((stranger, stream)),
+            Err(ConnectError::Refused { .. }) if at >= 2 => {}
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    let friend = Node::new().await;
+    target.book.add(&friend);
+    friend.meet(&target);
+    let stream = soon(friend.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Tcp)).await.unwrap();
+    echoes(stream, b"no stranger").await;
+    drop(open);
+    let stranger = Node::new().await;
+    stranger.meet(&target);
+    let again = async {
+        while stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Tcp).await.is_err() {}
+    };
+    soon(again).await;
+}
+
+/// A relay looks at the first byte before anything else; that takes none of the time for the rest away, nor adds any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_with_a_relay_has_one_deadline() {
+    let patience = Span::secs(4);
+    let relay = Node::with(Config { handshake_timeout: patience, ..on_loopback() }).await;
+    let _relaying = relay.endpoint.relay(Quota::default(), |_| Regard::Stranger).unwrap();
+    let mut halting = TcpStream::connect(relay.at(Transport::Tcp)).await.unwrap();
+    tokio::time::sleep(Span(patience.0 / 2).into()).await;
+    let mut silent = TcpStream::connect(relay.at(Transport::Tcp)).await.unwrap();
+    tokio::time::sleep(Span(patience.0 / 4).into()).await;
+    // A handshake of TLS begins so.
+    halting.write_all(&[0x16]).await.unwrap();
+    // With a time for each step it would end after the one that came later.
+    let (mut one, mut two) = ([0; 9], [0; 9]);
+    let first = async {
+        tokio::select! {
+            biased;
+            ended = halting.read(&mut one) => ("halting", ended),
+            ended = silent.read(&mut two) => ("silent", ended),
+        }
+    };
+    assert!(matches!(soon(first).await, ("halting", Ok(0) | Err(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
