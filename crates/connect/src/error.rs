@@ -202,6 +202,9 @@ pub enum ListenError {
     /// This endpoint is closed.
     #[error("this endpoint is closed")]
     Closed,
+    /// Nearly all that goes over a relay goes over TCP, and this endpoint has no listener for it.
+    #[error("a relay needs a listener for TCP, and this node has none")]
+    NoTcp,
 }
 
 /// Why an arriving connection led to no stream; for logs at debug level only.

@@ -40,11 +40,27 @@ fn text(relays: &Value) -> String {
         lines.push(format!("{}: {state}{rtt}", printable(used["ni"].as_str().unwrap_or_default())));
     }
     if relays["serves"].is_object() {
-        let (exposed, sessions) = (number("exposed"), number("sessions"));
-        lines.push(format!("relays for {exposed} nodes, {sessions} sessions now"));
+        let [exposed, waiting, sessions] = ["exposed", "waiting", "sessions"].map(number);
+        lines.push(format!("relays for {exposed} nodes, {waiting} requests wait, {sessions} sessions now"));
     }
     if lines.is_empty() {
         lines.push("this node uses no relay and is none".to_owned());
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_names_each_relay_and_counts_what_this_one_does() {
+        let load = json!({ "exposed": 2, "waiting": 3, "sessions": 4 });
+        let used = json!([{ "ni": "ni://x", "reachable": true, "rtt_ms": 1.5 }, { "ni": "ni://y" }]);
+        assert_eq!(
+            text(&json!({ "serves": load, "uses": used })),
+            "ni://x: reachable, 1.50 ms\nni://y: away\nrelays for 2 nodes, 3 requests wait, 4 sessions now"
+        );
+        assert_eq!(text(&json!({ "serves": null, "uses": [] })), "this node uses no relay and is none");
+    }
 }

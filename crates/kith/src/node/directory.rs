@@ -173,9 +173,11 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
-/// Follows the system's addresses, and announces anew when they change.
+/// Follows the system's addresses; when they change it announces anew, and asks relays whether they still answer.
 async fn watch_addresses(node: &Arc<Node>) {
     let mut mapped = node.mapping.as_ref().map(kith_connect::PortMapping::watch);
+    // Not those that are announced: a node behind relays may announce none.
+    let mut here = node.endpoint.advertised_addresses();
     loop {
         let changed = async {
             let is_told = match &mut mapped {
@@ -189,6 +191,11 @@ async fn watch_addresses(node: &Arc<Node>) {
         tokio::select! {
             () = tokio::time::sleep(ADDRESSES) => {}
             () = changed => {}
+        }
+        let now = node.endpoint.advertised_addresses();
+        if now != here {
+            here = now;
+            node.relays.moved();
         }
         node.own.set_addresses(node.addresses());
         node.announcements.with(|announcer| announcer.update(node.own.draft()));

@@ -178,6 +178,7 @@ impl Node {
         let mut endpoint_config =
             kith_connect::Config { listen: config.listen.clone(), ..kith_connect::Config::default() };
         delegator::make_room(&config, &mut endpoint_config);
+        relay::make_room(&config, &mut endpoint_config);
         let endpoint =
             Endpoint::bind(Arc::clone(&identity), Arc::clone(&book) as _, Arc::new(finder), endpoint_config)
                 .await

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kith_connect::relay::Quota;
 use kith_connect::relay::exposure::Standing;
 use kith_connect::relay::serving::Regard;
-use kith_connect::{Exposing, Relaying};
+use kith_connect::relay::limits::{MAX_EXPOSED, MAX_WAITING};
+use kith_connect::{Exposing, ListenError, Relaying};
 use kith_identity::Fingerprint;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::Node;
 use super::contacts::Book;
-use crate::config::Served;
+use crate::config::{Config, Served};
 use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
 
@@ -30,6 +32,30 @@ pub(crate) struct Relays {
     relaying: Mutex<Option<Relaying>>,
     /// How each relay that is used stands.
     uses: Mutex<Option<Vec<Standing>>>,
+    moved: Notify,
+}
+
+impl Relays {
+    /// This machine has other addresses than before: each relay is to be asked whether it still answers.
+    pub(crate) fn moved(&self) {
+        self.moved.notify_one();
+    }
+}
+
+/// Streams beside those of relaying.
+const OTHER_STREAMS: usize = 4_096;
+/// Streams that a stranger may have on one connection.
+const STREAMS_OF_STRANGER: usize = 4;
+
+/// Room for as many strangers as may wait, and as many again that have not said yet what they want, without their taking
+/// any from others.
+pub(super) fn make_room(config: &Config, endpoint: &mut kith_connect::Config) {
+    let Some(served) = &config.relay.serves else { return };
+    // Whom it serves without knowing him is a stranger as well.
+    let served = if *served == Served::Anyone { MAX_EXPOSED } else { 0 };
+    endpoint.max_strangers = endpoint.max_strangers.max(2 * MAX_WAITING + served);
+    let streams = MAX_EXPOSED + STREAMS_OF_STRANGER * endpoint.max_strangers + OTHER_STREAMS;
+    endpoint.max_streams = endpoint.max_streams.max(streams);
 }
 
 fn locked<T>(of: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
@@ -40,7 +66,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     if let Some(served) = node.config.relay.serves.clone() {
         let book = Arc::clone(&node.book);
         let relaying = node.endpoint.relay(quota(node), move |peer| regard(&book, &served, peer));
-        *locked(&node.relays.relaying) = Some(relaying.map_err(|error| Failure::failed(chain(&error)))?);
+        *locked(&node.relays.relaying) = Some(relaying.map_err(|error| no_relay(&error))?);
     }
     let used = node.config.relay.used();
     if used.is_empty() {
@@ -61,6 +87,14 @@ async fn start(node: &Arc<Node>) -> Result<()> {
 
 async fn stop(node: &Arc<Node>) {
     drop(locked(&node.relays.relaying).take());
+}
+
+fn no_relay(error: &ListenError) -> Failure {
+    let failure = Failure::failed(chain(error));
+    match error {
+        ListenError::NoTcp => failure.hint("add a tcp:// address to 'listen' in kith.toml, or to --listen"),
+        _ => failure,
+    }
 }
 
 fn quota(node: &Node) -> Quota {
@@ -86,10 +120,18 @@ fn regard(book: &Book, served: &Served, peer: &Fingerprint) -> Regard {
 
 /// Names the relays in the record set by which this node can be reached.
 async fn follow(node: &Arc<Node>, mut exposing: Exposing) {
-    while exposing.changed().await {
-        *locked(&node.relays.uses) = Some(exposing.standings());
-        if node.own.set_relays(exposing.named()) {
-            node.announcements.say(node.own.draft());
+    loop {
+        tokio::select! {
+            has_changed = exposing.changed() => {
+                if !has_changed {
+                    return;
+                }
+                *locked(&node.relays.uses) = Some(exposing.standings());
+                if node.own.set_relays(exposing.named()) {
+                    node.announcements.say(node.own.draft());
+                }
+            }
+            () = node.relays.moved.notified() => exposing.shaken(),
         }
     }
 }
@@ -111,4 +153,25 @@ fn status(node: &Node) -> Option<Value> {
     let load = load
         .map(|load| json!({ "exposed": load.exposed, "waiting": load.waiting, "sessions": load.sessions }));
     Some(json!({ "serves": load, "uses": used }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_of_a_relay_cannot_take_the_streams_of_others() {
+        let mut config = Config::default();
+        let usual = kith_connect::Config::default();
+        let mut room = usual.clone();
+        make_room(&config, &mut room);
+        assert_eq!(room, usual, "only where this node relays");
+        for served in [Served::Contacts, Served::Anyone] {
+            config.relay.serves = Some(served);
+            let mut room = usual.clone();
+            make_room(&config, &mut room);
+            let strange = STREAMS_OF_STRANGER * room.max_strangers;
+            assert!(room.max_strangers >= 2 * MAX_WAITING && room.max_streams >= strange + usual.max_streams);
+        }
+    }
 }

@@ -70,22 +70,23 @@ pub(super) enum Event {
 impl Endpoint {
     /// Relays for whom `regards` says so, within `quota` for each fingerprint. Initiators are let in whoever they are,
     /// unless they are barred: the target decides about them (SEP §5.3).
+    ///
+    /// # Errors
+    /// Where this node relays already, and where it has no listener for TCP.
     pub fn relay(
         &self,
         quota: Quota,
         regards: impl Fn(&Fingerprint) -> Regard + Send + Sync + 'static,
     ) -> Result<Relaying, ListenError> {
         let shared = self.shared();
+        let mut tcp = shared.local.iter().filter(|one| one.transport == Transport::Tcp);
+        let stream_port = tcp.next().ok_or(ListenError::NoTcp)?.socket.port();
         let incoming = self.listen(RELAY, Admission::Anyone)?;
         // A relay behind a relay: whoever looks for it need not be known to it.
         incoming.over_relays();
-        let port = |transport| {
-            let all = shared.local.iter();
-            all.filter(|one| one.transport == transport).map(|one| one.socket.port()).next()
-        };
         let sockets = session_sockets(&shared.local);
         let datagram_port = sockets.as_ref().map(|sockets| sockets.port);
-        let settings = Settings { quota, stream_port: port(Transport::Tcp), datagram_port };
+        let settings = Settings { quota, stream_port: Some(stream_port), datagram_port };
         let (sender, events) = mpsc::channel(EVENTS);
         *shared.hook() = Some(Hook(sender.clone()));
         let (stop, load) = (CancellationToken::new(), Arc::new(Mutex::new(Load::default())));
@@ -378,4 +379,79 @@ fn session_sockets(local: &[Address]) -> Option<Sockets> {
     }
     let bound = Sockets::bind(&ips);
     bound.inspect_err(|error| tracing::warn!(%error, "this relay serves no sessions over UDP")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use kith_identity::Identity;
+
+    use super::*;
+    use crate::shell::within;
+    use crate::{ChangeSignal, Config, Discovery, Found, Protocol, Trust};
+
+    /// Trusts nobody, and finds nobody.
+    struct Nobody(ChangeSignal);
+
+    impl Trust for Nobody {
+        fn trusts(&self, _: &Fingerprint, _: &Protocol) -> bool {
+            false
+        }
+
+        fn knocked(&self, _: &Fingerprint, _: SocketAddr) {}
+
+        fn changed(&self) -> Changes {
+            self.0.changes()
+        }
+    }
+
+    impl Discovery for Nobody {
+        fn candidates<'a>(
+            &'a self,
+            _: Fingerprint,
+            _: Found,
+        ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    async fn endpoint(listen: &str) -> Endpoint {
+        let identity = Arc::new(Identity::generate(&mut OsRng));
+        let nobody = Arc::new(Nobody(ChangeSignal::new()));
+        let config = Config { listen: vec![listen.parse().unwrap()], ..Config::default() };
+        Endpoint::bind(identity, Arc::clone(&nobody) as _, nobody, config).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_ends_leaves_the_next_one_its_tokens() {
+        let endpoint = endpoint("tcp://127.0.0.1:0").await;
+        let relaying = endpoint.relay(Quota::default(), |_| Regard::Stranger).unwrap();
+        let (next, load) = (Hook(mpsc::channel(1).0), Arc::clone(&relaying.load));
+        *endpoint.shared().hook() = Some(next.clone());
+        drop(relaying);
+        let ended = async {
+            while Arc::strong_count(&load) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(Span::secs(30), ended).await.expect("the task ends");
+        assert!(endpoint.shared().hook().as_ref().is_some_and(|hook| hook.0.same_channel(&next.0)));
+        drop(endpoint.relay(Quota::default(), |_| Regard::Stranger).unwrap());
+        within(Span::secs(30), async {
+            while endpoint.shared().hook().is_some() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("its own is taken away");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_takes_no_tcp_is_no_relay() {
+        let endpoint = endpoint("quic://127.0.0.1:0").await;
+        let relaying = endpoint.relay(Quota::default(), |_| Regard::Known);
+        assert_eq!(relaying.err(), Some(ListenError::NoTcp));
+        assert!(endpoint.listen(RELAY, Admission::Anyone).is_ok(), "nor does it look like one");
+    }
 }
