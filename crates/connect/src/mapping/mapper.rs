@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use kith_identity::{Address, Reach, Transport};
@@ -68,6 +68,11 @@ pub enum Output {
         /// The port of the router.
         external: u16,
     },
+    /// Take away what this wish has just mapped: it came too late, and nobody wants it any more.
+    UpnpReturn {
+        /// The wish of the [`Input::Upnp`] before.
+        wish: u64,
+    },
     /// What [`Mapper::mapped`] says has changed.
     Changed,
 }
@@ -118,6 +123,8 @@ pub struct Mapper {
     address: Option<Ipv4Addr>,
     epoch: Option<u32>,
     next_wish: u64,
+    /// What UPnP is still at, and with which router.
+    wishes: HashMap<u64, (Wanted, Router)>,
     told: Vec<Address>,
     over: bool,
     outputs: VecDeque<Output>,
@@ -139,6 +146,7 @@ impl Mapper {
             address: None,
             epoch: None,
             next_wish: 0,
+            wishes: HashMap::new(),
             told: Vec::new(),
             over: false,
             outputs: VecDeque::new(),
@@ -194,6 +202,7 @@ impl Mapper {
                 self.next_wish += 1;
                 entry.step = Step::Upnp(self.next_wish, now + MAPPING_UPNP);
                 let (wish, wanted_port) = (self.next_wish, entry.wanted);
+                self.wishes.insert(wish, (wanted_port, router));
                 self.outputs.push_back(Output::Upnp { wish, wanted: wanted_port, lease: wanted });
             }
         }
@@ -291,6 +300,30 @@ impl Mapper {
         }
     }
 
+    /// UPnP has come to an end with `wish`, be it after its time.
+    fn upnp(&mut self, now: Time, wish: u64, lease: Option<Lease>) {
+        let Some((wanted, router)) = self.wishes.remove(&wish) else { return };
+        let at = self.entries.iter().position(|one| matches!(one.step, Step::Upnp(id, _) if id == wish));
+        match (at.filter(|_| !self.over), lease) {
+            (Some(at), Some(lease)) => self.gained(now, at, Protocol::Upnp, lease),
+            (Some(at), None) => self.failed(now, at, Protocol::Upnp),
+            (None, Some(lease)) => self.late(now, wish, (wanted, router), lease),
+            (None, None) => {}
+        }
+    }
+
+    /// Something was mapped that was given up already: it is as good as any where nothing else is held, else it goes
+    /// back.
+    fn late(&mut self, now: Time, wish: u64, (wanted, router): (Wanted, Router), lease: Lease) {
+        let is_here = !self.over && self.router == Some(router);
+        let at = self.entries.iter().position(|entry| is_here && entry.wanted == wanted);
+        match at.map(|at| (at, self.entries[at].held)) {
+            Some((at, None)) => self.gained(now, at, Protocol::Upnp, lease),
+            Some((_, Some(held))) if held.external == lease.external => {}
+            _ => self.outputs.push_back(Output::UpnpReturn { wish }),
+        }
+    }
+
     fn release(&mut self) {
         self.over = true;
         let Some(router) = self.router else { return };
@@ -342,6 +375,9 @@ impl Machine for Mapper {
 
     fn handle_input(&mut self, now: Now, input: Input, _: &mut dyn Rng) {
         if self.over {
+            if let Input::Upnp { wish, lease } = input {
+                self.upnp(now.time, wish, lease);
+            }
             return;
         }
         match input {
@@ -351,15 +387,7 @@ impl Machine for Mapper {
                     self.hear(now.time, answer);
                 }
             }
-            Input::Upnp { wish, lease } => {
-                let at =
-                    self.entries.iter().position(|one| matches!(one.step, Step::Upnp(id, _) if id == wish));
-                match (at, lease) {
-                    (Some(at), Some(lease)) => self.gained(now.time, at, Protocol::Upnp, lease),
-                    (Some(at), None) => self.failed(now.time, at, Protocol::Upnp),
-                    (None, _) => {}
-                }
-            }
+            Input::Upnp { wish, lease } => self.upnp(now.time, wish, lease),
             Input::Release => self.release(),
         }
         self.go_on(now.time);

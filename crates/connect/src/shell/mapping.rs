@@ -72,6 +72,7 @@ impl PortMapping {
                 wire: None,
                 igd: Arc::default(),
                 work: FuturesUnordered::new(),
+                made: None,
             }
             .run(ending),
         );
@@ -119,8 +120,17 @@ fn wanted(listener: &Address) -> Option<Wanted> {
 
 /// What comes of work that takes its time.
 enum Done {
-    Mapped { wish: u64, lease: Option<Lease> },
+    Mapped(Made),
     Removed,
+}
+
+/// What UPnP has made of a wish, and where.
+struct Made {
+    wish: u64,
+    lease: Option<Lease>,
+    kind: Kind,
+    router: Option<Router>,
+    igd: Arc<tokio::sync::Mutex<Igd>>,
 }
 
 struct Task {
@@ -133,6 +143,8 @@ struct Task {
     /// One conversation with the router at a time.
     igd: Arc<tokio::sync::Mutex<Igd>>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// The last of it.
+    made: Option<Made>,
 }
 
 impl Task {
@@ -161,10 +173,7 @@ impl Task {
                     // A router that does not listen says so; it is asked otherwise in time.
                     Err(_) => { tokio::time::sleep(std::time::Duration::from_millis(20)).await; None }
                 },
-                Some(done) = self.work.next(), if !self.work.is_empty() => match done {
-                    Done::Mapped { wish, lease } => Some(Input::Upnp { wish, lease }),
-                    Done::Removed => None,
-                },
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
                 _ = look.tick() => self.look_around(),
                 () = timer => None,
                 end = ending.recv() => {
@@ -178,6 +187,31 @@ impl Task {
                 None => self.mapper.handle_timeout(now, &mut OsRng),
             }
         }
+    }
+
+    fn done(&mut self, done: Done) -> Option<Input> {
+        let Done::Mapped(made) = done else { return None };
+        let input = Input::Upnp { wish: made.wish, lease: made.lease };
+        self.made = Some(made);
+        Some(input)
+    }
+
+    /// Takes away what was mapped last, where it was mapped.
+    fn give_back(&mut self, wish: u64) {
+        let Some(Made { lease: Some(lease), kind, router: Some(router), igd, .. }) =
+            self.made.take().filter(|made| made.wish == wish)
+        else {
+            return;
+        };
+        self.remove(router, igd, kind, lease.external.port());
+    }
+
+    fn remove(&self, router: Router, igd: Arc<tokio::sync::Mutex<Igd>>, kind: Kind, external: u16) {
+        let search = self.config.search;
+        self.work.push(Box::pin(async move {
+            igd.lock().await.remove(router, search, kind, external).await;
+            Done::Removed
+        }));
     }
 
     /// Where the way out is now, where that has changed.
@@ -211,18 +245,17 @@ impl Task {
                     let (igd, search) = (Arc::clone(&self.igd), self.config.search);
                     self.work.push(Box::pin(async move {
                         let lease = igd.lock().await.map(router, search, wanted, lease).await;
-                        Done::Mapped { wish, lease }
+                        Done::Mapped(Made { wish, lease, kind: wanted.kind, router: Some(router), igd })
                     }));
                 }
                 (Output::UpnpRemove { kind, external }, Some(router)) => {
-                    let (igd, search) = (Arc::clone(&self.igd), self.config.search);
-                    self.work.push(Box::pin(async move {
-                        igd.lock().await.remove(router, search, kind, external).await;
-                        Done::Removed
-                    }));
+                    self.remove(router, Arc::clone(&self.igd), kind, external);
                 }
-                (Output::Upnp { wish, .. }, None) => {
-                    self.work.push(Box::pin(async move { Done::Mapped { wish, lease: None } }));
+                (Output::UpnpReturn { wish }, _) => self.give_back(wish),
+                (Output::Upnp { wish, wanted, .. }, None) => {
+                    let igd = Arc::clone(&self.igd);
+                    let made = Made { wish, lease: None, kind: wanted.kind, router: None, igd };
+                    self.work.push(Box::pin(async move { Done::Mapped(made) }));
                 }
                 (Output::UpnpRemove { .. }, None) => {}
                 (Output::Changed, _) => {
@@ -235,13 +268,20 @@ impl Task {
     /// Gives back what is mapped, as far as the router takes it in a moment.
     async fn end(mut self, done: Option<oneshot::Sender<()>>) {
         // Dropped without a word: the mappings end by themselves.
-        let Some(done) = done else { return };
-        self.work.clear();
+        let Some(told) = done else { return };
         self.mapper.handle_input(system::now(), Input::Release, &mut OsRng);
         self.drain();
-        let removed = async { while self.work.next().await.is_some() {} };
+        // What is still being mapped is given back too.
+        let removed = async {
+            while let Some(done) = self.work.next().await {
+                if let Some(input) = self.done(done) {
+                    self.mapper.handle_input(system::now(), input, &mut OsRng);
+                    self.drain();
+                }
+            }
+        };
         let _ = super::within(crate::defaults::MAPPING_RELEASE, removed).await;
-        let _ = done.send(());
+        let _ = told.send(());
     }
 }
 

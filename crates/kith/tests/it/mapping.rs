@@ -96,12 +96,16 @@ fn a_new_address_of_the_router_is_announced_and_a_router_that_is_gone_is_not() {
 #[test]
 fn a_node_that_is_told_to_asks_no_router() {
     needs!("python3");
-    let lan = lan_of!(2);
+    let lan = lan_of!(3);
     lan.way_out(2, 1);
+    lan.way_out(3, 1);
     let place = Place::new();
-    let mut north = place.person("north", &[]);
-    let _router = Router::start(&lan, "pcp");
+    let (mut north, mut south) = (place.person("north", &[]), person(&place, "south"));
+    let router = Router::start(&lan, "pcp");
     lan.up(2, &mut north);
     assert!(north.status().get("mapping").is_none());
     assert_eq!(north.status()["addresses"].as_array().unwrap().len(), 2);
+    // The next one asks: had the first one done so, it would have been heard before.
+    lan.up(3, &mut south);
+    assert_eq!(router.running.line("asked by"), "asked by 10.99.0.3");
 }

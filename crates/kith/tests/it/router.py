@@ -1,6 +1,6 @@
 """A router that maps ports: PCP, NAT-PMP or UPnP, as the first argument says; its own address is the second.
 
-Says 'ready' and then each mapping that it makes or takes away. Lines on standard input change it: 'address A' is its
+Says 'ready', then who asks, and each mapping that it makes or takes away. Lines on standard input change it: 'address A' is its
 address on the other side from then on, 'silent' and 'awake' do what they say, 'forget' loses all mappings.
 """
 import re
@@ -52,6 +52,7 @@ def by_packet():
     wire.bind((own, 5351))
     while True:
         packet, source = wire.recvfrom(2000)
+        tell("asked by", source[0])
         if silent:
             continue
         if packet[0] == 2:
@@ -111,6 +112,7 @@ def by_http():
     answering.bind((own, 0))
     while True:
         packet, source = wire.recvfrom(2000)
+        tell("asked by", source[0])
         if packet.startswith(b"M-SEARCH") and not silent:
             answering.sendto(f"HTTP/1.1 200 OK\r\nST: x\r\nLOCATION: http://{own}:5000/d.xml\r\n\r\n".encode(), source)
 

@@ -4,6 +4,9 @@ use kith_sansio::{SeededRng, Timestamp};
 const HOME: Router = Router { gateway: Ipv4Addr::new(192, 168, 1, 1), own: Ipv4Addr::new(192, 168, 1, 5) };
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 216, 34);
 
+const WANTED: [Wanted; 2] =
+    [Wanted { kind: Kind::Udp, port: 7117 }, Wanted { kind: Kind::Tcp, port: 7117 }];
+
 /// What a router speaks.
 #[derive(Clone, Copy, PartialEq)]
 enum Speaks {
@@ -30,8 +33,7 @@ struct Scene {
 impl Scene {
     fn new(speaks: Speaks) -> Scene {
         let mut rng = SeededRng::new(1);
-        let wanted = [Wanted { kind: Kind::Udp, port: 7117 }, Wanted { kind: Kind::Tcp, port: 7117 }];
-        let mapper = Mapper::new(wanted, &mut rng);
+        let mapper = Mapper::new(WANTED, &mut rng);
         let mut scene = Scene {
             mapper,
             rng,
@@ -71,7 +73,7 @@ impl Scene {
                 let lease = (self.speaks == Speaks::Upnp).then_some(Lease { external, ..lease });
                 vec![Input::Upnp { wish, lease }]
             }
-            Output::UpnpRemove { .. } => Vec::new(),
+            Output::UpnpRemove { .. } | Output::UpnpReturn { .. } => Vec::new(),
             Output::Changed => {
                 self.changes += 1;
                 Vec::new()
@@ -252,4 +254,60 @@ fn what_nobody_asked_for_maps_nothing() {
     }
     scene.tell(Input::Upnp { wish: 77, lease: Some(Lease::any(1, 60)) });
     assert!(scene.mapped().is_empty());
+}
+
+/// A mapper that has just asked for its ports over UPnP, and the wishes.
+fn asking() -> (Mapper, Vec<(u64, Wanted)>) {
+    let mut mapper = Mapper::new(WANTED, &mut SeededRng::new(1));
+    let mut rng = SeededRng::new(2);
+    let at = |time| Now { time, utc: Timestamp(1_800_000_000) };
+    mapper.handle_input(at(Time(0)), Input::Router(Some(HOME)), &mut rng);
+    let mut wishes = Vec::new();
+    while wishes.len() < WANTED.len() {
+        while let Some(output) = mapper.poll_output() {
+            if let Output::Upnp { wish, wanted, .. } = output {
+                wishes.push((wish, wanted));
+            }
+        }
+        if wishes.len() < WANTED.len() {
+            let due = mapper.poll_timeout().expect("it goes on");
+            mapper.handle_timeout(at(due), &mut rng);
+        }
+    }
+    (mapper, wishes)
+}
+
+#[test]
+fn what_upnp_maps_too_late_is_used_here_and_given_back_elsewhere() {
+    let now = Now { time: Time(3_600_000_000), utc: Timestamp(1_800_000_000) };
+    let rng = &mut SeededRng::new(3);
+    let lease = |wanted: Wanted| Lease { external: SocketAddrV4::new(PUBLIC, wanted.port), life_secs: 3_600 };
+    let tell = |mapper: &mut Mapper, (wish, wanted): (u64, Wanted), rng: &mut SeededRng| {
+        mapper.handle_input(now, Input::Upnp { wish, lease: Some(lease(wanted)) }, rng);
+        let outputs = std::iter::from_fn(|| mapper.poll_output()).collect::<Vec<_>>();
+        outputs.contains(&Output::UpnpReturn { wish })
+    };
+    // Its time is over, and nothing else is held.
+    let (mut mapper, wishes) = asking();
+    mapper.handle_timeout(now, rng);
+    for wish in &wishes {
+        assert!(!tell(&mut mapper, *wish, rng));
+    }
+    assert_eq!(mapper.mapped().len(), WANTED.len());
+    // Another router, or none.
+    for router in [Some(Router { gateway: Ipv4Addr::new(10, 1, 1, 1), ..HOME }), None] {
+        let (mut mapper, wishes) = asking();
+        mapper.handle_input(now, Input::Router(router), rng);
+        for wish in &wishes {
+            assert!(tell(&mut mapper, *wish, rng));
+            assert!(!tell(&mut mapper, *wish, rng), "once");
+        }
+        assert!(mapper.mapped().is_empty());
+    }
+    // The end.
+    let (mut mapper, wishes) = asking();
+    mapper.handle_input(now, Input::Release, rng);
+    for wish in &wishes {
+        assert!(tell(&mut mapper, *wish, rng));
+    }
 }
