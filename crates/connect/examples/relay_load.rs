@@ -203,7 +203,7 @@ impl Spot {
         }
     }
 
-    /// Bytes over sessions: before strangers come, while they shake hands, and while they all knock at once.
+    /// Bytes over sessions: before strangers come, while they shake hands and knock, and while the last of them wait.
     async fn flood(&self, first: u64, sessions: usize, span: Duration, strangers: usize) {
         let (flow, _kept) = self.sessions(first, sessions).await;
         let declining =
@@ -215,20 +215,26 @@ impl Spot {
         let quiet = flow.during(span).await;
         let began = flow.mark();
         let hands = Arc::new(Semaphore::new(HANDS));
-        let mut arriving = JoinSet::new();
+        let (came, mut coming) = mpsc::unbounded_channel();
+        let mut knocking = JoinSet::new();
         for at in 0..strangers {
-            let (spot, hands) = (self.clone(), Arc::clone(&hands));
-            arriving.spawn(async move {
-                let _turn = hands.acquire().await.expect("hands");
-                Stranger::new(spot, at).await
+            let (spot, hands, came) = (self.clone(), Arc::clone(&hands), came.clone());
+            let target = declining.fingerprint();
+            knocking.spawn(async move {
+                let stranger = {
+                    let _turn = hands.acquire().await.expect("hands");
+                    Stranger::new(spot, at).await
+                };
+                came.send(()).expect("they are counted");
+                // At once: a relay gives a stranger three seconds to say what he wants.
+                stranger.knock(target).await
             });
         }
-        let arrived = arriving.join_all().await;
-        let arriving = flow.since(&began);
-        let (began, mut knocking) = (flow.mark(), JoinSet::new());
-        for stranger in arrived {
-            knocking.spawn(stranger.knock(declining.fingerprint()));
+        for _ in 0..strangers {
+            coming.recv().await.expect("a stranger");
         }
+        let arriving = flow.since(&began);
+        let began = flow.mark();
         tokio::time::sleep(REFUSED_AFTER.into()).await;
         let during = flow.since(&began);
         let waits = knocking.join_all().await;

@@ -25,6 +25,8 @@ pub(crate) struct Book {
     trusted: Mutex<HashSet<Fingerprint>>,
     /// Peers that this node may reach, and that may not reach it.
     reached: Mutex<HashSet<Fingerprint>>,
+    /// Peers for which a relay with this book does nothing.
+    barred: Mutex<HashSet<Fingerprint>>,
     pub(crate) knocks: Mutex<Vec<Fingerprint>>,
     /// How often it was asked.
     pub(crate) asked: AtomicUsize,
@@ -48,6 +50,11 @@ impl Book {
         self.signal.raise();
     }
 
+    pub(crate) fn bar(&self, node: &Node) {
+        self.barred.lock().unwrap().insert(node.fingerprint());
+        self.signal.raise();
+    }
+
     pub(crate) fn has(&self, peer: &Fingerprint) -> bool {
         self.trusted.lock().unwrap().contains(peer)
     }
@@ -59,7 +66,11 @@ impl Book {
 
 /// What a relay with this book does for `peer`.
 pub(crate) fn regard(book: &Book, peer: &Fingerprint) -> Regard {
-    if book.has(peer) { Regard::Known } else { Regard::Stranger }
+    match book.barred.lock().unwrap().contains(peer) {
+        true => Regard::Barred,
+        false if book.has(peer) => Regard::Known,
+        false => Regard::Stranger,
+    }
 }
 
 impl Trust for Book {

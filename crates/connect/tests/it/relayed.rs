@@ -153,10 +153,19 @@ async fn datagrams_go_over_a_relay_as_frames_or_over_quic() {
 async fn whom_the_target_does_not_want_is_refused_as_if_there_were_nobody_and_the_target_learns_of_it() {
     let relay = Relayer::new(Quota::default()).await;
     let (_, target, _exposing) = exposed(&[&relay]).await;
-    let (stranger, nobody) = (Node::new().await, Node::new().await);
+    let (stranger, nobody, silent) = (Node::new().await, Node::new().await, Node::new().await);
     stranger.meet(&relay.node);
+    silent.meet(&relay.node);
+    relay.node.book.add(&silent);
+    // One whom the relay takes in, and who says nothing to whatever is asked.
+    let mut quiet = soon(silent.endpoint.connect(&relay.node.fingerprint(), &RELAY)).await.unwrap();
+    quiet.write_all(&Message::Expose.to_frame()).await.unwrap();
+    quiet.flush().await.unwrap();
+    let mut answer = vec![0; Message::Exposed.to_frame().len()];
+    soon(quiet.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, Message::Exposed.to_frame());
     let mut took = Vec::new();
-    for whom in [&target, &nobody] {
+    for whom in [&target, &nobody, &silent] {
         stranger.believe_relays(&whom.fingerprint(), vec![relay.record(1)]);
         let began = time();
         match soon(stranger.endpoint.connect(&whom.fingerprint(), &ECHO)).await {
@@ -259,6 +268,41 @@ async fn whom_a_relay_does_not_serve_any_more_is_cut() {
     assert!(!matches!(soon(stream.read(&mut [0; 9])).await, Ok(1..)), "the stream ends");
     soon(async { while exposing.standings()[0].is_warm && exposing.changed().await {} }).await;
     assert!(!exposing.standings()[0].is_warm);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_relay_bars_cannot_ask_and_is_cut_where_he_is_the_initiator() {
+    let relay = Relayer::new(Quota::default()).await;
+    let (initiator, target, _exposing) = exposed(&[&relay]).await;
+    let mut stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    relay.node.book.bar(&initiator);
+    assert!(!matches!(soon(stream.read(&mut [0; 9])).await, Ok(1..)), "the stream ends");
+    let refused = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await;
+    let Err(ConnectError::Unreachable { tried, .. }) = refused else { panic!("{refused:?}") };
+    assert!(matches!(tried[0].failure, Failure::Relay(_)), "not as a stranger: {tried:?}");
+    soon(async {
+        while relay.sessions() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_is_asked_at_once_when_the_network_has_changed() {
+    let relay = Relayer::new(Quota::default()).await;
+    let relays = [&relay];
+    // By themselves both ask as long after they were taken in.
+    let ((_, _one, mut moved), (_, _two, mut settled)) = tokio::join!(exposed(&relays), exposed(&relays));
+    moved.shaken();
+    let first = async {
+        tokio::select! {
+            biased;
+            () = async { while moved.standings()[0].rtt.is_none() && moved.changed().await {} } => "moved",
+            () = async { while settled.standings()[0].rtt.is_none() && settled.changed().await {} } => "settled",
+        }
+    };
+    assert_eq!(soon(first).await, "moved");
 }
 
 #[tokio::test(flavor = "multi_thread")]

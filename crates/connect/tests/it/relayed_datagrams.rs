@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kith_connect::Relaying;
+use kith_connect::relay::limits::TOKEN_LIFE;
 use kith_connect::relay::message::{Pass, RELAY, length};
 use kith_connect::relay::{Carriage, Message, Quota, Request};
 use kith_connect::{Stream, Via};
-use kith_sansio::system::{OsRng, utc};
+use kith_sansio::system::{OsRng, time, utc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
@@ -90,8 +91,27 @@ struct Scene {
 
 /// A relay, and an initiator and a target with a token each.
 async fn scene(quota: Quota) -> Scene {
+    let agreed = agreed(quota, Carriage::Datagrams, false).await;
+    let [his, theirs] = agreed.passes;
+    let sides = [Side::new(his).await, Side::new(theirs).await];
+    Scene { relay: agreed.relay, relaying: agreed.relaying, _exposed: agreed.exposed, sides }
+}
+
+/// What a relay has told both sides.
+struct Agreed {
+    relay: Node,
+    relaying: Relaying,
+    exposed: Stream,
+    passes: [Pass; 2],
+}
+
+/// As [`scene`], before anybody has shown his token; the relay knows the initiator or not.
+async fn agreed(quota: Quota, carriage: Carriage, is_known: bool) -> Agreed {
     let (relay, target, initiator) = (Node::new().await, Node::new().await, Node::new().await);
     relay.book.add(&target);
+    if is_known {
+        relay.book.add(&initiator);
+    }
     let book = Arc::clone(&relay.book);
     let relaying = relay.endpoint.relay(quota, move |peer| regard(&book, peer)).unwrap();
     target.meet(&relay);
@@ -102,8 +122,8 @@ async fn scene(quota: Quota) -> Scene {
     assert_eq!(hear(&mut exposed).await, Message::Exposed);
     assert!(matches!(hear(&mut exposed).await, Message::Observed(_)));
     let mut asking = soon(initiator.endpoint.connect_with(&name, &RELAY, Via::Tcp)).await.unwrap();
-    let carriage = (Carriage::Datagrams, Vec::new());
     let there = target.fingerprint();
+    let carriage = (carriage, Vec::new());
     let request = Request::sign(&initiator.identity, name, there, carriage, utc(), &mut OsRng);
     say(&mut asking, &Message::Request(Box::new(request))).await;
     assert!(matches!(hear(&mut asking).await, Message::Observed(_)));
@@ -111,8 +131,32 @@ async fn scene(quota: Quota) -> Scene {
     say(&mut exposed, &Message::Admit(id)).await;
     let Message::Meet(_, theirs) = hear(&mut exposed).await else { panic!("no meeting") };
     let Message::Ack(his) = hear(&mut asking).await else { panic!("no token") };
-    let sides = [Side::new(his).await, Side::new(theirs).await];
-    Scene { relay, relaying, _exposed: exposed, sides }
+    soon(async {
+        while relaying.load().sessions == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    Agreed { relay, relaying, exposed, passes: [his, theirs] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_leaves_before_the_other_has_come_ends_the_session() {
+    let began = time();
+    let agreed = agreed(Quota::default(), Carriage::Stream, true).await;
+    for pass in agreed.passes {
+        let at = SocketAddr::new([127, 0, 0, 1].into(), pass.port);
+        let mut side = tokio::net::TcpStream::connect(at).await.unwrap();
+        side.write_all(&[&b"kith-rl1"[..], pass.token.as_bytes()].concat()).await.unwrap();
+        drop(side);
+        soon(async {
+            while agreed.relaying.load().sessions > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert!(time() - began < TOKEN_LIFE, "not only when the tokens are out of date");
 }
 
 #[tokio::test(flavor = "multi_thread")]

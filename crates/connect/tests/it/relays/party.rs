@@ -77,6 +77,7 @@ pub(crate) enum Lie {
     Replays,
     Stalls,
     Invents,
+    Admits,
 }
 
 fn identity(node: Node) -> Identity {
@@ -230,7 +231,11 @@ impl RelayParty {
             Message::Packet(stream, packet) => {
                 let Some(client) = self.client(node, stream) else { return };
                 for said in self.streams.receive(node, stream, packet) {
-                    self.relay.handle_input(now, serving::Input::Message(client, said), rng);
+                    let heard = match (self.lie, said) {
+                        (Some(Lie::Admits), Said::Decline(id)) => Said::Admit(id),
+                        (_, said) => said,
+                    };
+                    self.relay.handle_input(now, serving::Input::Message(client, heard), rng);
                 }
             }
             Message::Closed(stream) => {
