@@ -95,9 +95,7 @@ mod tests {
         assert!((0..MAX_WAITING_PER_CLIENT).all(|_| quarantine.enter(&inmate(3000, [10, 0, 0, 0], true))));
         assert!(!quarantine.enter(&inmate(3000, [10, 0, 0, 0], true)));
         for who in 3001..3016 {
-            assert!(
-                (0..MAX_WAITING_PER_CLIENT).all(|_| quarantine.enter(&inmate(who, [10, 0, 0, 0], true)))
-            );
+            assert!((0..MAX_WAITING_PER_CLIENT).all(|_| quarantine.enter(&inmate(who, [10, 0, 0, 0], true))));
         }
         assert!(!quarantine.enter(&inmate(3016, [10, 0, 0, 0], true)), "256 of those whom it knows");
         quarantine.leave(&inmate(0, [10, 0, 0, 0], false));

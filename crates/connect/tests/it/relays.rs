@@ -199,7 +199,10 @@ fn a_relay_that_lies_lets_nobody_in_and_keeps_nobody_from_another() {
             let stranger = net.knock(INITIATORS - 1, 0, 0).expect("it ends");
             assert!(stranger.0 <= Span::secs(6), "{lie:?}: {stranger:?}");
             let is_told_so = matches!(stranger.1, Outcome::Admitted(_));
-            assert!(is_told_so || lie != Lie::Admits, "the relay puts him through as far as it can: {stranger:?}");
+            assert!(
+                is_told_so || lie != Lie::Admits,
+                "the relay puts him through as far as it can: {stranger:?}"
+            );
             net.run(Span::secs(5));
             let honest = net.knock(0, 1, 0);
             assert!(matches!(honest, Some((_, Outcome::Admitted(_)))), "{lie:?}: {honest:?}");

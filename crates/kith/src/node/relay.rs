@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_connect::relay::Quota;
 use kith_connect::relay::exposure::Standing;
-use kith_connect::relay::serving::Regard;
 use kith_connect::relay::limits::{MAX_EXPOSED, MAX_WAITING};
+use kith_connect::relay::serving::Regard;
 use kith_connect::{Exposing, ListenError, Relaying};
 use kith_identity::Fingerprint;
 use serde_json::{Value, json};
@@ -157,7 +157,27 @@ fn status(node: &Node) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use kith_identity::Ni;
+    use kith_store::Database;
+
+    use super::Regard::{Barred, Known, Served as Anybody, Stranger};
     use super::*;
+
+    #[test]
+    fn a_relay_knows_its_contacts_or_a_group_of_them_and_does_nothing_for_whom_this_node_has_blocked() {
+        let book = Book::open(Database::in_memory().unwrap()).unwrap();
+        let all = [1, 2, 3, 4].map(|byte| Fingerprint::from_bytes([byte; 32]));
+        let ni = |who: &Fingerprint| Ni::new(*who, None).to_string();
+        for (name, who) in ["cousin", "colleague", "blocked"].iter().zip(&all) {
+            book.add(&serde_json::from_value(json!({ "name": name, "ni": ni(who) })).unwrap()).unwrap();
+            book.join(name, if *name == "colleague" { "work" } else { "family" }).unwrap();
+        }
+        book.block("blocked").unwrap();
+        let regards = |served: Served| all.each_ref().map(|who| regard(&book, &served, who));
+        assert_eq!(regards(Served::Contacts), [Known, Known, Barred, Stranger]);
+        assert_eq!(regards(Served::Group("family".parse().unwrap())), [Known, Stranger, Barred, Stranger]);
+        assert_eq!(regards(Served::Anyone), [Known, Known, Barred, Anybody]);
+    }
 
     #[test]
     fn strangers_of_a_relay_cannot_take_the_streams_of_others() {

@@ -46,6 +46,14 @@ fn wrong_fingerprints_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_relay_without_a_listener_for_tcp_says_what_it_needs() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    let done = north.run(&["relay", "serve", "--listen", "quic://127.0.0.1:0"]);
+    done.fails(1, "hint: add a tcp:// address");
+}
+
+#[test]
 fn id_reads_key_files_of_all_kinds() {
     let place = Place::new();
     let north = place.person("north", &[]);

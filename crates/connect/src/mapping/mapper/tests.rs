@@ -4,8 +4,7 @@ use kith_sansio::{SeededRng, Timestamp};
 const HOME: Router = Router { gateway: Ipv4Addr::new(192, 168, 1, 1), own: Ipv4Addr::new(192, 168, 1, 5) };
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 216, 34);
 
-const WANTED: [Wanted; 2] =
-    [Wanted { kind: Kind::Udp, port: 7117 }, Wanted { kind: Kind::Tcp, port: 7117 }];
+const WANTED: [Wanted; 2] = [Wanted { kind: Kind::Udp, port: 7117 }, Wanted { kind: Kind::Tcp, port: 7117 }];
 
 /// What a router speaks.
 #[derive(Clone, Copy, PartialEq)]

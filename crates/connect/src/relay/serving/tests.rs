@@ -5,7 +5,8 @@ use kith_sansio::{SeededRng, Span, Timestamp};
 
 use super::*;
 use crate::relay::limits::{
-    MAX_QUARANTINED, MAX_QUARANTINED_KNOWN, MAX_QUARANTINED_PER_SOURCE, MAX_SESSIONS, MAX_WAITING, QUOTA_PERIOD, TOKEN_LIFE_OF_STRANGER,
+    MAX_QUARANTINED, MAX_QUARANTINED_KNOWN, MAX_QUARANTINED_PER_SOURCE, MAX_SESSIONS, MAX_WAITING,
+    QUOTA_PERIOD,
 };
 
 const OWN: Fingerprint = Fingerprint::from_bytes([1; 32]);
@@ -245,7 +246,8 @@ fn who_leaves_before_he_is_refused_cannot_ask_again_sooner() {
     }
     assert_eq!(knocked, MAX_QUARANTINED_PER_SOURCE);
     assert_eq!(bench.wait(Span(REFUSED_AFTER.0 - 1)), []);
-    assert_eq!(bench.knocks(&who, target).1.len(), 2, "refused at once still");
+    let (client, outputs) = bench.knocks(&who, target);
+    assert_eq!(outputs, [Output::Send(client, Message::Refused), Output::Close(client)]);
     assert_eq!(bench.wait(Span(1)), [], "there is nobody to be told");
     assert_eq!(bench.relay.load(), Load { exposed: 1, waiting: 0, sessions: 0 });
     bench.joined(&who, at, target);
@@ -283,7 +285,8 @@ fn strangers_and_those_whom_the_relay_knows_wait_each_in_a_number_of_their_own()
     let mut bench = bench(Quota::default());
     let target = bench.identity().fingerprint();
     bench.exposed(target);
-    let knocks = |bench: &mut Bench| bench.knocks(&Identity::generate(&mut SeededRng::new(7)), target).1.len();
+    let knocks =
+        |bench: &mut Bench| bench.knocks(&Identity::generate(&mut SeededRng::new(7)), target).1.len();
     for (regard, most) in [
         // Anybody may be made reachable by a relay that serves anyone, and is no less a stranger for that.
         (Regard::Served, MAX_QUARANTINED_PER_SOURCE),

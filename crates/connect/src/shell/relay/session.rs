@@ -99,7 +99,11 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(session: Session, (pacer, busy): (Option<Arc<Pacer>>, Busy), events: mpsc::Sender<Event>) -> Meter {
+    fn new(
+        session: Session,
+        (pacer, busy): (Option<Arc<Pacer>>, Busy),
+        events: mpsc::Sender<Event>,
+    ) -> Meter {
         let (unreported, reported) = (AtomicU64::new(0), AtomicU64::new(time().0));
         Meter { session, events, unreported, reported, pacer, busy, broken: AtomicBool::new(false) }
     }
@@ -179,7 +183,8 @@ async fn copy(one: &TcpStream, two: &TcpStream, meter: &Meter) -> Result<(), Bro
     for side in [one, two] {
         write(side, &[JOINED]).await.map_err(Broken::To)?;
     }
-    let (mut there, mut back) = (pin!(pump(one, two, meter)), pin!(pump(two, one, meter)));
+    let mut there = pin!(pump(one, two, meter));
+    let mut back = pin!(pump(two, one, meter));
     let (first, other) = tokio::select! {
         first = &mut there => (first, back),
         first = &mut back => (first, there),
