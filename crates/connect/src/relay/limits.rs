@@ -20,7 +20,7 @@ pub const MAX_QUARANTINED_PER_SOURCE: usize = 8;
 pub const MAX_QUARANTINED_KNOWN: usize = 256;
 /// Of these, of one of them.
 pub const MAX_WAITING_PER_CLIENT: usize = 16;
-/// Requests that wait, whose ever they are.
+/// Requests that wait in all.
 pub const MAX_WAITING: usize = MAX_QUARANTINED + MAX_QUARANTINED_KNOWN;
 /// Nodes that are exposed at one relay.
 pub const MAX_EXPOSED: usize = 4096;
