@@ -459,13 +459,13 @@ impl Live {
         self.facts().decision.is_some()
     }
 
-    /// Claims it for one `receive` command; `None` where another follows it.
-    pub(crate) fn follow(self: &Arc<Self>) -> Option<Follower> {
+    /// Claims it for one `receive` command, until `released` is told; `None` where another follows it.
+    pub(crate) fn follow(self: &Arc<Self>, released: &watch::Sender<()>) -> Option<Follower> {
         let mut facts = self.facts();
         if std::mem::replace(&mut facts.watched, true) {
             return None;
         }
-        Some(Follower(Arc::clone(self)))
+        Some(Follower { live: Arc::clone(self), released: released.clone() })
     }
 
     pub(crate) fn is_followed(&self) -> bool {
@@ -495,11 +495,15 @@ impl Live {
 }
 
 /// A claim on a transfer; let go of when dropped.
-pub(crate) struct Follower(Arc<Live>);
+pub(crate) struct Follower {
+    live: Arc<Live>,
+    released: watch::Sender<()>,
+}
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.0.facts().watched = false;
+        self.live.facts().watched = false;
+        self.released.send_replace(());
     }
 }
 

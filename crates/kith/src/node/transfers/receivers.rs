@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_identity::Fingerprint;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Transfers;
 use super::journal::Job;
@@ -42,13 +42,18 @@ struct Waiting {
     give: oneshot::Sender<Taken>,
 }
 
-/// The commands that wait for an offer, oldest first.
+/// The commands that wait for an offer.
 #[derive(Default)]
-pub(crate) struct Receivers(Mutex<Vec<Waiting>>);
+pub(crate) struct Receivers {
+    /// Oldest first.
+    waiting: Mutex<Vec<Waiting>>,
+    /// Told whenever a command lets go of a transfer.
+    released: watch::Sender<()>,
+}
 
 impl Receivers {
     fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|one| !one.give.is_closed());
         waiting
     }
@@ -57,25 +62,41 @@ impl Receivers {
         self.waiting().len()
     }
 
-    /// The transfer that `wish` takes: one that is there already, or else the next one that comes.
+    /// The transfer that `wish` takes: one that is there already, or else the next one that comes or that its
+    /// command lets go of. That a command was killed is heard a moment after the next one asks.
     pub(crate) async fn take(&self, transfers: &Transfers, wish: &Wish) -> Option<Taken> {
-        let coming = {
+        let mut released = self.released.subscribe();
+        let mut coming = {
             // Looking and queueing in one, so that no offer falls between.
             let mut waiting = self.waiting();
-            if let Some(taken) = existing(transfers, wish) {
+            if let Some(taken) = self.existing(transfers, wish) {
                 return Some(taken);
             }
             let (give, coming) = oneshot::channel();
             waiting.push(Waiting { wish: wish.clone(), give });
             coming
         };
-        coming.await.ok()
+        loop {
+            tokio::select! {
+                biased;
+                taken = &mut coming => return taken.ok(),
+                Ok(()) = released.changed() => {}
+            }
+            let _nothing_is_given_now = self.waiting();
+            if let Ok(taken) = coming.try_recv() {
+                return Some(taken);
+            }
+            if let Some(taken) = self.existing(transfers, wish) {
+                coming.close();
+                return Some(taken);
+            }
+        }
     }
 
     /// The wish of the first command that takes `live`; it follows it from now on.
     pub(crate) fn give(&self, live: &Arc<Live>) -> Option<Wish> {
         let mut waiting = self.waiting();
-        let mut taken = (Arc::clone(live), live.follow()?);
+        let mut taken = (Arc::clone(live), live.follow(&self.released)?);
         while let Some(place) = waiting.iter().position(|one| one.wish.takes(live)) {
             let one = waiting.remove(place);
             match one.give.send(taken) {
@@ -86,23 +107,23 @@ impl Receivers {
         }
         None
     }
-}
 
-/// A transfer that is there already and belongs to this wish: one under way into the same folder that no
-/// command follows, one that ended while nobody watched, or an offer that waits for a decision. One whose connection
-/// is lost may never come back; it is given when it does.
-fn existing(transfers: &Transfers, wish: &Wish) -> Option<Taken> {
-    let mut candidates: Vec<_> = transfers
-        .list()
-        .into_iter()
-        .filter(|live| wish.takes_from(&live.peer) && !live.is_followed())
-        .filter_map(|live| rank(&live, wish).map(|rank| (rank, live.row().changed, live)))
-        .collect();
-    candidates.sort_by_key(|(rank, changed, _)| (*rank, *changed));
-    candidates.into_iter().find_map(|(_, _, live)| {
-        let follower = live.follow()?;
-        Some((live, follower))
-    })
+    /// A transfer that is there already and belongs to this wish: one under way into the same folder that no
+    /// command follows, one that ended while nobody watched, or an offer that waits for a decision. One whose
+    /// connection is lost may never come back; it is given when it does.
+    fn existing(&self, transfers: &Transfers, wish: &Wish) -> Option<Taken> {
+        let mut candidates: Vec<_> = transfers
+            .list()
+            .into_iter()
+            .filter(|live| wish.takes_from(&live.peer) && !live.is_followed())
+            .filter_map(|live| rank(&live, wish).map(|rank| (rank, live.row().changed, live)))
+            .collect();
+        candidates.sort_by_key(|(rank, changed, _)| (*rank, *changed));
+        candidates.into_iter().find_map(|(_, _, live)| {
+            let follower = live.follow(&self.released)?;
+            Some((live, follower))
+        })
+    }
 }
 
 fn rank(live: &Live, wish: &Wish) -> Option<u8> {

@@ -8,6 +8,7 @@ use kith_transfer::TransferId;
 
 use super::journal::{KEPT_SECS, Row};
 use super::orders::blank;
+use super::receivers::Wish;
 use super::*;
 
 fn peer() -> Fingerprint {
@@ -138,4 +139,21 @@ async fn of_one_contact_some_offers_wait_however_many_come_at_once() {
     };
     let taken = (0..100).take_while(|number| transfers.insert(&offered(*number)).is_ok()).count();
     assert_eq!(taken, MAX_PENDING_PER_CONTACT);
+}
+
+#[tokio::test]
+async fn a_receiver_takes_what_another_lets_go_of() {
+    let transfers = transfers();
+    let live = accepted(Path::new("/inbox"), 1, 1, system::utc());
+    live.enter(State::Moving);
+    transfers.insert(&live).unwrap();
+    let wish = Wish { from: None, into: "/inbox".to_owned(), yes: true, overwrite: false };
+    let first = transfers.receivers.take(&transfers, &wish).await.unwrap();
+    let mut second = Box::pin(transfers.receivers.take(&transfers, &wish));
+    assert!((&mut second).now_or_never().is_none());
+    drop(first);
+    let second = tokio::time::timeout(std::time::Duration::from_secs(60), second).await;
+    let (taken, _follower) = second.expect("it hears of it").unwrap();
+    assert_eq!(taken.id, live.id);
+    assert_eq!(transfers.receivers.count(), 0);
 }
