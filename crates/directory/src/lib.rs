@@ -43,3 +43,4 @@ pub mod server;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod timer;

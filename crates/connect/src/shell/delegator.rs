@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::endpoint::{Endpoint, Incoming, Peer};
 use super::stream::Stream;
-use super::{until, within};
+use super::{due, within};
 use crate::delegator::message::{LENGTH_BYTES, MAX_MESSAGE_BYTES, MAX_WORD_BYTES, MessageError, length};
 use crate::delegator::{
     Entry, Epoch, Message, Opener, PROTOCOL, Policy, Server, ServerInput, ServerOutput, SessionId, Stage,
@@ -130,7 +130,7 @@ impl Desk {
                         self.give(ServerInput::Closed(session));
                     }
                 },
-                () = until(deadline.unwrap_or_default()), if deadline.is_some() => {
+                () = due(deadline) => {
                     lock(&self.server).handle_timeout(system::now(), &mut OsRng);
                     self.drain();
                 }
@@ -381,10 +381,7 @@ async fn waiting<T>(shared: &Followed, changed: &impl Fn(), work: impl Future<Ou
 
 async fn timer(shared: &Followed) {
     let deadline = shared.read().poll_timeout();
-    match deadline {
-        Some(deadline) => until(deadline).await,
-        None => std::future::pending().await,
-    }
+    due(deadline).await;
     shared.machine().handle_timeout(system::now(), &mut OsRng);
 }
 

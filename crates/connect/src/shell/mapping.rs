@@ -153,13 +153,7 @@ impl Task {
         let mut room = vec![0; pcp::MAX_PACKET_BYTES + 1];
         loop {
             self.drain();
-            let wake = self.mapper.poll_timeout().map(system::instant);
-            let timer = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let timer = super::due(self.mapper.poll_timeout());
             let wire = self.wire.clone();
             let receive = async {
                 match &wire {

@@ -38,6 +38,14 @@ async fn within<F: Future>(span: kith_sansio::Span, work: F) -> Option<F::Output
     tokio::time::timeout(span.into(), work).await.ok()
 }
 
+/// Waits until a machine wants to be woken; for ever where it does not.
+async fn due(at: Option<kith_sansio::Time>) {
+    match at {
+        Some(at) => until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits until `at`.
 async fn until(at: kith_sansio::Time) {
     tokio::time::sleep_until(kith_sansio::system::instant(at).into()).await;

@@ -87,9 +87,7 @@ fn a_revocation_is_in_force_everywhere_within_a_second() {
         net.run(Span::secs(5));
         net.assert_everybody_has_his_list();
         assert!(net.in_force(0).contains(&who(3)));
-        let mut policy = net.policy();
-        policy.expel(&who(3)).unwrap();
-        net.set_policy(policy);
+        net.expel(3);
         net.run(Span::secs(1));
         for n in 0..SUBSCRIBERS {
             assert!(!net.in_force(n).contains(&who(3)), "{n}");
@@ -125,9 +123,7 @@ fn a_subscriber_that_was_cut_off_hears_of_a_revocation_before_anything_else() {
         let mut net = Net::new(seed, Faults::none(Span::millis(50)), Arc::new(mesh()), LEASE);
         net.run(Span::secs(5));
         net.cut_off(0);
-        let mut policy = net.policy();
-        policy.expel(&who(3)).unwrap();
-        net.set_policy(policy);
+        net.expel(3);
         // Neither side has noticed yet that the stream is dead.
         net.run(Span::secs(20));
         assert!(net.in_force(0).contains(&who(3)), "what it was told holds");
@@ -149,9 +145,7 @@ fn a_subscriber_that_stays_cut_off_trusts_nobody_when_its_lease_is_over() {
         let mut net = Net::new(seed, Faults::none(Span::millis(50)), Arc::new(mesh()), LEASE);
         net.run(Span::secs(5));
         net.cut_off(0);
-        let mut policy = net.policy();
-        policy.expel(&who(3)).unwrap();
-        net.set_policy(policy);
+        net.expel(3);
         let changes = net.changes(0);
         net.run(LEASE);
         assert!(net.in_force(0).is_empty());

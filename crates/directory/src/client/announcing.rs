@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::{AnnounceError, Clock, ClockError, Directory};
 use crate::announcer::{self, End, Input, Output};
 use crate::store::BoxFuture;
+use crate::timer::due;
 
 /// How it stands with one authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,7 +201,7 @@ impl Task {
                 ttl = overtaken(&mut self.newest, &mut self.known), if attempt.is_none() => {
                     Some(Input::Changed(ttl))
                 }
-                () = until(machine.poll_timeout()) => None,
+                () = due(machine.poll_timeout()) => None,
             };
             match input {
                 Some(input) => machine.handle_input(system::now(), input, &mut OsRng),
@@ -330,11 +331,4 @@ async fn next_wish(wishes: &mut watch::Receiver<Wish>) -> Option<Input> {
         return Some(Input::Withdraw);
     }
     Some(Input::Changed(wish.draft.as_ref().map_or(1, |draft| draft.ttl)))
-}
-
-async fn until(time: Option<kith_sansio::Time>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(system::instant(time).into()).await,
-        None => std::future::pending().await,
-    }
 }

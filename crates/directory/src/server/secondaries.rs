@@ -22,6 +22,7 @@ use crate::dns::transfer::shape;
 use crate::dns::tsig::{Found, Key, Signer, find};
 use crate::notify::{Input, Notifier, Output};
 use crate::store::{Store, StoreError};
+use crate::timer::due;
 
 /// Longest answer to a notice that is looked at.
 const MAX_ANSWER_BYTES: usize = 1232;
@@ -180,14 +181,13 @@ impl Telling {
                 // It keeps the address that this machine had when it was made.
                 socket = self.socket().await;
             }
-            let due = machine.poll_timeout();
             tokio::select! {
                 changed = serial.changed() => match changed {
                     Ok(()) => input = Some(Input::Serial(*serial.borrow_and_update())),
                     Err(_) => return,
                 },
                 id = self.answer(&socket, &mac) => input = Some(Input::Acknowledged(id)),
-                () = until(due) => {}
+                () = due(machine.poll_timeout()) => {}
             }
         }
     }
@@ -256,13 +256,6 @@ impl Telling {
                 None => {}
             }
         }
-    }
-}
-
-async fn until(due: Option<kith_sansio::Time>) {
-    match due {
-        Some(at) => tokio::time::sleep_until(system::instant(at).into()).await,
-        None => std::future::pending().await,
     }
 }
 

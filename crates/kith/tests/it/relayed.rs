@@ -7,7 +7,7 @@ use std::path::Path;
 use kith_identity::invitation::Invitation;
 use serde_json::Value;
 
-use crate::harness::{Person, Place, Zone, eventually};
+use crate::harness::{Person, Place, Running, Zone, eventually};
 use crate::invitations::{contacts, invite, join, state};
 use crate::tree;
 
@@ -56,6 +56,12 @@ impl Scene {
         self.north.run(&["ping", "south", "--count", "1", "--fresh", "--json"]).ok().json()
     }
 
+    /// South takes into `inbox` what north offers.
+    fn receiving(&self, inbox: &Path) -> Running {
+        let inbox = inbox.to_str().unwrap();
+        self.south.command(&["receive", "--from", "north", "--into", inbox, "--yes", "--json"])
+    }
+
     fn name(&self, relay: usize) -> String {
         self.relays[relay].ni().trim().to_owned()
     }
@@ -97,15 +103,7 @@ fn a_node_that_nobody_can_dial_is_reached_and_sent_a_file_over_its_relay() {
     assert_eq!((&pong["path"], &pong["transport"]), (&Value::from("relayed"), &Value::from("quic")));
     let (file, inbox) = (scene.place.path("file"), scene.place.path("inbox"));
     fs::write(&file, tree::noise(3 << 20, 5)).unwrap();
-    let receiving = scene.south.command(&[
-        "receive",
-        "--from",
-        "north",
-        "--into",
-        inbox.to_str().unwrap(),
-        "--yes",
-        "--json",
-    ]);
+    let receiving = scene.receiving(&inbox);
     let sent = scene.north.run(&["send", file.to_str().unwrap(), "--to", "south", "--json"]).ok().json();
     assert_eq!((&sent["done"], &sent["path"]), (&Value::Bool(true), &Value::from("relayed")));
     receiving.finish().ok();
@@ -122,15 +120,7 @@ fn a_transfer_goes_on_over_the_next_relay_when_one_is_killed() {
     let mut scene = Scene::set();
     let (file, inbox) = (scene.place.path("file"), scene.place.path("inbox"));
     fs::write(&file, tree::noise(64 << 20, 5)).unwrap();
-    let receiving = scene.south.command(&[
-        "receive",
-        "--from",
-        "north",
-        "--into",
-        inbox.to_str().unwrap(),
-        "--yes",
-        "--json",
-    ]);
+    let receiving = scene.receiving(&inbox);
     let slow = ["send", file.to_str().unwrap(), "--to", "south", "--limit", "8MiB/s", "--json"];
     let sending = scene.north.command(&slow);
     let busy = eventually("a part of the file", || {

@@ -323,6 +323,13 @@ impl Net {
         self.world.input(&Place::Delegator, Input::Policy(Arc::clone(&self.policy)));
     }
 
+    /// Takes subscriber `n` out of the policy.
+    pub(super) fn expel(&mut self, n: u8) {
+        let mut policy = self.policy();
+        policy.expel(&who(n)).unwrap();
+        self.set_policy(policy);
+    }
+
     pub(super) fn stop_server(&mut self) {
         self.world.crash(&Place::Delegator);
     }

@@ -18,6 +18,7 @@ use super::network::{Network, Port, networks};
 use super::{Command, LanConfig, Voice};
 use crate::defaults::LAN_NETWORKS_EVERY;
 use crate::lan::{Input, Link, MAX_PACKET_BYTES, Message, Output};
+use crate::timer::due;
 
 /// Packets that wait to be looked at; what comes beyond them is lost, and whoever sent it asks again.
 const PACKETS: usize = 256;
@@ -77,13 +78,7 @@ impl Actor {
         look_again.reset();
         loop {
             self.drain();
-            let wake = self.wake().map(system::instant);
-            let timer = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let timer = due(self.wake());
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.obey(order),
