@@ -101,6 +101,12 @@ pub enum ConnectError {
         /// Who was asked.
         target: Fingerprint,
     },
+    /// This node trusted the target when the stream was wished for, and trusts it no more.
+    #[error("trust in {target} was withdrawn before it was reached")]
+    Withdrawn {
+        /// Who was asked for.
+        target: Fingerprint,
+    },
     /// As many streams as are allowed are open with this peer, or in all.
     #[error("too many streams are open with {target}")]
     TooMany {

@@ -51,6 +51,32 @@ impl Sought {
     }
 }
 
+/// What a stream is opened for, and whether it needs this node's trust.
+#[derive(Clone, Copy)]
+pub(super) struct Aim<'a> {
+    target: Fingerprint,
+    wanted: Wanted<'a>,
+    /// Whether the target was trusted for the protocol when it was sought, or at any time since: a trust that is
+    /// withdrawn before the stream is there must not pass for one that nobody asks for.
+    needs_trust: bool,
+}
+
+impl<'a> Aim<'a> {
+    /// As trust stands when a stream is wished for, before anybody is looked for.
+    pub(super) fn new(shared: &Shared, target: Fingerprint, wanted: Wanted<'a>) -> Aim<'a> {
+        Aim { target, wanted, needs_trust: shared.trust.reaches(&target, wanted.protocol) }
+    }
+
+    /// The same as trust stands now; a failure where it was there and is withdrawn.
+    fn again(self, shared: &Shared) -> Result<Aim<'a>, ConnectError> {
+        let is_trusted = shared.trust.reaches(&self.target, self.wanted.protocol);
+        if self.needs_trust && !is_trusted {
+            return Err(ConnectError::Withdrawn { target: self.target });
+        }
+        Ok(Aim { needs_trust: is_trusted, ..self })
+    }
+}
+
 /// What becomes of a new QUIC connection beside the stream that it was made for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -78,21 +104,22 @@ impl Shared {
         wanted: Wanted<'_>,
         via: Via,
     ) -> Result<Stream, ConnectError> {
+        let aim = Aim::new(self, *target, wanted);
         let link = match via {
             Via::Any | Via::Quic => self.links.newest(target),
-            Via::Bulk => return self.connect_bulk(*target, wanted).await,
+            Via::Bulk => return self.connect_bulk(aim).await,
             Via::Tcp => None,
         };
-        let Some(link) = link else { return self.connect_fresh(*target, wanted, via).await };
-        let mut reused = std::pin::pin!(self.open_on(&link, *target, wanted));
+        let Some(link) = link else { return self.connect_fresh(aim, via).await };
+        let mut reused = std::pin::pin!(self.open_on(&link, aim));
         if let Some(result) = within(self.config.pool_patience, reused.as_mut()).await {
             match result {
-                Err(ConnectError::Lost { .. }) => return self.connect_fresh(*target, wanted, via).await,
+                Err(ConnectError::Lost { .. }) => return self.connect_fresh(aim, via).await,
                 result => return result,
             }
         }
         // It may be dead without anybody having said so: whoever answers first has it.
-        let mut fresh = std::pin::pin!(self.connect_fresh(*target, wanted, via));
+        let mut fresh = std::pin::pin!(self.connect_fresh(aim, via));
         tokio::select! {
             result = reused => match result {
                 Err(ConnectError::Lost { .. }) => fresh.await,
@@ -107,13 +134,9 @@ impl Shared {
 
     /// A stream for much data: over a new connection, or, where none comes about in time, over one that is there. A
     /// peer that only reaches out (behind a NAT, say) has no address to be dialled at.
-    async fn connect_bulk(
-        self: &Arc<Self>,
-        target: Fingerprint,
-        wanted: Wanted<'_>,
-    ) -> Result<Stream, ConnectError> {
-        let fresh = self.connect_fresh(target, wanted, Via::Bulk);
-        if self.links.newest(&target).is_none() {
+    async fn connect_bulk(self: &Arc<Self>, aim: Aim<'_>) -> Result<Stream, ConnectError> {
+        let fresh = self.connect_fresh(aim, Via::Bulk);
+        if self.links.newest(&aim.target).is_none() {
             return fresh.await;
         }
         let fresh = within(defaults::BULK_PATIENCE, fresh).await;
@@ -124,10 +147,10 @@ impl Shared {
             Some(result) => return result,
             None => None,
         };
-        match (self.links.newest(&target), failed) {
-            (Some(link), _) => self.open_on(&link, target, wanted).await,
+        match (self.links.newest(&aim.target), failed) {
+            (Some(link), _) => self.open_on(&link, aim).await,
             (None, Some(error)) => Err(error),
-            (None, None) => self.connect_fresh(target, wanted, Via::Bulk).await,
+            (None, None) => self.connect_fresh(aim, Via::Bulk).await,
         }
     }
 
@@ -138,8 +161,9 @@ impl Shared {
         wanted: Wanted<'_>,
         via: Via,
     ) -> Result<Stream, ConnectError> {
+        let aim = Aim::new(self, target, wanted);
         let way = Box::pin(self.race(Sought::Peer(target), via)).await?;
-        self.open(way, target, wanted, Fate::EndsWithStream).await
+        self.open(way, aim, Fate::EndsWithStream).await
     }
 
     /// A stream to `target` at one address, without this node's certificate.
@@ -149,6 +173,7 @@ impl Shared {
         target: Fingerprint,
         wanted: Wanted<'_>,
     ) -> Result<Stream, ConnectError> {
+        let aim = Aim::new(self, target, wanted);
         let dialling = dial(self, target, address, &self.anonymous_tls);
         let dialled = within(self.config.handshake_timeout, dialling).await;
         let failed = |failure| ConnectError::Unreachable {
@@ -156,44 +181,41 @@ impl Shared {
             tried: vec![Tried { route: Route::Direct(address), failure }],
         };
         let way = dialled.unwrap_or(Err(Failure::Silent(self.config.handshake_timeout))).map_err(failed)?;
-        self.open(way, target, wanted, Fate::EndsWithStream).await
+        self.open(way, aim, Fate::EndsWithStream).await
     }
 
     /// A stream over a new connection, which is kept for more.
-    async fn connect_fresh(
-        self: &Arc<Self>,
-        target: Fingerprint,
-        wanted: Wanted<'_>,
-        via: Via,
-    ) -> Result<Stream, ConnectError> {
-        let way = Box::pin(self.race(Sought::Peer(target), via)).await?;
+    async fn connect_fresh(self: &Arc<Self>, aim: Aim<'_>, via: Via) -> Result<Stream, ConnectError> {
+        let aim = aim.again(self)?;
+        let way = Box::pin(self.race(Sought::Peer(aim.target), via)).await?;
         // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
-        let is_kept = via != Via::Bulk || self.links.newest(&target).is_none();
-        self.open(way, target, wanted, if is_kept { Fate::Kept } else { Fate::Lingers }).await
+        let is_kept = via != Via::Bulk || self.links.newest(&aim.target).is_none();
+        Box::pin(self.open(way, aim, if is_kept { Fate::Kept } else { Fate::Lingers })).await
     }
 
     /// The stream that a new way was made for.
     pub(super) async fn open(
         self: &Arc<Self>,
         way: Way,
-        target: Fingerprint,
-        wanted: Wanted<'_>,
+        aim: Aim<'_>,
         fate: Fate,
     ) -> Result<Stream, ConnectError> {
         let (connection, over) = match way {
-            Way::Tcp { tls, rtt, relay } => {
-                return self.open_tcp(tls, (rtt, relay), target, wanted).await;
-            }
+            Way::Tcp { tls, rtt, relay } => return self.open_tcp(tls, (rtt, relay), aim).await,
             Way::Quic(connection, over) => (connection, over),
         };
-        let link = Link::new(connection, Peer::Known(target), over, None);
+        let link = Link::new(connection, Peer::Known(aim.target), over, None);
         if fate == Fate::Kept {
             self.links.keep(&link);
         }
         if fate != Fate::EndsWithStream {
             accept::serve(self, Arc::clone(&link), false);
         }
-        let mut stream = self.open_on(&link, target, wanted).await?;
+        let opened = self.open_on(&link, aim).await;
+        if let Err(ConnectError::Withdrawn { .. }) = opened {
+            link.close_unless_used();
+        }
+        let mut stream = opened?;
         match fate {
             Fate::Kept => {}
             Fate::Lingers => stream.own_and_linger(link, LINGER),
@@ -256,40 +278,34 @@ impl Shared {
         self: &Arc<Self>,
         tls: Box<tcp::Tls>,
         (rtt, relay): (Span, Option<Fingerprint>),
-        target: Fingerprint,
-        wanted: Wanted<'_>,
+        aim: Aim<'_>,
     ) -> Result<Stream, ConnectError> {
         let socket = Arc::clone(&tls.get_ref().0.0);
-        let remote = socket.peer_addr().map_err(|_| ConnectError::Lost { target })?;
+        let remote = socket.peer_addr().map_err(|_| ConnectError::Lost { target: aim.target })?;
         let (direct, rtt) = (relay.is_none(), Some(rtt.into()));
         let path = PathInfo { transport: Transport::Tcp, remote, direct, relay, rtt };
-        self.hello(Carrier::Tcp(tls), Cut::new(Some(socket)), path, target, wanted).await
+        let aim = aim.again(self)?;
+        self.hello(Carrier::Tcp(tls), Cut::new(Some(socket)), path, aim).await
     }
 
-    async fn open_on(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        target: Fingerprint,
-        wanted: Wanted<'_>,
-    ) -> Result<Stream, ConnectError> {
-        let Wanted { protocol, kind } = wanted;
+    async fn open_on(self: &Arc<Self>, link: &Arc<Link>, aim: Aim<'_>) -> Result<Stream, ConnectError> {
+        let Aim { target, wanted: Wanted { protocol, kind }, .. } = aim;
         let lost = |error: noq::ConnectionError| quic_loss(&error, target, protocol);
         let opening = within(self.config.handshake_timeout, link.connection.open_bi());
         let (send, recv) = opening.await.ok_or(ConnectError::Lost { target })?.map_err(lost)?;
-        // As it stands now: a trust that is withdrawn until the answer comes must not pass for one that nobody asks for.
-        let needs_trust = self.trust.reaches(&target, protocol);
+        let aim = aim.again(self)?;
         // Open before the peer hears of it, so that nothing is lost of what it sends at once.
         let channel = (kind == Kind::Datagrams)
             .then(|| Channel::open(link, send.id(), defaults::DATAGRAM_BACKLOG_BYTES));
         let carrier = Carrier::Quic(send, recv, link.connection.clone());
-        let result = self.hello(carrier, Cut::new(None), link.path(), target, wanted).await;
+        let result = self.hello(carrier, Cut::new(None), link.path(), aim).await;
         let result = result.map(|mut stream| {
             stream.carry(channel);
             stream
         });
         match (&result, link.connection.close_reason()) {
             (Ok(_), _) => {
-                link.admit(Opener::Own, protocol, needs_trust);
+                link.admit(Opener::Own, protocol, aim.needs_trust);
                 link.close_if_forsaken(|opener, peer, protocol| self.trust.permits(opener, peer, protocol));
             }
             (Err(ConnectError::Lost { .. }), Some(error)) => return Err(lost(error)),
@@ -304,18 +320,15 @@ impl Shared {
         carrier: Carrier,
         cut: Arc<Cut>,
         path: PathInfo,
-        target: Fingerprint,
-        wanted: Wanted<'_>,
+        aim: Aim<'_>,
     ) -> Result<Stream, ConnectError> {
-        let Wanted { protocol, kind } = wanted;
+        let Aim { target, wanted: Wanted { protocol, kind }, needs_trust } = aim;
         let peer = Peer::Known(target);
         let place = self.streams.take(Party::Named(target)).ok_or(ConnectError::TooMany { target })?;
-        let needs_trust = self.trust.reaches(&target, protocol).then_some(Opener::Own);
+        let needs_trust = needs_trust.then_some(Opener::Own);
         let ticket = self.registry.enter(peer, protocol.clone(), needs_trust, path, cut);
-        if needs_trust.is_some() && !self.trust.reaches(&target, protocol) {
-            // Withdrawn before the registry knew of the stream.
-            return Err(ConnectError::Lost { target });
-        }
+        // What was withdrawn before the registry knew of the stream is told to nobody else.
+        aim.again(self)?;
         let mut stream = Stream::new(carrier, peer, path, ticket, place);
         let exchange = async {
             let carrier = stream.carrier();

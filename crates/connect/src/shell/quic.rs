@@ -462,6 +462,14 @@ impl Link {
         }
     }
 
+    /// Closes the connection where it was used for nothing.
+    pub(super) fn close_unless_used(&self) {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if used.is_some_and(|used| used.is_empty()) {
+            self.connection.close(REFUSED_CODE, b"");
+        }
+    }
+
     /// Closes the connection where everything that it was used for needs a trust that is gone.
     pub(super) fn close_if_forsaken(&self, trusts: impl Fn(Opener, &Fingerprint, &Protocol) -> bool) {
         let Peer::Known(peer) = self.peer else { return };

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -266,6 +267,29 @@ async fn trust_withdrawn_while_the_hello_is_under_way_ends_the_connection() {
         if let Ok(mut stream) = stream {
             assert!(soon(stream.read_u8()).await.is_err());
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_withdrawn_while_the_peer_is_looked_for_opens_no_stream() {
+    for (via, alone) in [(Via::Tcp, false), (Via::Tcp, true), (Via::Quic, false), (Via::Quic, true)] {
+        let (one, two) = friends().await;
+        let (book, there) = (Arc::clone(&one.book), two.fingerprint());
+        one.when_looking(move || book.remove_peer(&there));
+        let connected = match alone {
+            true => soon(one.endpoint.connect_fresh(&there, &ECHO, via)).await,
+            false => soon(one.endpoint.connect_with(&there, &ECHO, via)).await,
+        };
+        assert!(matches!(connected, Err(ConnectError::Withdrawn { .. })), "{via:?}: {connected:?}");
+        soon(async {
+            while !one.endpoint.paths(&there).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // Whoever was not trusted when it was sought needs no trust.
+        let connected = soon(one.endpoint.connect_with(&there, &ECHO, via)).await;
+        echoes(connected.unwrap(), b"as a stranger").await;
     }
 }
 

@@ -45,8 +45,12 @@ impl Book {
     }
 
     pub(crate) fn remove(&self, node: &Node) {
-        self.trusted.lock().unwrap().remove(&node.fingerprint());
-        self.reached.lock().unwrap().remove(&node.fingerprint());
+        self.remove_peer(&node.fingerprint());
+    }
+
+    pub(crate) fn remove_peer(&self, peer: &Fingerprint) {
+        self.trusted.lock().unwrap().remove(peer);
+        self.reached.lock().unwrap().remove(peer);
         self.signal.raise();
     }
 
@@ -91,7 +95,10 @@ impl Trust for Book {
 }
 
 #[derive(Default)]
-pub(crate) struct Map(Mutex<HashMap<Fingerprint, Whereabouts>>);
+pub(crate) struct Map(Mutex<HashMap<Fingerprint, Whereabouts>>, Mutex<Option<Asked>>);
+
+/// What happens when somebody is looked for, before anything is found.
+type Asked = Box<dyn Fn() + Send>;
 
 #[derive(Clone, Default)]
 struct Whereabouts {
@@ -105,6 +112,9 @@ impl Discovery for Map {
         target: Fingerprint,
         found: Found,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        if let Some(asked) = &*self.1.lock().unwrap() {
+            asked();
+        }
         let known = self.0.lock().unwrap().get(&target).cloned();
         Box::pin(async move {
             match known {
@@ -169,6 +179,11 @@ impl Node {
     /// Makes this node believe that `whom` is exposed at `relays`.
     pub(crate) fn believe_relays(&self, whom: &Fingerprint, relays: Vec<Relay>) {
         self.map.0.lock().unwrap().entry(*whom).or_default().relays = relays;
+    }
+
+    /// Calls `asked` whenever this node looks for somebody.
+    pub(crate) fn when_looking(&self, asked: impl Fn() + Send + 'static) {
+        *self.map.1.lock().unwrap() = Some(Box::new(asked));
     }
 
     pub(crate) fn meet(&self, other: &Node) {

@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::post;
 use kith_connect::{ConnectError, Discovery, Found, Protocol, Stream, Via};
 use kith_directory::client::{Directory, DiscoverError, Freshness};
-use kith_identity::contacts::Hint;
+use kith_identity::contacts::{Contact, Hint};
 use kith_identity::{Address, Fingerprint, Ni};
 use kith_sansio::{Span, Time, system};
 use serde_json::json;
@@ -188,6 +188,7 @@ pub(crate) fn explain(name: &str, error: &ConnectError) -> Failure {
     match error {
         ConnectError::Refused { .. } => Failure::not_trusted(format!("{name} does not admit this node"))
             .hint("ask them to run 'kith contact add NAME NI' with what 'kith id' prints here"),
+        ConnectError::Withdrawn { .. } => Failure::not_trusted(text),
         ConnectError::WrongPeer { .. } => Failure::not_trusted(text)
             .hint("the address belongs to another key; check the fingerprint with 'kith contact show'"),
         ConnectError::NotFound { .. } => Failure::unreachable(text)
@@ -230,8 +231,7 @@ async fn ping(State(node): State<Arc<Node>>, Body(wish): Body<NewPing>) -> Resul
     let answering = Arc::clone(&node);
     let session = Session {
         via: via(wish.via.as_deref())?,
-        name: contact.name.to_string(),
-        peer: contact.ni.fingerprint,
+        contact,
         node,
         give_up: system::time() + Span::millis(wish.wait_ms),
         open: None,
@@ -256,8 +256,7 @@ async fn ping(State(node): State<Arc<Node>>, Body(wish): Body<NewPing>) -> Resul
 struct Session {
     node: Arc<Node>,
     wish: NewPing,
-    name: String,
-    peer: Fingerprint,
+    contact: Contact,
     via: Via,
     give_up: Time,
     open: Option<Stream>,
@@ -277,7 +276,7 @@ impl Session {
         };
         let sent = system::time();
         exchange(&mut stream).await.map_err(|error| {
-            Failure::unreachable(format!("the connection to {} broke off: {error}", self.name))
+            Failure::unreachable(format!("the connection to {} broke off: {error}", self.contact.name))
         })?;
         let answered = system::time();
         let path = stream.path();
@@ -302,17 +301,23 @@ impl Session {
     }
 
     async fn connect(&self) -> Result<Stream> {
-        let mut pause = Duration::from_millis(100);
+        let (mut pause, peer) = (Duration::from_millis(100), self.contact.ni.fingerprint);
         loop {
+            // A list may have changed since, or somebody was blocked.
+            self.node.book.refuse_unless_allowed(&self.contact, &PING)?;
             let connected = if self.wish.fresh {
-                self.node.endpoint.connect_fresh(&self.peer, &PING, self.via).await
+                self.node.endpoint.connect_fresh(&peer, &PING, self.via).await
             } else {
-                self.node.endpoint.connect_with(&self.peer, &PING, self.via).await
+                self.node.endpoint.connect_with(&peer, &PING, self.via).await
             };
             match connected {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    // It may have been reached without a trust that was there all the time.
+                    self.node.book.refuse_unless_allowed(&self.contact, &PING)?;
+                    return Ok(stream);
+                }
                 Err(error) if system::time() >= self.give_up || !may_pass(&error) => {
-                    return Err(self.node.explain(&self.peer, &error).await);
+                    return Err(self.node.explain(&peer, &error).await);
                 }
                 Err(_) => tokio::time::sleep(pause).await,
             }

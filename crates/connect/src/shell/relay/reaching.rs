@@ -26,10 +26,12 @@ pub(super) fn to_relay<'a>(
     ni: &'a Ni,
 ) -> Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send + 'a>> {
     Box::pin(async move {
+        let protocol = RELAY;
+        let wanted = Wanted { protocol: &protocol, kind: Kind::Stream };
+        let aim = connect::Aim::new(shared, ni.fingerprint, wanted);
         let sought = connect::Sought::Relay(ni.clone());
         let way = shared.race(sought, Via::Bulk).await?;
-        let wanted = Wanted { protocol: &RELAY, kind: Kind::Stream };
-        shared.open(way, ni.fingerprint, wanted, connect::Fate::EndsWithStream).await
+        shared.open(way, aim, connect::Fate::EndsWithStream).await
     })
 }
 

@@ -351,6 +351,8 @@ impl Run<'_> {
                 let connecting = async { node.endpoint.connect_with(&live.peer, &PROTOCOL, via).await };
                 tokio::select! {
                     connected = connecting => match connected {
+                        // It may have been reached without a trust that was there all the time.
+                        Ok(_) if !self.is_allowed()? => Missed::Unlisted,
                         Ok(stream) => {
                             self.course.reached(system::time());
                             node.transfers.saw(&live.peer);
