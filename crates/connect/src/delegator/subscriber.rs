@@ -318,11 +318,12 @@ impl Subscriber {
         self.next_end = ends.min().map(|end| now.time + wait(end));
     }
 
-    /// The time of the lease is over: nothing is held any more.
+    /// The time of the lease is over: nothing is held any more. A whole list that is on its way goes on; what began at
+    /// the list held leads nowhere now.
     fn forget(&mut self, now: Now) {
         self.heard = None;
         self.held = None;
-        self.partial = None;
+        self.partial = self.partial.take().filter(|partial| partial.base.is_none());
         if !self.list.is_empty() {
             self.list = List::default();
             self.tell(now);

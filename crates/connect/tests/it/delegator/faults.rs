@@ -195,6 +195,31 @@ fn a_list_does_not_outlive_its_lease_while_the_machine_sleeps() {
     );
 }
 
+#[test]
+fn a_whole_list_in_parts_stays_whole_where_the_old_lease_ends_on_the_way() {
+    let mut bench = Bench::current();
+    bench.wait(Span::secs(1800));
+    assert_eq!(bench.wait(Span::secs(1780)), [SubscriberOutput::Connect]);
+    bench.connect(None);
+    let part = |more, put: &[u8]| Message::Update(Update { more, ..update(None, 9, put) });
+    assert_eq!(bench.hear(part(true, &[1, 2])), []);
+    assert_eq!(bench.wait(Span::secs(25)), [SubscriberOutput::Changed], "the old one is over");
+    let outputs = bench.hear(part(false, &[3]));
+    assert_eq!(outputs, [SubscriberOutput::Changed, SubscriberOutput::Send(Message::Applied(9))]);
+    assert_eq!(bench.subscriber.entries(bench.now).count(), 3);
+}
+
+#[test]
+fn a_change_whose_list_is_over_on_the_way_leads_to_a_whole_list() {
+    let mut bench = Bench::current();
+    bench.hear(Message::Update(Update { more: true, ..update(Some(5), 6, &[2]) }));
+    bench.now.utc = bench.now.utc.plus_secs(3600);
+    assert_eq!(bench.wait(Span::secs(1)), [SubscriberOutput::Changed]);
+    let outputs = bench.hear(Message::Update(update(Some(5), 6, &[3])));
+    assert_eq!(outputs, [SubscriberOutput::Disconnect(Fault::Misfit)]);
+    assert!(bench.subscriber.list().is_empty());
+}
+
 struct Desk {
     server: Server,
     now: Now,
