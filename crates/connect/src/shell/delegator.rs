@@ -43,10 +43,16 @@ enum Event {
     Closed(SessionId),
 }
 
+/// The desk's side of one stream, which ends with it.
+struct Line {
+    writer: mpsc::UnboundedSender<Message>,
+    _ends: DropGuard,
+}
+
 /// The task that drives the machine.
 struct Desk {
     server: Arc<Mutex<Server>>,
-    writers: HashMap<SessionId, mpsc::UnboundedSender<Message>>,
+    lines: HashMap<SessionId, Line>,
     events: mpsc::Sender<Event>,
     last: u64,
     ending: CancellationToken,
@@ -64,7 +70,7 @@ impl Delegator {
         let ending = CancellationToken::new();
         let desk = Desk {
             server: Arc::clone(&server),
-            writers: HashMap::new(),
+            lines: HashMap::new(),
             events: events.clone(),
             last: 0,
             ending: ending.clone(),
@@ -126,7 +132,7 @@ impl Desk {
                 Some(event) = inbox.recv() => match event {
                     Event::Received(session, message) => self.give(ServerInput::Received(session, message)),
                     Event::Closed(session) => {
-                        self.writers.remove(&session);
+                        self.lines.remove(&session);
                         self.give(ServerInput::Closed(session));
                     }
                 },
@@ -142,16 +148,9 @@ impl Desk {
         self.last += 1;
         let session = SessionId(self.last);
         let (writer, messages) = mpsc::unbounded_channel();
-        self.writers.insert(session, writer);
-        let events = self.events.clone();
-        let talk = async move {
-            let (mut reading, writing) = tokio::io::split(stream);
-            tokio::select! {
-                () = hear(&mut reading, session, &events) => {}
-                () = speak(writing, messages) => {}
-            }
-            let _the_desk_may_be_gone = events.send(Event::Closed(session)).await;
-        };
+        let ended = CancellationToken::new();
+        self.lines.insert(session, Line { writer, _ends: ended.clone().drop_guard() });
+        let talk = serve(stream, session, messages, self.events.clone(), ended);
         tokio::spawn(self.ending.clone().run_until_cancelled_owned(talk));
         self.give(ServerInput::Opened(session, peer));
     }
@@ -166,18 +165,41 @@ impl Desk {
         while let Some(output) = server.poll_output() {
             match output {
                 ServerOutput::Send(session, message) => {
-                    if let Some(writer) = self.writers.get(&session) {
+                    if let Some(line) = self.lines.get(&session) {
                         // It may have ended meanwhile; that is told by itself.
-                        let _ended = writer.send(message);
+                        let _ended = line.writer.send(message);
                     }
                 }
                 ServerOutput::Close(session, reason) => {
                     tracing::debug!(%reason, "a subscriber is let go");
-                    self.writers.remove(&session);
+                    self.lines.remove(&session);
                 }
             }
         }
     }
+}
+
+/// One subscriber's stream, to its end: its own, or that of the desk's side, `ended`. Then what is still to be said has a
+/// moment, and nothing is heard any more.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite,
+    session: SessionId,
+    messages: mpsc::UnboundedReceiver<Message>,
+    events: mpsc::Sender<Event>,
+    ended: CancellationToken,
+) {
+    let (mut reading, writing) = tokio::io::split(stream);
+    let mut speaking = std::pin::pin!(speak(writing, messages));
+    tokio::select! {
+        // Nothing that arrives after the end counts.
+        biased;
+        () = ended.cancelled() => {
+            let _it_may_take_nothing = within(FAREWELL, speaking).await;
+        }
+        () = hear(&mut reading, session, &events) => {}
+        () = &mut speaking => {}
+    }
+    let _the_desk_may_be_gone = events.send(Event::Closed(session)).await;
 }
 
 /// Hands on what a subscriber says, until its stream ends.
@@ -438,5 +460,52 @@ async fn talk(shared: &Followed, changed: &impl Fn(), stream: Stream) {
             }
             () = timer(shared) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Long enough for any machine, and shorter than a subscriber that takes nothing is waited for.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_session_that_is_closed_is_written_no_more_and_not_heard() {
+        let (mut peer, stream) = tokio::io::duplex(64);
+        let ((writer, messages), (events, mut inbox)) = (mpsc::unbounded_channel(), mpsc::channel(8));
+        let ended = CancellationToken::new();
+        let session = SessionId(7);
+        let serving = tokio::spawn(serve(stream, session, messages, events, ended.clone()));
+        let alive = Message::Alive(Epoch([0; 16]), 1);
+        (0..100).for_each(|_| writer.send(alive.clone()).unwrap());
+        // It speaks, so it is past the beginning, and stuck: nothing is read but this.
+        peer.read_exact(&mut [0; 1]).await.unwrap();
+        drop(writer);
+        ended.cancel();
+        peer.write_all(&Message::Applied(1).to_bytes()).await.unwrap();
+        let event = tokio::time::timeout(DEADLINE, inbox.recv()).await.unwrap().unwrap();
+        assert!(matches!(event, Event::Closed(SessionId(7))));
+        tokio::time::timeout(DEADLINE, serving).await.unwrap().unwrap();
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.len() < 64 + alive.to_bytes().len(), "{}", rest.len());
+    }
+
+    #[tokio::test]
+    async fn what_is_left_to_say_at_the_end_of_a_session_is_said_where_the_peer_takes_it() {
+        let (mut peer, stream) = tokio::io::duplex(64);
+        let ((writer, messages), (events, _inbox)) = (mpsc::unbounded_channel(), mpsc::channel(8));
+        let ended = CancellationToken::new();
+        let alive = Message::Alive(Epoch([0; 16]), 1);
+        (0..5).for_each(|_| writer.send(alive.clone()).unwrap());
+        drop(writer);
+        ended.cancel();
+        let serving = tokio::spawn(serve(stream, SessionId(1), messages, events, ended));
+        let mut heard = Vec::new();
+        tokio::time::timeout(DEADLINE, peer.read_to_end(&mut heard)).await.unwrap().unwrap();
+        assert_eq!(heard, alive.to_bytes().repeat(5));
+        serving.await.unwrap();
     }
 }
