@@ -175,7 +175,8 @@ impl Policy {
         Ok(())
     }
 
-    /// Takes away the rules from `from` to `to`: all of them, or those for exactly these protocols; how many there were.
+    /// Takes away the rules from `from` to `to`, and those the other way round that let the first reach the second: all
+    /// of them, or those for exactly these protocols; how many there were.
     pub fn revoke(
         &mut self,
         from: &Group,
@@ -184,7 +185,9 @@ impl Policy {
     ) -> Result<usize, PolicyError> {
         let before = self.rules.len();
         let is_meant = |rule: &Rule| {
-            rule.from == *from && rule.to == *to && protocols.is_none_or(|only| rule.protocols == *only)
+            let as_said = rule.from == *from && rule.to == *to;
+            let turned_round = rule.from == *to && rule.to == *from && rule.direction != Direction::Out;
+            (as_said || turned_round) && protocols.is_none_or(|only| rule.protocols == *only)
         };
         self.rules.retain(|rule| !is_meant(rule));
         match before - self.rules.len() {

@@ -57,7 +57,7 @@ fn out() -> String {
 pub(crate) struct Revocation {
     pub(crate) from: String,
     pub(crate) to: String,
-    /// Separated by commas: only the rule for exactly these.
+    /// Separated by commas: only rules for exactly these.
     #[serde(default)]
     pub(crate) protocols: Option<String>,
 }

@@ -121,9 +121,9 @@ pub(crate) struct Revoke {
     /// A member by name or fingerprint; or, with TO, the first group of rules
     #[arg(value_name = "MEMBER|FROM")]
     pub(crate) from: String,
-    /// The second group of the rules
+    /// The second group: no rule lets the first reach it any more, whichever way round it was granted
     pub(crate) to: Option<String>,
-    /// Only the rule for exactly this protocol; may be given several times
+    /// Only rules for exactly this protocol, or for exactly these where it is given several times
     #[arg(long, value_name = "PROTOCOL", requires = "to")]
     pub(crate) protocol: Vec<String>,
 }

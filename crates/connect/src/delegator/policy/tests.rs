@@ -83,6 +83,23 @@ fn a_rule_with_another_end_replaces_the_one_that_was_there() {
 }
 
 #[test]
+fn what_is_revoked_is_gone_whichever_way_round_it_was_granted() {
+    let only: BTreeSet<Protocol> = [PING].into();
+    let (sensors, hubs) = (group("sensors"), group("hubs"));
+    for direction in [Direction::In, Direction::Both] {
+        for only in [None, Some(&only)] {
+            let mut policy = sensors_and_hubs();
+            policy.grant(rule("hubs", "sensors", direction, &["ping/1"], Until::Forever)).unwrap();
+            policy.grant(rule("sensors", "hubs", Direction::Out, &["ping/1"], Until::Forever)).unwrap();
+            policy.grant(rule("hubs", "sensors", Direction::Out, &["ping/1"], Until::Forever)).unwrap();
+            assert_eq!(policy.revoke(&sensors, &hubs, only), Ok(2), "{direction}");
+            assert!(!permits(&policy, 1, Opener::Own, 11, &PING));
+            assert!(permits(&policy, 11, Opener::Own, 1, &PING), "that was granted to the hubs by itself");
+        }
+    }
+}
+
+#[test]
 fn names_are_one_members_and_free_again_with_it() {
     let mut policy = sensors_and_hubs();
     let taken = policy.enter(who(9), card("HUB 11"), group("hubs"));
