@@ -68,10 +68,13 @@ pub const DELEGATOR_BEAT: Span = Span::secs(60);
 pub const MAX_SUBSCRIPTIONS: usize = 2;
 /// Streams that one subscriber may open in a minute.
 pub const MAX_SUBSCRIPTIONS_PER_MINUTE: u32 = 30;
-/// How long a subscriber may take to say what it holds, or that its list is in force.
+/// How long a subscriber may take to say what it holds, to take one message, and to say that a list of one message is in
+/// force.
 pub const SUBSCRIBER_PATIENCE: Span = Span::secs(30);
-/// How long a delegator may take to the first word about the list.
+/// How long a delegator may take to the first word about the list, and from one part of it to the next.
 pub const DELEGATOR_PATIENCE: Span = Span::secs(30);
+/// How long a list, or a change, of several messages may take with the answer to it: the largest needs 28 kB/s.
+pub const LIST_PATIENCE: Span = Span::secs(600);
 /// The shortest and the longest pause before a lost delegator is tried again; each is half to all of it, by chance.
 pub const RECONNECT_RANGE: (Span, Span) = (Span::millis(500), Span::secs(60));
 /// A delegator that stayed for so long is tried again without the pause that earlier failures earned.

@@ -207,12 +207,14 @@ impl Server {
 
     fn update(&mut self, now: Time, session: SessionId, base: Option<u64>, delta: Result<Delta, EntryError>) {
         let Ok(delta) = delta else { return self.close(session, ClosedFor::TooLarge) };
+        let messages = updates(self.epoch, base, self.revision, self.lease_secs(), delta);
+        // When its last byte arrives nobody here knows: megabytes may wait in the system, or in the connection.
+        let in_parts = messages.len() > 1;
+        let patience = if in_parts { defaults::LIST_PATIENCE } else { defaults::SUBSCRIBER_PATIENCE };
         if let Some(seat) = self.seats.get_mut(&session) {
-            seat.answer_by = Some(now + defaults::SUBSCRIBER_PATIENCE);
+            seat.answer_by = Some(now + patience);
         }
-        for message in updates(self.epoch, base, self.revision, self.lease_secs(), delta) {
-            self.send(now, session, message);
-        }
+        messages.into_iter().for_each(|message| self.send(now, session, message));
     }
 
     /// Tells a subscriber that has answered what changed since.

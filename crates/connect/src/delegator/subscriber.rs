@@ -95,6 +95,8 @@ pub struct Subscriber {
 /// A change whose end has not arrived.
 #[derive(Debug)]
 struct Partial {
+    /// When its first part arrived.
+    begun: Time,
     epoch: Epoch,
     revision: u64,
     base: Option<u64>,
@@ -238,7 +240,7 @@ impl Subscriber {
         let mut partial = match self.partial.take() {
             Some(partial) if partial.is_of(&update) => partial,
             Some(_) => return Err(Fault::OutOfPlace),
-            None => self.begin(&update)?,
+            None => self.begin(now, &update)?,
         };
         if update.more && update.delta.is_empty() {
             return Err(Fault::Flood);
@@ -248,6 +250,9 @@ impl Subscriber {
         }
         partial.take(update.delta)?;
         if update.more {
+            // Whoever tells it is not silent, for as long as a list may take.
+            let due = (now.time + defaults::DELEGATOR_PATIENCE).min(partial.begun + defaults::LIST_PATIENCE);
+            self.due = self.due.max(due);
             self.partial = Some(partial);
             return Ok(());
         }
@@ -272,7 +277,7 @@ impl Subscriber {
     }
 
     /// Where a change begins: at the list held, or at nothing.
-    fn begin(&self, update: &Update) -> Result<Partial, Fault> {
+    fn begin(&self, now: Now, update: &Update) -> Result<Partial, Fault> {
         match (update.base, self.held) {
             // A list from its beginning: the first thing that is said, and never an older one than was held.
             (None, held) => {
@@ -286,6 +291,7 @@ impl Subscriber {
             (Some(_), _) => return Err(Fault::Misfit),
         }
         Ok(Partial {
+            begun: now.time,
             epoch: update.epoch,
             revision: update.revision,
             base: update.base,

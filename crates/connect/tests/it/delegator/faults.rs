@@ -5,13 +5,14 @@ use std::sync::Arc;
 use kith_connect::Protocol;
 use kith_connect::defaults;
 use kith_connect::delegator::{
-    ClosedFor, Delta, Direction, Entry, EntryError, Epoch, Fault, Message, Opener, Rights, Server,
+    ClosedFor, Delta, Direction, Entry, EntryError, Epoch, Fault, Message, Opener, Policy, Rights, Server,
     ServerInput, ServerOutput, SessionId, Stage, Subscriber, SubscriberInput, SubscriberOutput, Until,
     Update,
 };
+use kith_identity::Fingerprint;
 use kith_sansio::{Machine, Now, SeededRng, Span, Timestamp};
 
-use super::{card, mesh, who};
+use super::{card, mesh, rule, who};
 
 const EPOCH: Epoch = Epoch([1; 16]);
 const PING: Protocol = Protocol::new("ping/1");
@@ -220,6 +221,31 @@ fn a_change_whose_list_is_over_on_the_way_leads_to_a_whole_list() {
     assert!(bench.subscriber.list().is_empty());
 }
 
+#[test]
+fn a_list_that_needs_long_arrives_as_long_as_its_parts_come_and_not_for_ever() {
+    let mut bench = Bench::current();
+    bench.give(SubscriberInput::Lost);
+    bench.wait(Span::secs(60));
+    bench.connect(Some((EPOCH, 5)));
+    let part = |revision, more, n| Message::Update(Update { more, ..update(None, revision, &[n]) });
+    for n in 1..=3 {
+        assert_eq!(bench.hear(part(9, true, n)), []);
+        assert_eq!(bench.wait(Span::secs(29)), [], "part {n}");
+    }
+    bench.hear(part(9, false, 4));
+    assert_eq!(bench.subscriber.entries(bench.now).count(), 4);
+    bench.give(SubscriberInput::Lost);
+    bench.wait(Span::secs(60));
+    bench.connect(Some((EPOCH, 9)));
+    let began = bench.now.time;
+    let last = (1..=99).find(|n| {
+        assert_eq!(bench.hear(part(10, true, *n)), []);
+        bench.wait(Span::secs(29)).contains(&SubscriberOutput::Disconnect(Fault::Silent))
+    });
+    assert!(last.is_some());
+    assert!(bench.now.time <= began + defaults::LIST_PATIENCE + Span::secs(29));
+}
+
 struct Desk {
     server: Server,
     now: Now,
@@ -276,6 +302,29 @@ fn a_subscriber_that_says_what_does_not_fit_or_nothing_is_let_go() {
     desk.hear(3, Message::Subscribe(None));
     assert_eq!(desk.hear(3, Message::Applied(7)), closed(3, ClosedFor::Protocol), "another list");
     assert_eq!((desk.server.sessions(), desk.server.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_subscriber_has_more_time_to_answer_where_its_list_comes_in_parts() {
+    let mut policy = Policy::default();
+    for n in 0..2_000_u16 {
+        let who = Fingerprint::from_bytes([n.to_be_bytes(); 16].concat().try_into().unwrap());
+        policy.enter(who, card(&format!("node {n}")), "all".parse().unwrap()).unwrap();
+    }
+    policy.grant(rule("all", "all", Direction::Both, Until::Forever)).unwrap();
+    let server = Server::new(Arc::new(policy), EPOCH, Span::secs(3600));
+    let mut desk = Desk { server, now: Now::default() };
+    let first = Fingerprint::from_bytes([0; 32]);
+    let open = |desk: &mut Desk, session| {
+        desk.give(ServerInput::Opened(SessionId(session), first));
+        assert!(desk.hear(session, Message::Subscribe(None)).len() > 1);
+    };
+    open(&mut desk, 1);
+    assert_eq!(desk.wait(Span::secs(599)), [], "it is still under way");
+    assert_eq!(desk.hear(1, Message::Applied(1)), []);
+    open(&mut desk, 2);
+    let outputs = desk.wait(defaults::LIST_PATIENCE);
+    assert!(outputs.contains(&closed(2, ClosedFor::Silent)[0]), "and not for ever");
 }
 
 #[test]
