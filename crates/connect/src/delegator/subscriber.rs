@@ -9,6 +9,9 @@ use super::rights::Opener;
 use super::{MAX_LIST_BYTES, MAX_MEMBERS};
 use crate::{Protocol, defaults};
 
+/// How long nobody looks at the wall clock, which may have been set.
+const LOOK_EVERY: Span = Span::secs(60);
+
 /// What the subscriber's shell tells.
 #[derive(Clone, Debug)]
 pub enum SubscriberInput {
@@ -87,6 +90,8 @@ pub struct Subscriber {
     /// When an entry of the list ends next.
     next_end: Option<Time>,
     connected: Time,
+    /// When the clocks were looked at last.
+    looked: Time,
     failures: u32,
     second: (Time, u32),
     outputs: VecDeque<SubscriberOutput>,
@@ -121,6 +126,7 @@ impl Subscriber {
             due: now.time,
             next_end: None,
             connected: now.time,
+            looked: now.time,
             failures: 0,
             second: (now.time, 0),
             outputs: VecDeque::from([SubscriberOutput::Connect]),
@@ -304,7 +310,7 @@ impl Subscriber {
     /// The delegator says that the list holds; whether it did not before, by its lease.
     fn vouch(&mut self, now: Now) -> bool {
         let was_over = self.left(now).is_none();
-        self.heard = Some(now);
+        (self.heard, self.looked) = (Some(now), now.time);
         self.stage = Stage::Current;
         self.due = now.time + Span(self.lease.0 / 2);
         was_over && !self.list.is_empty()
@@ -319,8 +325,7 @@ impl Subscriber {
 
     fn set_next_end(&mut self, now: Now) {
         let ends = self.list.iter().filter_map(|entry| entry.rights.next_end(now.utc));
-        // A clock may be set; looked at again after a minute at the latest.
-        let wait = |end: Timestamp| Span::secs(end.secs_since(now.utc)).min(Span::secs(60));
+        let wait = |end: Timestamp| Span::secs(end.secs_since(now.utc)).min(LOOK_EVERY);
         self.next_end = ends.min().map(|end| now.time + wait(end));
     }
 
@@ -376,6 +381,7 @@ impl Machine for Subscriber {
     }
 
     fn handle_timeout(&mut self, now: Now, rng: &mut dyn Rng) {
+        self.looked = now.time;
         if self.heard.is_some() && self.left(now).is_none() {
             self.forget(now);
         }
@@ -402,7 +408,8 @@ impl Machine for Subscriber {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        let over = self.heard.map(|heard| heard.time + self.lease);
+        // The wall clock may end the lease before the timer does: after a sleep, or where it was set.
+        let over = self.heard.map(|heard| (heard.time + self.lease).min(self.looked + LOOK_EVERY));
         let due = (self.stage != Stage::Connecting).then_some(self.due);
         [over, due, self.next_end].into_iter().flatten().min()
     }

@@ -246,6 +246,19 @@ fn a_list_that_needs_long_arrives_as_long_as_its_parts_come_and_not_for_ever() {
     assert!(bench.now.time <= began + defaults::LIST_PATIENCE + Span::secs(29));
 }
 
+#[test]
+fn the_wall_clock_is_looked_at_within_a_minute_while_a_list_is_in_force() {
+    let mut bench = Bench::current();
+    let next = |bench: &Bench| bench.subscriber.poll_timeout().unwrap() - bench.now.time;
+    assert!(next(&bench) <= Span::secs(60));
+    assert_eq!(bench.wait(Span::secs(60)), []);
+    assert!(next(&bench) <= Span::secs(60) && next(&bench) > Span::ZERO, "{}", next(&bench));
+    // The machine has slept for an hour.
+    bench.now.utc = bench.now.utc.plus_secs(3600);
+    let wait = next(&bench);
+    assert_eq!(bench.wait(wait), [SubscriberOutput::Changed], "what is open is cut");
+}
+
 struct Desk {
     server: Server,
     now: Now,
