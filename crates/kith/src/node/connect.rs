@@ -10,7 +10,7 @@ use axum::routing::post;
 use kith_connect::{ConnectError, Discovery, Found, Protocol, Stream, Via};
 use kith_directory::client::{Directory, DiscoverError, Freshness};
 use kith_identity::contacts::{Contact, Hint};
-use kith_identity::{Address, Fingerprint, Ni};
+use kith_identity::{Address, Authority, Fingerprint, Ni};
 use kith_sansio::{Span, Time, system};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,14 +69,13 @@ impl Finder {
         if self.book.is_blocked(&target) {
             return found.failed("it is blocked here");
         }
-        let (by_list, listed) = match self.book.delegated.peer(&target) {
-            Some((peer, _)) => (Some((peer.ni, Vec::new())), peer.hints),
-            None => (None, Vec::new()),
-        };
-        match joined(self.whereabouts(&target), by_list) {
-            Some((ni, hints)) => self.find_at(ni, &hints, &listed, found).await,
-            None => found.failed("it is no contact"),
+        let (own, listed) = (self.whereabouts(&target), self.book.delegated.whereabouts(&target));
+        if own.is_none() && listed.is_none() {
+            return found.failed("it is no contact");
         }
+        let (own, hints) = own.unwrap_or_else(|| (Ni::new(target, None), Vec::new()));
+        let (authorities, listed) = listed.unwrap_or_default();
+        self.find_at(&names(own, authorities), &hints, &listed, found).await;
     }
 
     /// Looks for a relay, which need be no contact: whoever named it says where to ask.
@@ -88,12 +87,12 @@ impl Finder {
             Some((known, hints)) => (Ni::new(relay.fingerprint, relay.authority.or(known.authority)), hints),
             None => (relay, Vec::new()),
         };
-        self.find_at(ni, &hints, &[], found).await;
+        self.find_at(&[ni], &hints, &[], found).await;
     }
 
-    /// Looks where a person said, where a delegator said, and where the directories say.
-    async fn find_at(&self, ni: Ni, hints: &[Hint], listed: &[Hint], found: Found) {
-        let target = ni.fingerprint;
+    /// Looks where a person said, where delegators said, and where the directories say; `names` are those of one node.
+    async fn find_at(&self, names: &[Ni], hints: &[Hint], listed: &[Hint], found: Found) {
+        let Some(target) = names.first().map(|ni| ni.fingerprint) else { return };
         let is_hinted = !hints.is_empty() || !listed.is_empty();
         let hints = async {
             for hint in hints {
@@ -118,21 +117,39 @@ impl Finder {
                 found.discovered(set.addresses()).await;
                 found.relays(set.relays()).await;
             }
-            match self.directory.discover(&ni, Freshness::Refetch).await {
-                Ok(fresh) => {
-                    self.book.hear_set(&fresh.set).await;
-                    found.discovered(fresh.set.addresses()).await;
-                    found.relays(fresh.set.relays()).await;
-                }
-                Err(DiscoverError::NothingToAsk(_)) if cached.is_some() || is_hinted => {}
-                Err(DiscoverError::NothingToAsk(_)) => {
-                    found.failed("its fingerprint names no authority and there is no address hint");
-                }
-                Err(error) => found.failed(chain(&error)),
+            let is_known = cached.is_some() || is_hinted;
+            let mut asking = Vec::new();
+            for ni in names {
+                asking.push(self.ask(ni, is_known, &found));
             }
+            futures_util::future::join_all(asking).await;
         };
         futures_util::future::join(hints, directories).await;
     }
+
+    /// Asks one directory.
+    async fn ask(&self, ni: &Ni, is_known: bool, found: &Found) {
+        match self.directory.discover(ni, Freshness::Refetch).await {
+            Ok(fresh) => {
+                self.book.hear_set(&fresh.set).await;
+                found.discovered(fresh.set.addresses()).await;
+                found.relays(fresh.set.relays()).await;
+            }
+            Err(DiscoverError::NothingToAsk(_)) if is_known => {}
+            Err(DiscoverError::NothingToAsk(_)) => {
+                found.failed("its fingerprint names no authority and there is no address hint");
+            }
+            Err(error) => found.failed(chain(&error)),
+        }
+    }
+}
+
+/// The names of a node whose directories are asked: the person's own, or where that says none those of all delegators.
+fn names(own: Ni, listed: Vec<Authority>) -> Vec<Ni> {
+    if own.authority.is_some() || listed.is_empty() {
+        return vec![own];
+    }
+    listed.into_iter().map(|authority| Ni::new(own.fingerprint, Some(authority))).collect()
 }
 
 /// What two sources say of one node; the first goes first.
@@ -226,7 +243,7 @@ fn routes() -> Vec<Route> {
 }
 
 async fn ping(State(node): State<Arc<Node>>, Body(wish): Body<NewPing>) -> Result<Response> {
-    let contact = node.book.peer(&wish.contact)?;
+    let contact = node.book.peer_for(&wish.contact, &PING)?;
     node.book.refuse_unless_allowed(&contact, &PING)?;
     let answering = Arc::clone(&node);
     let session = Session {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Node;
 use super::claims::Claims;
-use super::delegator::Delegated;
+use super::delegator::{Delegated, Way};
 use super::successions;
 use crate::api::delegator::{Block, NewBlock};
 use crate::api::server::{Answer, Route};
@@ -148,16 +148,22 @@ impl Book {
 
     /// The contact of this petname or fingerprint, or the node that a delegator lists so; a contact goes first.
     pub(crate) fn peer(&self, name: &str) -> Result<Contact> {
-        self.peer_and_delegator(name).map(|(peer, _)| peer)
+        self.peer_and_delegator(name, None).map(|(peer, _)| peer)
     }
 
-    fn peer_and_delegator(&self, name: &str) -> Result<(Contact, Option<Petname>)> {
+    /// The same for streams of `protocol` that this node opens: where several delegators list the node, it is called as
+    /// one of them calls it who allows that.
+    pub(crate) fn peer_for(&self, name: &str, protocol: &Protocol) -> Result<Contact> {
+        self.peer_and_delegator(name, Some((Opener::Own, protocol))).map(|(peer, _)| peer)
+    }
+
+    fn peer_and_delegator(&self, name: &str, way: Way<'_>) -> Result<(Contact, Option<Petname>)> {
         let unknown = match self.find(name) {
             Ok(contact) => return Ok((contact, None)),
             Err(failure) => failure,
         };
         let listed = match name.parse::<Ni>() {
-            Ok(ni) => self.delegated.peer(&ni.fingerprint),
+            Ok(ni) => self.delegated.peer(&ni.fingerprint, way),
             Err(_) => self.delegated.named(name)?,
         };
         listed.map(|(peer, by)| (peer, Some(by))).ok_or_else(|| match self.delegated.is_awaited() {
@@ -167,13 +173,18 @@ impl Book {
     }
 
     /// The contact of a fingerprint, or what a delegator says of it.
-    pub(crate) fn peer_of(&self, peer: &Fingerprint) -> Option<Contact> {
-        self.contact_of(peer).or_else(|| self.delegated.peer(peer).map(|(peer, _)| peer))
+    pub(crate) fn peer_of(&self, peer: &Fingerprint, way: Way<'_>) -> Option<Contact> {
+        self.contact_of(peer).or_else(|| self.delegated.peer(peer, way).map(|(peer, _)| peer))
     }
 
     /// The petname of a fingerprint, or the fingerprint itself.
     pub(crate) fn name_of(&self, peer: &Fingerprint) -> String {
-        self.peer_of(peer).map_or_else(|| peer.to_string(), |contact| contact.name.to_string())
+        self.name_for(peer, None)
+    }
+
+    /// The same for what the peer is wanted for.
+    pub(crate) fn name_for(&self, peer: &Fingerprint, way: Way<'_>) -> String {
+        self.peer_of(peer, way).map_or_else(|| peer.to_string(), |contact| contact.name.to_string())
     }
 
     /// Whether that side may open streams of `protocol` with `peer`. A block goes before everything; a contact may do
@@ -425,7 +436,7 @@ async fn list(State(node): State<Arc<Node>>) -> Json<Vec<shapes::Contact>> {
 }
 
 async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer<shapes::Contact> {
-    let (peer, by) = node.book.peer_and_delegator(&name)?;
+    let (peer, by) = node.book.peer_and_delegator(&name, None)?;
     Ok(Json(shapes::Contact { delegator: by.map(|by| by.to_string()), ..node.reached(&peer) }))
 }
 

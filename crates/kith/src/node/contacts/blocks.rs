@@ -70,7 +70,7 @@ impl Book {
     /// Trusts a fingerprint, a contact or a node that a delegator lists for nothing any more.
     pub(crate) fn block(&self, who: &str) -> Result<Block> {
         let (peer, name) = match who.parse::<Ni>() {
-            Ok(ni) => (ni.fingerprint, self.peer_of(&ni.fingerprint).map(|peer| peer.name.to_string())),
+            Ok(ni) => (ni.fingerprint, self.peer_of(&ni.fingerprint, None).map(|peer| peer.name.to_string())),
             Err(error) if who.starts_with("ni:") => return Err(Failure::usage(chain(&error))),
             Err(_) => {
                 let peer = self.peer(who)?;

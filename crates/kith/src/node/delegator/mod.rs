@@ -21,7 +21,7 @@ pub(crate) use self::routes::{
     change_group, end_use, find_use, grant, lines, list_of, list_used, members, overview_at_rest,
     refuse_with_file, revoke, revoke_member, take_up, told,
 };
-pub(crate) use self::uses::Delegated;
+pub(crate) use self::uses::{Delegated, Way};
 use super::Node;
 use crate::config::Config;
 use crate::failure::{Failure, Result};

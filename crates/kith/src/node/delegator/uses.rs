@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use kith_connect::delegator::{Entry, Opener, PROTOCOL, Policy, Subscription, SubscriptionState};
 use kith_connect::{ChangeSignal, Endpoint, Protocol};
 use kith_identity::contacts::{Contact, Hint, Petname};
-use kith_identity::{Fingerprint, Ni};
+use kith_identity::{Authority, Fingerprint, Ni};
 use kith_sansio::{Timestamp, system};
 use kith_store::{Database, StoreError, Table};
 use serde::{Deserialize, Serialize};
@@ -192,26 +192,43 @@ impl Delegated {
         serves.as_ref().is_some_and(|policy| policy.member(peer).is_some())
     }
 
-    /// A peer of some list as a contact of that delegator's making, with the delegator's name.
-    pub(crate) fn peer(&self, peer: &Fingerprint) -> Option<(Contact, Petname)> {
+    /// What each list says of a peer, with the delegator's name.
+    fn listed(&self, peer: &Fingerprint) -> Vec<Listed> {
         let uses = self.uses();
-        uses.values().find_map(|used| {
-            let entry = used.subscription.as_ref()?.find(peer)?;
-            Some((contact(&entry), used.row.name.clone()))
-        })
+        let listed = |used: &Used| Some((used.subscription.as_ref()?.find(peer)?, used.row.name.clone()));
+        uses.values().filter_map(listed).collect()
+    }
+
+    /// A peer of some list as a contact of the delegators' making, with the name of the one whose word for it that is.
+    pub(crate) fn peer(&self, peer: &Fingerprint, way: Way<'_>) -> Option<(Contact, Petname)> {
+        let listed = self.listed(peer);
+        let (entry, by) = spokesman(&listed, way, system::utc())?;
+        Some((contact(entry, &listed), by.clone()))
+    }
+
+    /// Whose directories to ask for a peer, and where it may be, by all lists; `None` where it is on none.
+    pub(crate) fn whereabouts(&self, peer: &Fingerprint) -> Option<(Vec<Authority>, Vec<Hint>)> {
+        let listed = self.listed(peer);
+        (!listed.is_empty()).then(|| (authorities(&listed), hints(&listed)))
     }
 
     /// The peer with this name on the lists; a failure where several have it.
     pub(crate) fn named(&self, name: &str) -> Result<Option<(Contact, Petname)>> {
+        let Some((entry, by)) = self.entry_named(name)? else { return Ok(None) };
+        Ok(Some((contact(&entry, &self.listed(&entry.peer)), by)))
+    }
+
+    fn entry_named(&self, name: &str) -> Result<Option<Listed>> {
         let folded = name.to_lowercase();
-        let mut found: Option<(Contact, Petname)> = None;
+        let mut found: Option<Listed> = None;
         for used in self.uses().values() {
             let Some(list) = &used.subscription else { continue };
-            let entries = list.entries();
-            let entry = entries.iter().find(|entry| entry.card.name.as_str().to_lowercase() == folded);
-            let Some(entry) = entry else { continue };
+            let mut entries = list.entries().into_iter();
+            let Some(entry) = entries.find(|entry| entry.card.name.as_str().to_lowercase() == folded) else {
+                continue;
+            };
             match &found {
-                Some((other, by)) if other.ni.fingerprint != entry.peer => {
+                Some((other, by)) if other.peer != entry.peer => {
                     let (one, two) = (by, &used.row.name);
                     return Err(Failure::usage(format!(
                         "'{name}' is one node for {one} and another for {two}"
@@ -221,19 +238,91 @@ impl Delegated {
                     ));
                 }
                 Some(_) => {}
-                None => found = Some((contact(entry), used.row.name.clone())),
+                None => found = Some((entry, used.row.name.clone())),
             }
         }
         Ok(found)
     }
 }
 
-fn contact(entry: &Entry) -> Contact {
-    let added = Timestamp(0);
-    Contact { hints: entry.card.hints.clone(), ..Contact::new(entry.card.name.clone(), entry.ni(), added) }
+/// An entry of a list, and the name of its delegator.
+type Listed = (Entry, Petname);
+
+/// What a peer is wanted for: which side opens streams of which protocol.
+pub(crate) type Way<'a> = Option<(Opener, &'a Protocol)>;
+
+/// The delegator by whose name a peer goes: one who allows what it is wanted for, before one who says something else.
+fn spokesman<'a>(listed: &'a [Listed], way: Way<'_>, now: Timestamp) -> Option<&'a Listed> {
+    let allows =
+        |entry: &Entry| way.is_some_and(|(opener, protocol)| entry.rights.permit(opener, protocol, now));
+    listed.iter().find(|(entry, _)| allows(entry)).or(listed.first())
+}
+
+fn authorities(listed: &[Listed]) -> Vec<Authority> {
+    distinct(listed.iter().filter_map(|(entry, _)| entry.card.authority.clone()))
+}
+
+fn hints(listed: &[Listed]) -> Vec<Hint> {
+    distinct(listed.iter().flat_map(|(entry, _)| entry.card.hints.iter().cloned()))
+}
+
+/// Each one once, in the order in which they come.
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for one in all {
+        if !distinct.contains(&one) {
+            distinct.push(one);
+        }
+    }
+    distinct
+}
+
+/// What all lists say of a peer, under its name on one of them.
+fn contact(entry: &Entry, listed: &[Listed]) -> Contact {
+    let authority = entry.card.authority.clone().or_else(|| authorities(listed).into_iter().next());
+    let (ni, added) = (Ni::new(entry.peer, authority), Timestamp(0));
+    Contact { hints: hints(listed), ..Contact::new(entry.card.name.clone(), ni, added) }
 }
 
 /// A delegator that is used from now on.
 pub(crate) fn new_use(name: Petname, ni: Ni, at: Vec<Hint>) -> Use {
     Use { name, ni, at, since: system::utc().0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kith_connect::delegator::{Card, Direction, Rights, Until};
+
+    const PING: Protocol = Protocol::new("ping/1");
+
+    /// What a delegator says of one and the same node.
+    fn says(by: &str, name: &str, authority: &str, hints: &[&str], protocol: &'static str) -> Listed {
+        let mut rights = Rights::default();
+        rights.allow(Some(Protocol::new(protocol)), Direction::Both, Until::Forever);
+        let card = Card {
+            name: name.parse().unwrap(),
+            authority: Some(authority.parse().unwrap()),
+            hints: hints.iter().map(|hint| hint.parse().unwrap()).collect(),
+        };
+        (Entry { peer: Fingerprint::from_bytes([7; 32]), card, rights }, by.parse().unwrap())
+    }
+
+    #[test]
+    fn no_delegator_keeps_from_sight_what_another_one_says_of_a_node() {
+        let (here, there) = ("quic://192.0.2.1:7117", "quic://192.0.2.2:7117");
+        let one = says("one", "nobody", "one.example", &[here], "send/1");
+        let two = says("two", "office", "two.example", &[here, there], "ping/1");
+        let listed = [one, two];
+        let (entry, by) = spokesman(&listed, Some((Opener::Own, &PING)), Timestamp(0)).unwrap();
+        let known = contact(entry, &listed);
+        assert_eq!((known.name.as_str(), by.as_str()), ("office", "two"), "who allows it names it");
+        let texts: Vec<_> = known.hints.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, [here, there], "each hint of both once");
+        let authorities: Vec<_> = authorities(&listed).iter().map(ToString::to_string).collect();
+        assert_eq!(authorities, ["one.example", "two.example"]);
+        let (entry, _) = spokesman(&listed, None, Timestamp(0)).unwrap();
+        assert_eq!(entry.card.name.as_str(), "nobody");
+        assert!(spokesman(&[], None, Timestamp(0)).is_none());
+    }
 }

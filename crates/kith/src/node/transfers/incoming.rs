@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kith_connect::Stream;
+use kith_connect::delegator::Opener;
 use kith_identity::Fingerprint;
 use kith_sansio::{Span, system};
 use kith_transfer::{AbortReason, IncomingOffer, Opening, Paced, ReceiveError, Refusal, Target};
@@ -150,11 +151,12 @@ async fn first_time(
 /// The transfer of an offer that nobody has answered yet.
 fn offered(node: &Node, id: String, peer: Fingerprint, offer: &IncomingOffer) -> Arc<Live> {
     let names = offer.offer().top_names().take(MAX_LISTED);
+    let from = node.book.name_for(&peer, Some((Opener::Peer, &PROTOCOL)));
     let last = Transfer {
         total_bytes: offer.offer().bytes(),
         total_files: offer.offer().files().into(),
         paths: names.map(|name| name.to_string_lossy().into_owned()).collect(),
-        ..blank(&id, "in", &node.book.name_of(&peer), State::Offered)
+        ..blank(&id, "in", &from, State::Offered)
     };
     let job =
         Job::In { into: String::new(), overwrite: false, digest: digest_of(offer), staging: id.clone() };

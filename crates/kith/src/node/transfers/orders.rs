@@ -20,7 +20,7 @@ pub(super) const MAX_WAIT_MS: u64 = 365 * 86_400_000;
 
 /// Begins a transfer, or finds the same one under way.
 pub(super) async fn start(node: &Arc<Node>, order: NewTransfer) -> Result<Started> {
-    let contact = node.book.peer(&order.to)?;
+    let contact = node.book.peer_for(&order.to, &PROTOCOL)?;
     node.book.refuse_unless_allowed(&contact, &PROTOCOL)?;
     connect::via(order.via.as_deref())?;
     refuse_impossible(&order)?;
