@@ -7,6 +7,7 @@ use std::time::Duration;
 use kith_connect::delegator::{Card, Policy};
 use kith_identity::Ni;
 use kith_identity::contacts::{Group, Hint, Petname};
+use kith_sansio::{Span, Time, system};
 use serde::Deserialize;
 
 use super::keeper::{RuleRow, refused};
@@ -15,6 +16,9 @@ use crate::node::Node;
 
 /// How often the file is looked at.
 const CHECK: Duration = Duration::from_millis(200);
+/// A file that could not be taken over is tried again after so long, also where it is the same: what was in the way may
+/// have passed.
+const RETRY: Span = Span::secs(10);
 /// Largest file in bytes: room for as many members as there may be.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -74,20 +78,31 @@ fn parse(text: &str) -> Result<Policy> {
 
 /// Follows the file until the node stops. One that cannot be read leaves the policy as it is.
 pub(super) async fn follow(node: Arc<Node>, path: PathBuf, read: Option<Stamp>) {
-    let mut watch = Watch { read, seen: read };
+    let mut watch = Watch::new(read);
+    let mut told = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(CHECK) => {}
             () = node.stopped.cancelled() => return,
         }
-        if !watch.is_due(stamp(&path)) {
+        if !watch.is_due(stamp(&path), system::time()) {
             continue;
         }
         let (reading, of) = (Arc::clone(&node), path.clone());
         let loaded = tokio::task::spawn_blocking(move || load(&reading, &of)).await;
         match loaded.map_err(Failure::failed).and_then(|loaded| loaded) {
-            Ok(changes) => tracing::info!(changes, "the delegator's file was read again"),
-            Err(failure) => tracing::error!(%failure, "the delegator's list stays the old one"),
+            Ok(changes) => {
+                told = None;
+                tracing::info!(changes, "the delegator's file was read again");
+            }
+            Err(failure) => {
+                watch.failed(system::time());
+                // Said once, however often it is tried.
+                if told.as_ref() != Some(&failure) {
+                    tracing::error!(%failure, "the delegator's list stays the old one");
+                }
+                told = Some(failure);
+            }
         }
     }
 }
@@ -102,21 +117,31 @@ pub(super) fn load(node: &Node, path: &Path) -> Result<usize> {
     Ok(changes.len())
 }
 
-/// When a file is to be read again: when it is another one, and at rest. Half of a file that is still being written may
-/// be a policy too, with half of the members.
+/// When a file is to be read again: when it is another one, and at rest, or when the last attempt failed. Half of a file
+/// that is still being written may be a policy too, with half of the members.
 struct Watch {
     read: Option<Stamp>,
     seen: Option<Stamp>,
+    /// When it is read again though it is the same.
+    again: Option<Time>,
 }
 
 impl Watch {
-    fn is_due(&mut self, now: Option<Stamp>) -> bool {
-        let rests = std::mem::replace(&mut self.seen, now) == now;
-        let is_due = rests && now != self.read;
+    fn new(read: Option<Stamp>) -> Watch {
+        Watch { read, seen: read, again: None }
+    }
+
+    fn is_due(&mut self, found: Option<Stamp>, now: Time) -> bool {
+        let rests = std::mem::replace(&mut self.seen, found) == found;
+        let is_due = rests && (found != self.read || self.again.is_some_and(|again| again <= now));
         if is_due {
-            self.read = now;
+            (self.read, self.again) = (found, None);
         }
         is_due
+    }
+
+    fn failed(&mut self, now: Time) {
+        self.again = Some(now + RETRY);
     }
 }
 
@@ -153,10 +178,24 @@ mod tests {
     #[test]
     fn a_file_is_read_when_it_has_changed_and_is_not_being_written() {
         let stamp = |length| Some((1, length, std::time::SystemTime::UNIX_EPOCH));
-        let mut watch = Watch { read: stamp(9), seen: stamp(9) };
+        let mut watch = Watch::new(stamp(9));
         let looks = [stamp(9), stamp(0), stamp(4), stamp(7), stamp(7), stamp(7), None, stamp(7), None, None];
-        let due = looks.map(|now| watch.is_due(now));
+        let due = looks.map(|found| watch.is_due(found, Time(0)));
         assert_eq!(due, [false, false, false, false, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_read_is_read_again_though_it_is_the_same() {
+        let stamp = |length| Some((1, length, std::time::SystemTime::UNIX_EPOCH));
+        let mut watch = Watch::new(stamp(1));
+        assert!(!watch.is_due(stamp(2), Time(0)) && watch.is_due(stamp(2), Time(0)));
+        watch.failed(Time(0));
+        assert!(!watch.is_due(stamp(2), Time(0) + Span::secs(9)));
+        assert!(watch.is_due(stamp(2), Time(0) + RETRY));
+        assert!(!watch.is_due(stamp(2), Time(0) + RETRY + RETRY), "once for each failure");
+        watch.failed(Time(0) + RETRY);
+        assert!(!watch.is_due(stamp(3), Time(0) + RETRY) && watch.is_due(stamp(3), Time(0) + RETRY));
+        assert!(!watch.is_due(stamp(3), Time(0) + RETRY + RETRY), "another file, which was read");
     }
 
     #[test]
