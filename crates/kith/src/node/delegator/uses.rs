@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kith_connect::delegator::{Entry, Opener, PROTOCOL, Policy, Subscription, SubscriptionState};
 use kith_connect::{ChangeSignal, Endpoint, Protocol};
@@ -33,6 +33,8 @@ pub(crate) struct Use {
 pub(crate) struct Delegated {
     database: Database,
     uses: RwLock<BTreeMap<Fingerprint, Used>>,
+    /// Held by whoever changes `uses`, so that disk and memory say the same; whoever reads does not wait for the disk.
+    changing: Mutex<()>,
     /// The policy that this node serves; `None` where it serves none.
     serves: RwLock<Option<Arc<Policy>>>,
     changed: ChangeSignal,
@@ -64,12 +66,22 @@ impl Delegated {
         read.map_err(|error: StoreError| Failure::failed(chain(&error)))?;
         match broken {
             Some(error) => Err(Failure::failed(format!("the database cannot be used: a delegator: {error}"))),
-            None => Ok(Delegated { database, uses: RwLock::new(uses), serves: RwLock::default(), changed }),
+            None => Ok(Delegated {
+                database,
+                uses: RwLock::new(uses),
+                changing: Mutex::default(),
+                serves: RwLock::default(),
+                changed,
+            }),
         }
     }
 
     fn uses(&self) -> RwLockReadGuard<'_, BTreeMap<Fingerprint, Used>> {
         self.uses.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn uses_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Fingerprint, Used>> {
@@ -103,21 +115,14 @@ impl Delegated {
 
     /// Lets `row` manage whom this node trusts; subscribes at once where a node runs.
     pub(crate) fn add(&self, row: Use, endpoint: Option<&Endpoint>) -> Result<()> {
-        let mut uses = self.uses_mut();
+        let _alone = self.changing();
         let delegator = row.ni.fingerprint;
-        if uses.len() >= MAX_USES && !uses.contains_key(&delegator) {
-            return Err(Failure::failed(format!("{MAX_USES} delegators are in use already"))
-                .hint("drop one with 'kith delegator drop NAME'"));
-        }
-        let same_name =
-            |used: &Used| used.row.name.as_str().to_lowercase() == row.name.as_str().to_lowercase();
-        if let Some(other) = uses.values().find(|used| same_name(used) && used.row.ni != row.ni) {
-            return Err(Failure::usage(format!("the name '{}' belongs to {}", row.name, other.row.ni)));
-        }
+        self.refuse_clash(&row)?;
         let bytes = serde_json::to_vec(&row).map_err(Failure::failed)?;
         self.database
             .write(|tables| tables.put(TABLE, delegator.as_bytes(), &bytes))
             .map_err(|error: StoreError| Failure::failed(chain(&error)))?;
+        let mut uses = self.uses_mut();
         let known = uses.remove(&delegator).and_then(|used| used.subscription);
         let subscription = known.or_else(|| endpoint.map(|endpoint| self.subscribe(endpoint, delegator)));
         if let Some(subscription) = &subscription {
@@ -128,8 +133,25 @@ impl Delegated {
         Ok(())
     }
 
+    fn refuse_clash(&self, row: &Use) -> Result<()> {
+        let uses = self.uses();
+        if uses.len() >= MAX_USES && !uses.contains_key(&row.ni.fingerprint) {
+            return Err(Failure::failed(format!("{MAX_USES} delegators are in use already"))
+                .hint("drop one with 'kith delegator drop NAME'"));
+        }
+        let same_name =
+            |used: &Used| used.row.name.as_str().to_lowercase() == row.name.as_str().to_lowercase();
+        match uses.values().find(|used| same_name(used) && used.row.ni != row.ni) {
+            Some(other) => {
+                Err(Failure::usage(format!("the name '{}' belongs to {}", row.name, other.row.ni)))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Lets a delegator manage nothing any more; what it said holds no longer.
     pub(crate) fn remove(&self, delegator: &Fingerprint) -> Result<()> {
+        let _alone = self.changing();
         self.database
             .write(|tables| tables.remove(TABLE, delegator.as_bytes()).map(drop))
             .map_err(|error: StoreError| Failure::failed(chain(&error)))?;
@@ -306,6 +328,24 @@ mod tests {
             hints: hints.iter().map(|hint| hint.parse().unwrap()).collect(),
         };
         (Entry { peer: Fingerprint::from_bytes([7; 32]), card, rights }, by.parse().unwrap())
+    }
+
+    #[test]
+    fn disk_and_memory_agree_on_who_is_used_whoever_changes_it_at_the_same_time() {
+        let database = Database::in_memory().unwrap();
+        let delegated = Delegated::open(database.clone(), ChangeSignal::new()).unwrap();
+        let peer = Fingerprint::from_bytes([7; 32]);
+        for round in 0..200 {
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    let row = new_use("warden".parse().unwrap(), Ni::new(peer, None), Vec::new());
+                    delegated.add(row, None).unwrap();
+                });
+                threads.spawn(|| delegated.remove(&peer).unwrap());
+            });
+            let stored = Delegated::open(database.clone(), ChangeSignal::new()).unwrap();
+            assert_eq!(stored.used(&peer), delegated.used(&peer), "round {round}");
+        }
     }
 
     #[test]
