@@ -8,7 +8,7 @@ use kith_connect::delegator::{Entry, Opener, PROTOCOL, Policy, Subscription, Sub
 use kith_connect::{ChangeSignal, Endpoint, Protocol};
 use kith_identity::contacts::{Contact, Hint, Petname};
 use kith_identity::{Authority, Fingerprint, Ni};
-use kith_sansio::{Timestamp, system};
+use kith_sansio::{Span, Time, Timestamp, system};
 use kith_store::{Database, StoreError, Table};
 use serde::{Deserialize, Serialize};
 
@@ -35,9 +35,37 @@ pub(crate) struct Delegated {
     uses: RwLock<BTreeMap<Fingerprint, Used>>,
     /// Held by whoever changes `uses`, so that disk and memory say the same; whoever reads does not wait for the disk.
     changing: Mutex<()>,
-    /// The policy that this node serves; `None` where it serves none.
-    serves: RwLock<Option<Arc<Policy>>>,
+    serves: RwLock<Serves>,
     changed: ChangeSignal,
+}
+
+/// How long whoever is no member any more may stay, to hear it.
+const FAREWELL: Span = Span::secs(30);
+
+/// Whom this node serves as a delegator.
+#[derive(Default)]
+struct Serves {
+    /// `None` where it serves nobody.
+    policy: Option<Arc<Policy>>,
+    /// Former members, and until when they may still be told so: what is open with them would be cut before they hear
+    /// that nothing is left of their list.
+    leaving: BTreeMap<Fingerprint, Time>,
+}
+
+impl Serves {
+    fn next(&mut self, policy: Option<Arc<Policy>>, now: Time) {
+        let Some(next) = policy else { return *self = Serves::default() };
+        self.leaving.retain(|peer, until| *until > now && next.member(peer).is_none());
+        let before = self.policy.replace(Arc::clone(&next));
+        let members = before.iter().flat_map(|before| before.members().map(|(peer, _)| *peer));
+        let gone = members.filter(|peer| next.member(peer).is_none());
+        self.leaving.extend(gone.map(|peer| (peer, now + FAREWELL)));
+    }
+
+    fn has(&self, peer: &Fingerprint, now: Time) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.member(peer).is_some())
+            || self.leaving.get(peer).is_some_and(|until| now < *until)
+    }
 }
 
 struct Used {
@@ -91,7 +119,7 @@ impl Delegated {
     /// Whom this node serves from now on, or that it serves nobody. Streams of former members are the service's to end,
     /// which tells them first.
     pub(crate) fn serve(&self, policy: Option<Arc<Policy>>) {
-        *self.serves.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        self.serves.write().unwrap_or_else(PoisonError::into_inner).next(policy, system::time());
     }
 
     /// Subscribes at every delegator in use.
@@ -200,18 +228,15 @@ impl Delegated {
     pub(crate) fn permits(&self, opener: Opener, peer: &Fingerprint, protocol: &Protocol) -> bool {
         if *protocol == PROTOCOL {
             return match opener {
-                Opener::Peer => self.is_served(peer),
+                Opener::Peer => {
+                    self.serves.read().unwrap_or_else(PoisonError::into_inner).has(peer, system::time())
+                }
                 Opener::Own => self.uses().contains_key(peer),
             };
         }
         let uses = self.uses();
         let mut lists = uses.values().filter_map(|used| used.subscription.as_ref());
         lists.any(|list| list.permits(opener, peer, protocol))
-    }
-
-    fn is_served(&self, peer: &Fingerprint) -> bool {
-        let serves = self.serves.read().unwrap_or_else(PoisonError::into_inner);
-        serves.as_ref().is_some_and(|policy| policy.member(peer).is_some())
     }
 
     /// What each list says of a peer, with the delegator's name.
@@ -346,6 +371,31 @@ mod tests {
             let stored = Delegated::open(database.clone(), ChangeSignal::new()).unwrap();
             assert_eq!(stored.used(&peer), delegated.used(&peer), "round {round}");
         }
+    }
+
+    #[test]
+    fn whoever_is_expelled_may_stay_to_hear_it_and_no_longer() {
+        let (peer, other) = (Fingerprint::from_bytes([7; 32]), Fingerprint::from_bytes([8; 32]));
+        let mut policy = Policy::default();
+        for (who, name) in [(peer, "roof"), (other, "office")] {
+            let card = Card { name: name.parse().unwrap(), authority: None, hints: Vec::new() };
+            policy.enter(who, card, "all".parse().unwrap()).unwrap();
+        }
+        let all = Arc::new(policy.clone());
+        policy.expel(&peer).unwrap();
+        let fewer = Arc::new(policy);
+        let (mut serves, now) = (Serves::default(), Time(0) + Span::secs(1000));
+        serves.next(Some(Arc::clone(&all)), now);
+        serves.next(Some(Arc::clone(&fewer)), now);
+        // Another change meanwhile takes nothing from it.
+        serves.next(Some(Arc::clone(&fewer)), now + Span::secs(1));
+        assert!(serves.has(&peer, now + Span::secs(29)) && !serves.has(&peer, now + FAREWELL));
+        assert!(serves.has(&other, now + FAREWELL));
+        serves.next(Some(all), now + Span::secs(2));
+        assert!(serves.has(&peer, now + FAREWELL), "it is a member again");
+        serves.next(Some(fewer), now + Span::secs(3));
+        serves.next(None, now + Span::secs(3));
+        assert!(!serves.has(&peer, now + Span::secs(3)) && !serves.has(&other, now + Span::secs(3)));
     }
 
     #[test]
