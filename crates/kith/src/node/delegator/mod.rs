@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kith_connect::delegator::{Change, Delegator, MAX_MEMBERS, Policy};
-use kith_sansio::system;
+use kith_sansio::{Now, Span, Time, system};
 use kith_store::Database;
 use serde_json::{Value, json};
 
@@ -29,6 +29,10 @@ use crate::floors::Floor;
 
 /// How often rules that have ended are taken away. Their end is in the lists, so that nothing hangs on it.
 const SWEEP: Duration = Duration::from_secs(10);
+/// The wall clock may run ahead of the timer by so much between two looks.
+const JUMP: Span = Span::secs(60);
+/// A wall clock that was set forward must have stayed so for this long before rules go by it.
+const DOUBT: Span = Span::secs(3600);
 /// Streams beside those of subscribers.
 const OTHER_STREAMS: usize = 4_096;
 
@@ -121,12 +125,38 @@ async fn stop(node: &Arc<Node>) {
     *node.delegation.service() = None;
 }
 
+/// Says whether the wall clock may be gone by for what cannot be taken back: not where it has just jumped ahead, because
+/// it may be set right again.
+struct Clock {
+    looked: Now,
+    doubted_until: Time,
+}
+
+impl Clock {
+    fn new(now: Now) -> Clock {
+        Clock { looked: now, doubted_until: now.time }
+    }
+
+    fn is_settled(&mut self, now: Now) -> bool {
+        let (by_timer, ahead) = (now.time - self.looked.time, now.utc.secs_since(self.looked.utc));
+        if Span::secs(ahead) > Span(by_timer.0.saturating_add(JUMP.0)) {
+            self.doubted_until = now.time + DOUBT;
+        }
+        self.looked = now;
+        now.time >= self.doubted_until
+    }
+}
+
 /// Takes rules away that have ended.
 async fn sweep(node: Arc<Node>) {
+    let mut clock = Clock::new(system::now());
     loop {
         tokio::select! {
             () = tokio::time::sleep(SWEEP) => {}
             () = node.stopped.cancelled() => return,
+        }
+        if !clock.is_settled(system::now()) {
+            continue;
         }
         let sweeping = Arc::clone(&node);
         let swept = tokio::task::spawn_blocking(move || {
@@ -150,4 +180,26 @@ fn status(node: &Node) -> Value {
         "current": overview.current,
         "using": overview.using,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kith_sansio::Timestamp;
+
+    #[test]
+    fn a_wall_clock_that_jumps_ahead_is_gone_by_when_it_has_stayed_so_for_an_hour() {
+        let mut now = Now { time: Time(0), utc: Timestamp(1_767_225_600) };
+        let mut clock = Clock::new(now);
+        let mut wait = |seconds: u64, jump: u64| {
+            now.time += Span::secs(seconds);
+            now.utc = now.utc.plus_secs(seconds + jump);
+            clock.is_settled(now)
+        };
+        assert!(wait(10, 0) && wait(3600, 0) && wait(10, 60));
+        assert!(!wait(10, 61), "a jump");
+        assert!(!wait(3590, 0) && wait(10, 0));
+        assert!(!wait(10, 86_400) && !wait(3000, 0) && !wait(10, 86_400), "and another one");
+        assert!(!wait(3590, 0) && wait(10, 0));
+    }
 }
