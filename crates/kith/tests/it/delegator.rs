@@ -147,6 +147,11 @@ fn a_node_that_is_removed_is_cut_off_and_gets_nowhere() {
 #[test]
 fn a_rule_ends_at_its_time_with_the_connections_that_it_allowed() {
     let place = Place::new();
+    // Begins first, so that it has looked at its rules as often.
+    let file = place.path("policy.toml");
+    fs::write(&file, "[[rule]]\nfrom = 'a'\nto = 'b'\nuntil = '2020-01-01T00:00:00Z'\n").unwrap();
+    let mut filed = place.person("filed", &[]);
+    filed.up_with(&[&["delegator", "serve", "--file", file.to_str().unwrap()], &LISTEN[..]].concat());
     let community = Community::gather(&place, &[]);
     let Community { warden, roof, .. } = &community;
     community.admit(&["ping/1"]);
@@ -164,6 +169,8 @@ fn a_rule_ends_at_its_time_with_the_connections_that_it_allowed() {
     assert_eq!(line["change"], "revoked");
     let rules = warden.run(&["delegator", "list", "--json"]).ok().json()["rules"].clone();
     assert_eq!(rules, json!([]));
+    let log = filed.run(&["delegator", "log", "--json"]).ok().json();
+    assert_eq!(log.as_array().unwrap().len(), 1, "what a file says is granted once and stays: {log}");
 }
 
 #[test]

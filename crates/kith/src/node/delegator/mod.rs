@@ -112,10 +112,11 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     if let Some(service) = node.delegation.service().as_ref().filter(|_| !Arc::ptr_eq(&policy, &now)) {
         service.set_policy(now);
     }
-    if let Some(path) = file {
-        node.tasks.spawn(file::follow(Arc::clone(node), path, stamp));
-    }
-    node.tasks.spawn(sweep(Arc::clone(node)));
+    match file {
+        // What has ended stays in the policy as it stays in the file; else each reading would bring it back.
+        Some(path) => node.tasks.spawn(file::follow(Arc::clone(node), path, stamp)),
+        None => node.tasks.spawn(sweep(Arc::clone(node))),
+    };
     Ok(())
 }
 
