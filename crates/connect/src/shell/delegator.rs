@@ -305,6 +305,11 @@ impl Subscription {
         self.shared.read().entries(system::now()).cloned().collect()
     }
 
+    /// Whether there is a list of the delegator: it was heard, and the lease of what it said is not over.
+    pub fn has_list(&self) -> bool {
+        self.shared.read().holds_until(system::now()).is_some()
+    }
+
     /// How it stands.
     pub fn state(&self) -> SubscriptionState {
         let (machine, now) = (self.shared.read(), system::now());

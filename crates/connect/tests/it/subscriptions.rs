@@ -50,14 +50,16 @@ async fn a_list_arrives_follows_the_policy_and_stays_when_the_delegator_is_gone(
     policy.grant(sensors_may_reach_hubs()).unwrap();
     let service = Delegator::start(&delegator.endpoint, Arc::new(policy.clone()), Span::secs(3600)).unwrap();
     let (sensors, mut changes) = subscribe(&sensor, &delegator);
+    assert!(!sensors.has_list());
     let (hubs, mut hub_changes) = subscribe(&hub, &delegator);
     until(&mut changes, || sensors.permits(Opener::Own, &hub.fingerprint(), &PING)).await;
     until(&mut hub_changes, || hubs.permits(Opener::Peer, &sensor.fingerprint(), &PING)).await;
-    assert!(!sensors.permits(Opener::Peer, &hub.fingerprint(), &PING));
+    assert!(sensors.has_list() && !sensors.permits(Opener::Peer, &hub.fingerprint(), &PING));
     assert_eq!(sensors.find(&hub.fingerprint()).unwrap().card.name.as_str(), "hub");
     policy.expel(&sensor.fingerprint()).unwrap();
     service.set_policy(Arc::new(policy));
     until(&mut changes, || sensors.entries().is_empty()).await;
+    assert!(sensors.has_list(), "an empty one");
     until(&mut hub_changes, || hubs.entries().is_empty()).await;
     assert_eq!(hubs.state().stage, Stage::Current);
     assert!(service.is_running() && service.revision() == 2);
@@ -139,5 +141,5 @@ async fn a_node_that_is_no_member_gets_no_list() {
     // Even where the endpoint lets it in.
     let (list, _changes) = subscribe(&stranger, &delegator);
     failed(&list, "").await;
-    assert_eq!((list.state().revision, list.entries().len()), (None, 0));
+    assert_eq!((list.state().revision, list.entries().len(), list.has_list()), (None, 0, false));
 }

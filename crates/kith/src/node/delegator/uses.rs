@@ -209,11 +209,11 @@ impl Delegated {
         self.uses().values().map(|used| (used.row.clone(), state(used))).collect()
     }
 
-    /// Whether some delegator has not been heard since this node started.
+    /// Whether the list of some delegator is not here: not heard since this node started, or not within its lease.
     pub(crate) fn is_awaited(&self) -> bool {
         let uses = self.uses();
         let mut lists = uses.values().filter_map(|used| used.subscription.as_ref());
-        lists.any(|list| list.state().revision.is_none())
+        lists.any(|list| !list.has_list())
     }
 
     /// What a delegator's list says now.
