@@ -36,6 +36,14 @@ pub(crate) fn load(home: &Home, config: &Config) -> Result<Identity> {
     open(home, config).map(|unlocked| unlocked.identity)
 }
 
+/// Who a home is, where its key file says so without asking anybody.
+pub(crate) fn own_unasked(home: &Home, config: &Config) -> Option<Fingerprint> {
+    let bytes = home.read(FILE, MAX_BYTES).map(Zeroizing::new).ok()?;
+    let is_encrypted = Identity::is_encrypted(&text(&home.path(FILE), &bytes).ok()?);
+    let asks = is_encrypted && config.passphrase_file.is_none();
+    if asks { None } else { load(home, config).ok().map(|identity| identity.fingerprint()) }
+}
+
 /// As [`load`], with what else the key file needs to be written anew.
 pub(crate) fn open(home: &Home, config: &Config) -> Result<Unlocked> {
     let path = home.path(FILE);

@@ -17,6 +17,7 @@ use crate::api::shapes::Status;
 use crate::cli::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::identity_file;
 use crate::node::contacts::Book;
 use crate::node::delegator::{self as work, Keeper};
 use crate::node::open_database;
@@ -78,7 +79,7 @@ pub(super) async fn delegator(context: &Context, command: Delegator) -> Result<(
             out.result(&log, || lines(&log, log_line, "no changes"))
         }
         Delegator::Use { who, called, at } => {
-            let using = reach.take_up(&NewUse { who, called, at }).await?;
+            let using = reach.take_up(context, &NewUse { who, called, at }).await?;
             out.result(&using, || {
                 format!("{} manages whom this node trusts: {}", printable(&using.name), using.ni)
             })
@@ -235,11 +236,12 @@ impl Reach {
         }
     }
 
-    async fn take_up(&mut self, new: &NewUse) -> Result<Using> {
+    async fn take_up(&mut self, context: &Context, new: &NewUse) -> Result<Using> {
         match self {
             Reach::Node(node) => node.call(Method::POST, "/v1/delegators", Some(new)).await,
             Reach::Home(home) => {
-                let row = work::take_up(&home.book, None, new)?;
+                let own = identity_file::own_unasked(&context.home, &home.config);
+                let row = work::take_up(&home.book, own.as_ref(), new)?;
                 let ni = row.ni.to_string();
                 home.book.delegated.add(row, None)?;
                 work::find_use(&home.book, &ni)

@@ -359,9 +359,11 @@ fn what_a_delegator_acknowledged_is_there_after_it_was_killed() {
     let place = Place::new();
     let mut warden = place.person("warden", &[]);
     // Without a node, then with one.
+    warden.run(&["delegator", "use", &warden.ni()]).fails(2, "a node cannot be its own delegator");
     warden.run(&["delegator", "group", "add", "hubs", ZERO, "--as", "hub"]).ok();
     warden.up_with(&[&["delegator", "serve"], &LISTEN[..]].concat());
     warden.run(&["delegator", "grant", "sensors", "hubs", "--for", "1h", "--direction", "both"]).ok();
+    warden.run(&["delegator", "use", &warden.ni()]).fails(2, "a node cannot be its own delegator");
     let told = warden.run(&["delegator", "group", "add", "sensors", ZERO, "--json"]).ok().json();
     assert_eq!(told["changes"], json!(["hub is in group sensors"]));
     warden.crash();

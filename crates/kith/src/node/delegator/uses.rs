@@ -125,6 +125,11 @@ impl Delegated {
     /// Subscribes at every delegator in use.
     pub(crate) fn start(&self, endpoint: &Endpoint) {
         for (delegator, used) in self.uses_mut().iter_mut() {
+            if *delegator == endpoint.fingerprint() {
+                // Named while no node ran, by a command that could not know.
+                tracing::warn!(name = %used.row.name, "this node cannot be its own delegator; drop it");
+                continue;
+            }
             used.subscription = Some(self.subscribe(endpoint, *delegator));
         }
     }
