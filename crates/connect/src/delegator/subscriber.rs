@@ -274,7 +274,7 @@ impl Subscriber {
         self.asks_whole = false;
         self.lease =
             Span::secs(update.lease_secs.into()).clamp(defaults::LEASE_RANGE.0, defaults::LEASE_RANGE.1);
-        // What ends with the list ends before the delegator hears that it is in force.
+        // The shell hears of it before the delegator does.
         if self.vouch(now) || changed {
             self.tell(now);
         }
