@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kith_identity::contacts::{Hint, Petname};
 use kith_identity::{Authority, Fingerprint, Ni};
@@ -37,15 +38,15 @@ impl Entry {
 /// A node's list of trusted fingerprints, as its delegator has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
-    entries: BTreeMap<Fingerprint, Entry>,
+    entries: BTreeMap<Fingerprint, Arc<Entry>>,
     bytes: usize,
 }
 
 /// What turns one list into the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// Entries that are new, or other than before.
-    pub put: Vec<Entry>,
+    /// Entries that are new, or other than before; one of many lists is there once.
+    pub put: Vec<Arc<Entry>>,
     /// Who is on the list no more.
     pub gone: Vec<Fingerprint>,
 }
@@ -68,12 +69,12 @@ pub enum EntryError {
 impl List {
     /// The entry of a fingerprint.
     pub fn find(&self, peer: &Fingerprint) -> Option<&Entry> {
-        self.entries.get(peer)
+        self.entries.get(peer).map(|entry| &**entry)
     }
 
     /// All entries, by fingerprint.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.values().map(|entry| &**entry)
     }
 
     /// How many there are.
@@ -87,12 +88,12 @@ impl List {
     }
 
     /// Puts an entry in the place of the one that is there, and hands that one out.
-    pub fn put(&mut self, entry: Entry) -> Result<Option<Entry>, EntryError> {
+    pub fn put(&mut self, entry: Arc<Entry>) -> Result<Option<Arc<Entry>>, EntryError> {
         if entry.card.hints.len() > MAX_HINTS {
             return Err(EntryError::TooManyHints);
         }
         let peer = entry.peer;
-        let before = self.entries.get(&peer).map_or(0, message::entry_bytes);
+        let before = self.find(&peer).map_or(0, message::entry_bytes);
         let bytes = self.bytes - before + message::entry_bytes(&entry);
         if bytes > MAX_LIST_BYTES || before == 0 && self.entries.len() >= MAX_MEMBERS {
             return Err(EntryError::TooLarge);
@@ -102,7 +103,7 @@ impl List {
     }
 
     /// Takes an entry off.
-    pub fn remove(&mut self, peer: &Fingerprint) -> Result<Entry, EntryError> {
+    pub fn remove(&mut self, peer: &Fingerprint) -> Result<Arc<Entry>, EntryError> {
         let entry = self.entries.remove(peer).ok_or(EntryError::Absent(*peer))?;
         self.bytes -= message::entry_bytes(&entry);
         Ok(entry)
@@ -126,11 +127,11 @@ impl List {
                 }
             }
         }
-        Ok(before.iter().any(|(peer, was)| self.find(peer) != was.as_ref()))
+        Ok(before.iter().any(|(peer, was)| self.entries.get(peer) != was.as_ref()))
     }
 
     /// Undoes steps, the last one first.
-    fn take_back(&mut self, steps: Vec<(Fingerprint, Option<Entry>)>, bytes: usize) {
+    fn take_back(&mut self, steps: Vec<(Fingerprint, Option<Arc<Entry>>)>, bytes: usize) {
         for (peer, was) in steps.into_iter().rev() {
             match was {
                 Some(entry) => self.entries.insert(peer, entry),
@@ -142,7 +143,8 @@ impl List {
 
     /// What turns this list into `next`.
     pub fn delta(&self, next: &List) -> Delta {
-        let put = next.iter().filter(|entry| self.find(&entry.peer) != Some(*entry)).cloned();
+        let put =
+            next.entries.values().filter(|entry| self.entries.get(&entry.peer) != Some(*entry)).cloned();
         let gone = self.entries.keys().filter(|peer| next.find(peer).is_none()).copied();
         Delta { put: put.collect(), gone: gone.collect() }
     }

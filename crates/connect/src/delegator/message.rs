@@ -19,6 +19,7 @@
 //! CBOR is canonical (RFC 8949 §4.2.1): a message that would be written otherwise is refused.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use kith_identity::Fingerprint;
 use kith_sansio::Timestamp;
@@ -287,7 +288,7 @@ fn update(from: &mut Decoder<'_>) -> Result<Update, MessageError> {
     let mut delta = Delta::default();
     // As many as the message has bytes for; nothing is reserved by what it says.
     for _ in 0..count(from)? {
-        delta.put.push(entry(from)?);
+        delta.put.push(Arc::new(entry(from)?));
     }
     for _ in 0..count(from)? {
         delta.gone.push(fingerprint(from)?);
@@ -386,7 +387,7 @@ mod tests {
 
     #[test]
     fn an_update_is_written_as_documented() {
-        let delta = Delta { put: vec![sample(1)], gone: vec![Fingerprint::from_bytes([2; 32])] };
+        let delta = Delta { put: vec![Arc::new(sample(1))], gone: vec![Fingerprint::from_bytes([2; 32])] };
         let update = Update {
             epoch: Epoch([10; 16]),
             revision: 7,
@@ -452,6 +453,7 @@ mod tests {
         let mut written = Encoder::new(Vec::new());
         write_entry(&mut written, &largest).unwrap();
         assert_eq!(entry_bytes(&largest), written.into_writer().len());
+        let largest = Arc::new(largest);
         let delta =
             Delta { put: vec![largest; 100], gone: vec![Fingerprint::from_bytes([2; 32]); MAX_MEMBERS] };
         let messages = updates(Epoch([0; 16]), None, 1, 3600, delta.clone());
@@ -481,7 +483,7 @@ mod tests {
         fn what_is_written_is_read(
             peers in proptest::collection::vec(any::<u8>(), 0..5), revision: u64, base: Option<u64>, lease: u32, more: bool,
         ) {
-            let put: Vec<_> = peers.iter().map(|n| sample(*n)).collect();
+            let put: Vec<_> = peers.iter().map(|n| Arc::new(sample(*n))).collect();
             let gone = peers.iter().map(|n| Fingerprint::from_bytes([*n; 32])).collect();
             let delta = Delta { put, gone };
             let epoch = Epoch([1; 16]);

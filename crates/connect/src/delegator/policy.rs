@@ -1,5 +1,6 @@
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kith_identity::Fingerprint;
 use kith_identity::contacts::Group;
@@ -251,7 +252,7 @@ impl Policy {
         }
         for (peer, rights) in rights {
             if let Some(other) = self.members.get(peer) {
-                list.put(Entry { peer: *peer, card: other.card.clone(), rights })?;
+                list.put(Arc::new(Entry { peer: *peer, card: other.card.clone(), rights }))?;
             }
         }
         Ok(list)
@@ -265,7 +266,7 @@ impl Policy {
     }
 
     /// What `who` and `peer` may do with each other by the `rules` about the latter, as `who` sees it.
-    fn entry(&self, who: &Fingerprint, peer: &Fingerprint, rules: &[&Rule]) -> Option<Entry> {
+    fn entry(&self, who: &Fingerprint, peer: &Fingerprint, rules: &[&Rule]) -> Option<Arc<Entry>> {
         let (member, other) = (self.members.get(who)?, self.members.get(peer)?);
         let mut rights = Rights::default();
         for rule in rules {
@@ -275,7 +276,7 @@ impl Policy {
                 }
             }
         }
-        (!rights.is_empty()).then(|| Entry { peer: *peer, card: other.card.clone(), rights })
+        (!rights.is_empty()).then(|| Arc::new(Entry { peer: *peer, card: other.card.clone(), rights }))
     }
 
     /// How every member's list changes where this policy becomes `next`; those whose list stays are left out.
@@ -299,11 +300,16 @@ impl Policy {
         for peer in &moved {
             let (rules, next_rules) = (self.rules_about(peer), next.rules_about(peer));
             let around = self.around(peer).into_iter().chain(next.around(peer));
+            // As above: these stay in their groups.
+            let mut alike = BTreeMap::new();
             for who in around.collect::<BTreeSet<_>>().difference(&whole) {
-                match (self.entry(who, peer, &rules), next.entry(who, peer, &next_rules)) {
-                    (before, after) if before == after => {}
-                    (_, Some(entry)) => deltas.entry(*who).or_default().put.push(entry),
-                    (_, None) => deltas.entry(*who).or_default().gone.push(*peer),
+                let (before, after) = &*alike
+                    .entry(self.groups_of(who))
+                    .or_insert_with(|| (self.entry(who, peer, &rules), next.entry(who, peer, &next_rules)));
+                match after {
+                    _ if before == after => {}
+                    Some(entry) => deltas.entry(*who).or_default().put.push(Arc::clone(entry)),
+                    None => deltas.entry(*who).or_default().gone.push(*peer),
                 }
             }
         }

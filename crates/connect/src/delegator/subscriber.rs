@@ -344,7 +344,7 @@ impl Subscriber {
 
 impl Partial {
     fn take(&mut self, delta: Delta) -> Result<(), Fault> {
-        self.bytes += delta.put.iter().map(entry_bytes).sum::<usize>();
+        self.bytes += delta.put.iter().map(|entry| entry_bytes(entry)).sum::<usize>();
         self.delta.put.extend(delta.put);
         self.delta.gone.extend(delta.gone);
         if self.delta.put.len() > MAX_MEMBERS || self.bytes > MAX_LIST_BYTES {

@@ -100,6 +100,20 @@ fn what_is_revoked_is_gone_whichever_way_round_it_was_granted() {
 }
 
 #[test]
+fn an_entry_that_is_new_on_many_lists_is_in_memory_once() {
+    let before = sensors_and_hubs();
+    let mut granted = before.clone();
+    granted.grant(rule("sensors", "hubs", Direction::Out, &["ping/1"], Until::Forever)).unwrap();
+    let mut joined = granted.clone();
+    joined.enter(who(13), card("hub 13"), group("hubs")).unwrap();
+    for (before, after, hub) in [(&before, &granted, 11), (&granted, &joined, 13)] {
+        let deltas = before.deltas(after).unwrap();
+        let of = |sensor: u8| deltas[&who(sensor)].put.iter().find(|entry| entry.peer == who(hub)).unwrap();
+        assert!(Arc::ptr_eq(of(1), of(2)) && Arc::ptr_eq(of(1), of(3)), "hub {hub}");
+    }
+}
+
+#[test]
 fn names_are_one_members_and_free_again_with_it() {
     let mut policy = sensors_and_hubs();
     let taken = policy.enter(who(9), card("HUB 11"), group("hubs"));
@@ -232,7 +246,7 @@ proptest! {
                     list.remove(peer).unwrap();
                 }
                 for entry in &delta.put {
-                    prop_assert_ne!(list.find(&entry.peer), Some(entry), "told for nothing");
+                    prop_assert_ne!(list.find(&entry.peer), Some(&**entry), "told for nothing");
                     list.put(entry.clone()).unwrap();
                 }
             }

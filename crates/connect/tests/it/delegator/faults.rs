@@ -24,7 +24,7 @@ fn entry(n: u8) -> Entry {
 }
 
 fn update(base: Option<u64>, revision: u64, put: &[u8]) -> Update {
-    let delta = Delta { put: put.iter().map(|n| entry(*n)).collect(), gone: Vec::new() };
+    let delta = Delta { put: put.iter().map(|n| Arc::new(entry(*n))).collect(), gone: Vec::new() };
     Update { epoch: EPOCH, revision, base, lease_secs: 3600, delta, more: false }
 }
 
@@ -102,7 +102,7 @@ fn a_delegator_that_lies_or_replays_ends_its_conversation_and_changes_nothing() 
     let gone = Delta { put: Vec::new(), gone: vec![who(9)] };
     let absent = Update { delta: gone, ..update(Some(5), 6, &[]) };
     Bench::current().refuses(Message::Update(absent), &Fault::Entry(EntryError::Absent(who(9))));
-    let half = Delta { put: vec![entry(2)], gone: vec![who(1), who(9)] };
+    let half = Delta { put: vec![Arc::new(entry(2))], gone: vec![who(1), who(9)] };
     let half = Update { delta: half, ..update(Some(5), 6, &[]) };
     Bench::current().refuses(Message::Update(half), &Fault::Entry(EntryError::Absent(who(9))));
     Bench::current().refuses(Message::Alive(EPOCH, 4), &Fault::Misfit);
