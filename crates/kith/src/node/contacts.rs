@@ -204,6 +204,9 @@ impl Book {
         if self.permits(Opener::Own, fingerprint, protocol) {
             return Ok(());
         }
+        if self.peer_of(fingerprint, None).is_none() {
+            return Err(Failure::not_trusted(format!("{} is no contact any more", peer.name)));
+        }
         Err(Failure::not_trusted(format!("no delegator lets this node reach {} for {protocol}", peer.name))
             .hint("'kith delegator list' names the delegators here, and 'kith delegator show NAME' what they allow"))
     }

@@ -66,6 +66,25 @@ fn sending_to_a_contact_ends_with_the_contact() {
 }
 
 #[test]
+fn a_ping_that_waits_asks_again_whether_it_may() {
+    let place = Place::new();
+    let mut north = place.person("north", &[]);
+    north.up(&[]);
+    let ni = "ni:///sha3-256;OboJhW6BME7EP_SM7zIH6jPCJEs7Y4jkrcK2APDGkM0";
+    for (change, why) in [("remove", "south is no contact any more"), ("block", "south is blocked here")] {
+        // Somebody who hangs up, again and again.
+        let south = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        south.set_nonblocking(true).unwrap();
+        let at = format!("tcp://{}", south.local_addr().unwrap());
+        north.run(&["contact", "add", "south", ni, "--at", &at]).ok();
+        let pinging = north.command(&["ping", "south", "--wait", "10m"]);
+        eventually("an attempt", || south.accept().ok());
+        north.run(&["contact", change, "south"]).ok();
+        pinging.finish().fails(4, why);
+    }
+}
+
+#[test]
 fn an_address_that_belongs_to_somebody_else_is_told_apart() {
     let place = Place::new();
     let (north, south) = place.friends();
