@@ -20,7 +20,8 @@ pub trait Trust: Send + Sync + 'static {
     fn trusts(&self, peer: &Fingerprint, protocol: &Protocol) -> bool;
 
     /// Whether streams of `protocol` that this node opened to `peer` may go on; as in the other direction where nothing
-    /// else is said. A stream to somebody who is not trusted so when it is opened needs no trust later.
+    /// else is said. A stream to somebody who is trusted so neither when it is wished for nor when it opens needs no trust
+    /// later; one whose trust is withdrawn in between does not open.
     fn reaches(&self, peer: &Fingerprint, protocol: &Protocol) -> bool {
         self.trusts(peer, protocol)
     }
