@@ -91,7 +91,7 @@ struct Scene {
 
 /// A relay, and an initiator and a target with a token each.
 async fn scene(quota: Quota) -> Scene {
-    let agreed = agreed(quota, Carriage::Datagrams, false).await;
+    let agreed = Box::pin(agreed(quota, Carriage::Datagrams, false)).await;
     let [his, theirs] = agreed.passes;
     let sides = [Side::new(his).await, Side::new(theirs).await];
     Scene { relay: agreed.relay, relaying: agreed.relaying, _exposed: agreed.exposed, sides }
@@ -143,7 +143,7 @@ async fn agreed(quota: Quota, carriage: Carriage, is_known: bool) -> Agreed {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_side_that_leaves_before_the_other_has_come_ends_the_session() {
     let began = time();
-    let agreed = agreed(Quota::default(), Carriage::Stream, true).await;
+    let agreed = Box::pin(agreed(Quota::default(), Carriage::Stream, true)).await;
     for pass in agreed.passes {
         let at = SocketAddr::new([127, 0, 0, 1].into(), pass.port);
         let mut side = tokio::net::TcpStream::connect(at).await.unwrap();
