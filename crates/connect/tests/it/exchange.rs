@@ -1,13 +1,15 @@
+use kith_connect::dialer::Pace;
 use kith_connect::{
     Admission, BindError, Config, ConnectError, Endpoint, Failure, ListenError, NoDiscovery, Peer, Protocol,
     Via,
 };
 use kith_identity::{Address, Fingerprint, Transport};
+use kith_sansio::Span;
 use std::io::IoSlice;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::nodes::{ECHO, Node, echoes, friends, on_loopback, soon};
+use crate::nodes::{ECHO, Node, befriend, echoes, friends, friends_with, on_loopback, soon};
 
 fn megabytes(n: usize) -> Vec<u8> {
     (0..n << 20).map(|at| (at.wrapping_mul(31) >> 3) as u8).collect()
@@ -15,7 +17,9 @@ fn megabytes(n: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_go_both_ways_over_each_transport() {
-    let (one, two) = friends().await;
+    // For much data QUIC is dialled where TCP takes too long, which it does on a busy machine.
+    let pace = Pace { stagger: Span::secs(12), ..Pace::default() };
+    let (one, two) = friends_with(Config { pace, ..on_loopback() }).await;
     for (via, transport) in
         [(Via::Tcp, Transport::Tcp), (Via::Quic, Transport::Quic), (Via::Bulk, Transport::Tcp)]
     {
@@ -50,7 +54,9 @@ async fn gathered_writes_arrive_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_quic_connection_serves_many_streams_in_both_directions() {
-    let (one, two) = friends().await;
+    // However long a busy machine takes to answer on the connection that is there.
+    let patient = Config { pool_patience: Span::secs(12), ..on_loopback() };
+    let (one, two) = befriend(Node::with(patient.clone()).await, Node::with(patient).await);
     one.echo(Admission::Contacts);
     let first = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, Via::Quic)).await.unwrap();
     let second = soon(one.endpoint.connect(&two.fingerprint(), &ECHO)).await.unwrap();
@@ -190,8 +196,8 @@ async fn ipv6_is_spoken_where_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_died_without_a_word_is_replaced_and_not_waited_for_twice() {
-    let patience = kith_sansio::Span::secs(3);
-    let (one, two) = crate::nodes::friends_with(Config { pool_patience: patience, ..on_loopback() }).await;
+    let patience = Span::secs(3);
+    let (one, two) = friends_with(Config { pool_patience: patience, ..on_loopback() }).await;
     let (proxy, at) = crate::nodes::udp_proxy(two.at(Transport::Quic)).await;
     one.believe(&two.fingerprint(), vec![Address::new(Transport::Quic, at)]);
     let before = soon(one.endpoint.connect(&two.fingerprint(), &ECHO)).await.unwrap();

@@ -202,7 +202,11 @@ pub(crate) async fn friends() -> (Node, Node) {
 
 /// As [`friends`], the first one with settings of its own.
 pub(crate) async fn friends_with(config: Config) -> (Node, Node) {
-    let (one, two) = (Node::with(config).await, Node::new().await);
+    befriend(Node::with(config).await, Node::new().await)
+}
+
+/// Lets two nodes trust and know each other; the second one echoes.
+pub(crate) fn befriend(one: Node, two: Node) -> (Node, Node) {
     one.book.add(&two);
     two.book.add(&one);
     one.meet(&two);
