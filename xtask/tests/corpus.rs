@@ -54,6 +54,8 @@ targets! {
     connect_flow => kith_connect::fuzz::fuzz_flow,
     connect_frames => kith_connect::fuzz::fuzz_frames,
     connect_hello => kith_connect::fuzz::fuzz_hello,
+    connect_direct_message => kith_connect::fuzz::fuzz_direct_message,
+    connect_direct_probe => kith_connect::fuzz::fuzz_direct_probe,
     connect_relay_message => kith_connect::fuzz::fuzz_relay_message,
     connect_router => kith_connect::fuzz::fuzz_router,
     transfer_frame => kith_transfer::fuzz::fuzz_frame,

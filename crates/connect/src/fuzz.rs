@@ -11,6 +11,7 @@ use crate::datagram::{Flow, Frames, put_frame};
 use crate::delegator::{
     self, Card, Epoch, Message, Policy, Server, ServerInput, SessionId, Subscriber, SubscriberInput, message,
 };
+use crate::direct;
 use crate::mapping::{Input, Kind, Mapper, Router, Wanted, pcp, upnp};
 use crate::protocol::{Protocol, hello_form};
 use crate::relay;
@@ -35,6 +36,26 @@ pub fn fuzz_relay_message(data: &[u8]) {
         && message.to_cbor() != data
     {
         panic!("a message changed on its way: {message:?}");
+    }
+}
+
+/// A message of `direct/1` either is refused or is written again as it was read.
+#[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+pub fn fuzz_direct_message(data: &[u8]) {
+    if let Ok(message) = direct::Candidates::from_bytes(data)
+        && message.to_bytes() != data
+    {
+        panic!("a message changed on its way: {message:?}");
+    }
+}
+
+/// A probe either is something else or is written again as it was read.
+#[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+pub fn fuzz_direct_probe(data: &[u8]) {
+    if let Some(probe) = direct::Probe::from_bytes(data)
+        && probe.to_bytes() != data
+    {
+        panic!("a probe changed on its way: {probe:?}");
     }
 }
 

@@ -33,6 +33,7 @@ mod datagram;
 pub mod defaults;
 pub mod delegator;
 pub mod dialer;
+pub mod direct;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;

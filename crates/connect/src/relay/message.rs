@@ -92,7 +92,7 @@ impl Token {
     }
 
     /// One that was brought.
-    pub fn from_bytes(bytes: [u8; Token::BYTES]) -> Token {
+    pub const fn from_bytes(bytes: [u8; Token::BYTES]) -> Token {
         Token(bytes)
     }
 

@@ -1,0 +1,39 @@
+//! The numbers of moving to a direct path.
+
+use kith_sansio::Span;
+
+/// Most addresses that one side offers.
+pub const MAX_CANDIDATES: usize = 16;
+/// Addresses that probes came from and nobody offered, tried beside the candidates.
+pub const MAX_STRAYS: usize = 8;
+/// When an address is probed, counted from the start of a round: seven times within three seconds, since the other side
+/// may begin a moment later.
+pub const PROBE_AT: [Span; 7] = [
+    Span::ZERO,
+    Span::millis(100),
+    Span::millis(200),
+    Span::millis(400),
+    Span::millis(800),
+    Span::millis(1_600),
+    Span::millis(3_000),
+];
+/// Probes that are answered in one round.
+pub const MAX_ANSWERS: u32 = 128;
+/// Rounds that a peer may begin at once.
+pub const ROUNDS_AT_ONCE: u32 = 8;
+/// How soon it may begin another one after that.
+pub const ROUND_EVERY: Span = Span::secs(10);
+/// How soon this node begins a round after the last.
+pub const ROUND_GAP: Span = Span::secs(2);
+/// When a round that led nowhere is followed by another, at first and at most; doubled each time.
+pub const AGAIN: (Span, Span) = (Span::secs(10), Span::secs(300));
+/// How long a path may take to be opened once a probe was answered.
+pub const OPEN_PATIENCE: Span = Span::secs(3);
+/// A direct path on which nothing comes for so long is lost.
+pub const DIRECT_SILENCE: Span = Span::secs(4);
+/// How often a silent direct path shows that it is there.
+pub const DIRECT_BEAT: Span = Span::secs(1);
+/// How often the relayed path beside it does, so that relay and NATs keep it.
+pub const RELAYED_BEAT: Span = Span::secs(10);
+/// How long a relay may take to say where it sees this node.
+pub const OBSERVE_PATIENCE: Span = Span::millis(300);
