@@ -15,7 +15,7 @@ use super::quic::{Link, key_of};
 use super::registry::Cut;
 use super::relay::Over;
 use super::stream::Stream;
-use super::{DONE_CODE, REFUSED_CODE, relay, tcp, until, within};
+use super::{DONE_CODE, REFUSED_CODE, direct, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
@@ -147,7 +147,10 @@ async fn accept_quic(shared: Arc<Shared>, endpoint: noq::Endpoint) {
 async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, over: Option<Over>, place: Place<IpAddr>) {
     let invented = incoming.remote_address();
     let lost = |error: noq::ConnectionError| TurnedAway::Lost(error.to_string());
-    let handshake = async { incoming.accept().map_err(lost)?.await.map_err(lost) };
+    let handshake = async {
+        let accepted = if over.is_some() { shared.quic.accept_over(incoming) } else { incoming.accept() };
+        accepted.map_err(lost)?.await.map_err(lost)
+    };
     let handshake = within(shared.config.handshake_timeout, handshake);
     let connection = match handshake.await.unwrap_or(Err(TurnedAway::Slow)) {
         Ok(connection) => connection,
@@ -203,10 +206,12 @@ async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) 
 async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
     let admission = admit(&shared, carrier, Some(&link), Cut::new(None), link.peer, link.path());
     match within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow)) {
-        Ok((protocol, needs_trust)) => {
+        Ok(None) => {}
+        Ok(Some((protocol, needs_trust))) => {
             link.admit(Opener::Peer, &protocol, needs_trust);
             if trusted(&shared, link.peer, &protocol) {
                 link.welcome();
+                direct::begin(&shared, &link);
             } else {
                 link.tolerate(&shared.strangers);
             }
@@ -218,7 +223,7 @@ async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
     link.end_greeting();
 }
 
-/// Reads the hello, decides, and hands the stream to whoever listens.
+/// Reads the hello, decides, and hands the stream to whoever listens; `None` where it is this floor's own.
 async fn admit(
     shared: &Arc<Shared>,
     mut carrier: Carrier,
@@ -226,10 +231,16 @@ async fn admit(
     cut: Arc<Cut>,
     peer: Peer,
     path: PathInfo,
-) -> Result<(Protocol, bool), TurnedAway> {
+) -> Result<Option<(Protocol, bool)>, TurnedAway> {
     let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
     let decision = match read_hello(&mut carrier).await {
-        Ok((protocol, kind)) => decide(shared, peer, path.remote, protocol, kind),
+        Ok((protocol, kind)) => match link.filter(|link| direct::is_asked(shared, link, &protocol)) {
+            Some(link) => {
+                direct::answer(shared, link, carrier);
+                return Ok(None);
+            }
+            None => decide(shared, peer, path.remote, protocol, kind),
+        },
         Err(TurnedAway::Hello(_)) => None,
         Err(error) => return Err(error),
     };
@@ -261,6 +272,7 @@ async fn admit(
         if is_trusted { defaults::DATAGRAM_BACKLOG_BYTES } else { defaults::STRANGER_DATAGRAM_BYTES };
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
     stream.stay_as(link.map(Link::guest), strange.flatten());
+    stream.follow(link);
     stream.carry(channel.map(|(link, stream)| Channel::open(link, stream, waiting_bytes)));
     if needs_trust && !trusted(shared, peer, &protocol) {
         // Withdrawn since the decision, before the registry knew of the stream.
@@ -270,7 +282,7 @@ async fn admit(
     stream.carrier().write_all(&[ADMITTED]).await.map_err(lost)?;
     stream.carrier().flush().await.map_err(lost)?;
     seat.send(shared, peer, stream);
-    Ok((protocol, needs_trust))
+    Ok(Some((protocol, needs_trust)))
 }
 
 async fn read_hello(carrier: &mut Carrier) -> Result<(Protocol, Kind), TurnedAway> {

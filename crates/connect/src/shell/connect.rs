@@ -301,6 +301,7 @@ impl Shared {
         let result = self.hello(carrier, Cut::new(None), link.path(), aim).await;
         let result = result.map(|mut stream| {
             stream.carry(channel);
+            stream.follow(Some(link));
             stream
         });
         match (&result, link.connection.close_reason()) {

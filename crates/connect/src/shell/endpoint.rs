@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kith_identity::{Address, Fingerprint, Identity, Transport, tls};
 use kith_sansio::Span;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +53,9 @@ pub struct Config {
     pub incoming_queue: usize,
     /// How long an existing connection may take to answer before a new one is dialled beside it.
     pub pool_patience: Span,
+    /// Whether QUIC connections over relays move to a direct path where there is one. The peer learns addresses of this
+    /// node for that.
+    pub seek_direct: bool,
 }
 
 impl Default for Config {
@@ -69,6 +72,7 @@ impl Default for Config {
             max_streams_per_peer: defaults::MAX_STREAMS_PER_PEER,
             incoming_queue: defaults::INCOMING_QUEUE,
             pool_patience: defaults::POOL_PATIENCE,
+            seek_direct: true,
         }
     }
 }
@@ -153,6 +157,8 @@ pub(super) struct Shared {
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) local: Vec<Address>,
+    /// Addresses beside its listeners' at which this node is reached.
+    pub(super) offered: watch::Sender<Vec<Address>>,
     default_port_taken: bool,
     listening: Mutex<HashMap<(Protocol, Kind), Listening>>,
     knocks: Mutex<Knocks>,
@@ -259,6 +265,7 @@ impl Endpoint {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             local,
+            offered: watch::Sender::new(Vec::new()),
             default_port_taken,
             listening: Mutex::default(),
             knocks: Mutex::new(Knocks::new(defaults::KNOCK_EVERY, defaults::MAX_KNOCKS)),
@@ -282,6 +289,16 @@ impl Endpoint {
     /// The addresses worth announcing now, by [`advertised`].
     pub fn advertised_addresses(&self) -> Vec<Address> {
         advertised(&self.shared().local, &super::interfaces())
+    }
+
+    /// Addresses at which this node is reached beside those of its listeners, such as ports that a router maps. Peers
+    /// that are connected over a relay are told of those that speak QUIC; the ones offered before do not count any more.
+    pub fn offer(&self, addresses: Vec<Address>) {
+        self.shared().offered.send_if_modified(|before| {
+            let has_changed = *before != addresses;
+            *before = addresses;
+            has_changed
+        });
     }
 
     /// Whether the default port was taken, so that another one is in use.

@@ -6,6 +6,7 @@ mod carrier;
 mod connect;
 mod datagrams;
 mod delegator;
+mod direct;
 mod endpoint;
 mod flows;
 mod mapping;

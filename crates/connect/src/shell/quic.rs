@@ -1,3 +1,5 @@
+mod moving;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +15,7 @@ use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, Runtime, TransportConfig, 
 use rustls::pki_types::CertificateDer;
 
 use super::bind::udp_socket;
+use super::direct::Hub;
 use super::endpoint::{PathInfo, Peer};
 use super::flows::Flows;
 use super::pin::Pin;
@@ -46,6 +49,8 @@ const MAX_STREAMS: u32 = 256;
 const STRANGER_STREAMS: u32 = 4;
 /// Bytes kept of one connection attempt until it is looked at, and of all together.
 const INCOMING_BYTES: (u64, u64) = (64 << 10, 4 << 20);
+/// Paths of one connection that began over a relay: that one, a direct one, and what is being opened or given up.
+const MAX_PATHS: u32 = 4;
 /// Connections kept with one peer.
 const MAX_LINKS_PER_PEER: usize = 16;
 
@@ -55,17 +60,25 @@ pub(super) struct Quic {
     dialers: Mutex<HashMap<IpAddr, noq::Endpoint>>,
     endpoint_config: EndpointConfig,
     transport: Arc<TransportConfig>,
+    /// For connections that begin over a relay, as client and as server: they may move.
+    movable: (Arc<TransportConfig>, Arc<noq::ServerConfig>),
     /// Relayed paths of the first listener.
     paths: Arc<Paths>,
+    /// Probes beside the first listener.
+    pub(super) hub: Arc<Hub>,
 }
 
 /// One QUIC connection with a peer.
 pub(super) struct Link {
     pub(super) connection: noq::Connection,
     pub(super) peer: Peer,
-    /// What it goes over, where that is a relay.
+    /// What it began over, where that is a relay.
     over: Option<Over>,
     pub(super) flows: Flows,
+    /// The direct path that it has moved to since.
+    direct: Mutex<Option<PathId>>,
+    /// A direct path is looked for.
+    seeking: AtomicBool,
     /// This node opened it, for something of its own.
     ours: bool,
     admitted: AtomicBool,
@@ -111,6 +124,10 @@ impl Quic {
         towards_strangers
             .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
             .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS));
+        let mut movable_towards_strangers = towards_strangers.clone();
+        movable_towards_strangers.max_concurrent_multipath_paths(MAX_PATHS);
+        let mut movable = transport().map_err(|error| tls_error(&error))?;
+        movable.max_concurrent_multipath_paths(MAX_PATHS);
         let transport = Arc::new(transport().map_err(|error| tls_error(&error))?);
         let mut server = noq::ServerConfig::with_crypto(Arc::new(crypto));
         server
@@ -118,6 +135,8 @@ impl Quic {
             .max_incoming(defaults::MAX_HALF_OPEN)
             .incoming_buffer_size(INCOMING_BYTES.0)
             .incoming_buffer_size_total(INCOMING_BYTES.1);
+        let mut movable_server = server.clone();
+        movable_server.transport_config(Arc::new(movable_towards_strangers));
         let mut endpoint_config = EndpointConfig::default();
         endpoint_config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES).map_err(|error| tls_error(&error))?;
         let mut quic = Quic {
@@ -125,7 +144,9 @@ impl Quic {
             dialers: Mutex::default(),
             endpoint_config,
             transport,
+            movable: (Arc::new(movable), Arc::new(movable_server)),
             paths: Arc::default(),
+            hub: Hub::new(sockets.first().and_then(|socket| socket.try_clone().ok())),
         };
         for socket in sockets {
             let listen_error = |source, at: Option<SocketAddr>| BindError::Listen {
@@ -148,8 +169,11 @@ impl Quic {
         let runtime = Arc::new(noq::TokioRuntime);
         let socket = Box::new(Lean::new(runtime.wrap_udp_socket(socket)?, MAX_UDP_PAYLOAD_BYTES));
         let is_first_listener = server.is_some() && self.listeners.is_empty();
-        let socket: Box<dyn noq::AsyncUdpSocket> =
-            if is_first_listener { Box::new(Woven::new(socket, Arc::clone(&self.paths))) } else { socket };
+        let socket: Box<dyn noq::AsyncUdpSocket> = if is_first_listener {
+            Box::new(Woven::new(socket, Arc::clone(&self.paths), Arc::clone(&self.hub)))
+        } else {
+            socket
+        };
         noq::Endpoint::new_with_abstract_socket(self.endpoint_config.clone(), server, socket, runtime)
     }
 
@@ -171,7 +195,8 @@ impl Quic {
     ) -> Result<noq::Connection, Failure> {
         let (endpoint, path) =
             self.add_path(socket, over).map_err(|error| Failure::Relay(error.to_string()))?;
-        let connection = self.dial_from(endpoint, path.address(), over.peer, template).await?;
+        let transport = &self.movable.0;
+        let connection = dial_from((endpoint, transport), path.address(), over.peer, template).await?;
         keep_path(path, &connection);
         Ok(connection)
     }
@@ -203,28 +228,15 @@ impl Quic {
         template: &rustls::ClientConfig,
     ) -> Result<noq::Connection, Failure> {
         let endpoint = self.endpoint_towards(at).map_err(|error| Failure::Network(named(at, &error)))?;
-        self.dial_from(&endpoint, at, target, template).await
+        dial_from((&endpoint, &self.transport), at, target, template).await
     }
 
-    async fn dial_from(
+    /// Takes a connection that comes over a relay.
+    pub(super) fn accept_over(
         &self,
-        endpoint: &noq::Endpoint,
-        at: SocketAddr,
-        target: Fingerprint,
-        template: &rustls::ClientConfig,
-    ) -> Result<noq::Connection, Failure> {
-        let (config, pin) = Pin::to(target, template);
-        let crypto =
-            QuicClientConfig::try_from(config).map_err(|error| Failure::Handshake(error.to_string()))?;
-        let mut config = noq::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::clone(&self.transport));
-        let connecting = endpoint
-            .connect_with(config, at, tls::SERVER_NAME)
-            .map_err(|error| Failure::Network(format!("{at}: {error}")))?;
-        connecting.await.map_err(|error| match pin.somebody_else() {
-            Some(found) => Failure::WrongPeer(found),
-            None => Failure::Handshake(error.to_string()),
-        })
+        incoming: noq::Incoming,
+    ) -> Result<noq::Connecting, noq::ConnectionError> {
+        incoming.accept_with(Arc::clone(&self.movable.1))
     }
 
     /// A socket that reaches `at`: a listener's where possible, so that the peer sees the port that it may use itself.
@@ -264,6 +276,25 @@ impl Quic {
             endpoint.wait_all_draining().await;
         }
     }
+}
+
+async fn dial_from(
+    (endpoint, transport): (&noq::Endpoint, &Arc<TransportConfig>),
+    at: SocketAddr,
+    target: Fingerprint,
+    template: &rustls::ClientConfig,
+) -> Result<noq::Connection, Failure> {
+    let (config, pin) = Pin::to(target, template);
+    let crypto = QuicClientConfig::try_from(config).map_err(|error| Failure::Handshake(error.to_string()))?;
+    let mut config = noq::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::clone(transport));
+    let connecting = endpoint
+        .connect_with(config, at, tls::SERVER_NAME)
+        .map_err(|error| Failure::Network(format!("{at}: {error}")))?;
+    connecting.await.map_err(|error| match pin.somebody_else() {
+        Some(found) => Failure::WrongPeer(found),
+        None => Failure::Handshake(error.to_string()),
+    })
 }
 
 /// Keeps a relayed path until the end of its connection has been told.
@@ -321,6 +352,8 @@ impl Link {
             peer,
             over,
             flows: Flows::default(),
+            direct: Mutex::new(None),
+            seeking: AtomicBool::new(false),
             ours: place.is_none(),
             admitted: AtomicBool::new(false),
             welcome: AtomicBool::new(place.is_none()),
@@ -442,23 +475,30 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
+    /// Where the peer is, or the relay in front of it.
     pub(super) fn remote(&self) -> SocketAddr {
-        if let Some(over) = &self.over {
-            return over.at;
+        match (self.direct(), &self.over) {
+            (None, Some(over)) => over.at,
+            (id, _) => self.remote_of(id.unwrap_or(PathId::ZERO)),
         }
-        let path = self.connection.path(PathId::ZERO);
-        let remote = path.and_then(|path| path.remote_address().ok());
+    }
+
+    fn remote_of(&self, id: PathId) -> SocketAddr {
+        let remote = self.connection.path(id).and_then(|path| path.remote_address().ok());
         let remote = remote.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
         SocketAddr::new(remote.ip().to_canonical(), remote.port())
     }
 
+    /// How it goes now.
     pub(super) fn path(&self) -> PathInfo {
+        let direct = self.direct();
+        let over = self.over.filter(|_| direct.is_none());
         PathInfo {
             transport: Transport::Quic,
-            remote: self.remote(),
-            direct: self.over.is_none(),
-            relay: self.over.map(|over| over.relay),
-            rtt: self.connection.rtt(PathId::ZERO),
+            remote: over.map_or_else(|| self.remote_of(direct.unwrap_or(PathId::ZERO)), |over| over.at),
+            direct: over.is_none(),
+            relay: over.map(|over| over.relay),
+            rtt: self.connection.rtt(direct.unwrap_or(PathId::ZERO)),
         }
     }
 

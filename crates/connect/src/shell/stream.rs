@@ -25,6 +25,8 @@ pub struct Stream {
     carrier: Carrier,
     peer: Peer,
     path: PathInfo,
+    /// The connection under it, where that may move to another path.
+    link: Option<Arc<Link>>,
     ticket: Ticket,
     _place: Place<Party>,
     sole: Option<Sole>,
@@ -67,6 +69,7 @@ impl Stream {
             carrier,
             peer,
             path,
+            link: None,
             ticket,
             _place: place,
             sole: None,
@@ -81,9 +84,10 @@ impl Stream {
         self.peer
     }
 
-    /// How the peer was reached when the stream was opened.
+    /// How the peer is reached: a QUIC connection over a relay may move to a direct path and back, everything else stays
+    /// as it was when the stream was opened.
     pub fn path(&self) -> PathInfo {
-        self.path
+        self.link.as_ref().and_then(|link| link.path_now()).unwrap_or(self.path)
     }
 
     /// 32 bytes that only the two ends of this stream's TLS session know, for `label` (the exporter of RFC 8446 §7.5,
@@ -109,6 +113,11 @@ impl Stream {
     /// Counts as a stream of the connection that the peer opened it on, or as a stranger where it has none to itself.
     pub(super) fn stay_as(&mut self, guest: Option<Guest>, strange: Option<Place<IpAddr>>) {
         (self._guest, self._strange) = (guest, strange);
+    }
+
+    /// Goes where `link` goes.
+    pub(super) fn follow(&mut self, link: Option<&Arc<Link>>) {
+        self.link = link.filter(|link| link.may_move()).cloned();
     }
 
     /// Ties a flow of datagrams to this stream.
@@ -220,6 +229,6 @@ impl AsyncWrite for Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("peer", &self.peer).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Stream").field("peer", &self.peer).field("path", &self.path()).finish_non_exhaustive()
     }
 }

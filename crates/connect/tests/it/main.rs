@@ -4,10 +4,12 @@
 mod admission;
 mod datagrams;
 mod delegator;
+mod direct;
 mod exchange;
 mod exporter;
 mod hostile;
 mod library;
+mod nats;
 mod nodes;
 mod relayed;
 mod relayed_datagrams;

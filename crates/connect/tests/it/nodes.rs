@@ -35,7 +35,11 @@ pub(crate) struct Book {
 
 impl Book {
     pub(crate) fn add(&self, node: &Node) {
-        self.trusted.lock().unwrap().insert(node.fingerprint());
+        self.trust(node.fingerprint());
+    }
+
+    pub(crate) fn trust(&self, peer: Fingerprint) {
+        self.trusted.lock().unwrap().insert(peer);
         self.signal.raise();
     }
 

@@ -19,24 +19,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::nodes::{ECHO, Node, echoes, on_loopback, regard, soon};
 
 /// A node that relays for whom it trusts.
-struct Relayer {
-    node: Node,
+pub(crate) struct Relayer {
+    pub(crate) node: Node,
     relaying: Option<Relaying>,
 }
 
 impl Relayer {
     async fn new(quota: Quota) -> Relayer {
-        let node = Node::new().await;
+        Relayer::with(quota, on_loopback()).await
+    }
+
+    pub(crate) async fn with(quota: Quota, config: Config) -> Relayer {
+        let node = Node::with(config).await;
         let book = Arc::clone(&node.book);
         let relaying = node.endpoint.relay(quota, move |peer| regard(&book, peer)).unwrap();
         Relayer { node, relaying: Some(relaying) }
     }
 
-    fn record(&self, preference: u16) -> Relay {
+    pub(crate) fn record(&self, preference: u16) -> Relay {
         Relay { preference, ni: Ni::new(self.node.fingerprint(), None) }
     }
 
-    fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.relaying.as_ref().unwrap().load().sessions
     }
 }
@@ -45,7 +49,8 @@ impl Relayer {
 async fn exposed(relays: &[&Relayer]) -> (Node, Node, Exposing) {
     // One after another, however busy the machine is.
     let pace = Pace { relay_stagger: Span::secs(12), ..Pace::default() };
-    let initiator = Node::with(Config { pace, ..on_loopback() }).await;
+    // What goes over a relay stays there: moving is a matter of its own.
+    let initiator = Node::with(Config { pace, seek_direct: false, ..on_loopback() }).await;
     let target = Node::new().await;
     target.echo(Admission::Contacts);
     target.book.add(&initiator);

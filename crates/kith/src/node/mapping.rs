@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use super::Node;
 use crate::config::Config;
+use crate::failure::Result;
 use crate::floors::Floor;
 
 pub(crate) const FLOOR: Floor = Floor {
     name: "mapping",
-    start: |_| Box::pin(async { Ok(()) }),
+    start: |node| Box::pin(start(node)),
     stop: |node| Box::pin(stop(node)),
     routes: Vec::new,
     status: |node| node.mapping.as_ref().map(status),
@@ -27,6 +28,28 @@ pub(crate) fn open(config: &Config, endpoint: &Endpoint) -> Option<PortMapping> 
         return None;
     }
     PortMapping::start(&endpoint.local_addresses(), MappingConfig::default())
+}
+
+/// Has peers that come over a relay told of the mapped ports, which may lead around it.
+async fn start(node: &Arc<Node>) -> Result<()> {
+    let Some(mut mapped) = node.mapping.as_ref().map(PortMapping::watch) else { return Ok(()) };
+    let offering = Arc::clone(node);
+    node.tasks.spawn(async move {
+        let following = async {
+            loop {
+                let now = mapped.borrow_and_update().clone();
+                offering.endpoint.offer(now);
+                if mapped.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = following => {}
+            () = offering.stopping.cancelled() => {}
+        }
+    });
+    Ok(())
 }
 
 async fn stop(node: &Arc<Node>) {

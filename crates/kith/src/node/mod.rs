@@ -175,8 +175,12 @@ impl Node {
         let finder = Finder::new(Arc::clone(&book), directory.clone(), Arc::clone(&guests));
         let invitations = Invitations::open(database.clone())?;
         let delegation = Delegation::open(database.clone())?;
-        let mut endpoint_config =
-            kith_connect::Config { listen: config.listen.clone(), ..kith_connect::Config::default() };
+        let mut endpoint_config = kith_connect::Config {
+            listen: config.listen.clone(),
+            // Who is reached over relays alone tells nobody where it is.
+            seek_direct: !config.relay.only,
+            ..kith_connect::Config::default()
+        };
         delegator::make_room(&config, &mut endpoint_config);
         relay::make_room(&config, &mut endpoint_config);
         let endpoint =

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::serving::Event;
 use super::session::{Pacer, REPORT_BYTES};
 use super::side::{JOINED, PREAMBLE};
+use crate::direct::{Kind, Probe};
 use crate::relay::Token;
 use crate::relay::serving::{Input, Session};
 use crate::shell::bind::udp_socket;
@@ -210,6 +211,14 @@ fn pass(socket: &Arc<Socket>, meta: &RecvMeta, bytes: &[u8], routes: &Routes, ev
         // Whoever is not looked at for once sends it again.
         let _ = events.try_send(Event::Datagram(token, meta.addr, door));
         return;
+    }
+    if let Some(Probe { token, kind: Kind::Observe }) = Probe::from_bytes(bytes) {
+        // As long as the question: nobody gains by asking in another's name.
+        let seen = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+        let contents = &Probe { token, kind: Kind::Observed(seen) }.to_bytes();
+        let (destination, src_ip) = (meta.addr, meta.dst_ip);
+        let answer = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
+        return Door { socket: Arc::clone(socket), own: meta.dst_ip }.send(&answer);
     }
     let Some(route) = routes.of(&meta.addr) else { return };
     if route.flow.may_pass(bytes.len() as u64, events) {

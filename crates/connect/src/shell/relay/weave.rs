@@ -20,6 +20,7 @@ use noq::udp::{RecvMeta, Transmit};
 use noq::{AsyncUdpSocket, UdpSender};
 
 use crate::relay::limits::TOKEN_LIFE;
+use crate::shell::direct::Hub;
 use crate::shell::until;
 
 /// Most relayed paths of one endpoint.
@@ -166,16 +167,17 @@ fn is_invented(ip: IpAddr) -> bool {
 pub(in crate::shell) struct Woven {
     own: Box<dyn AsyncUdpSocket>,
     paths: Arc<Paths>,
+    hub: Arc<Hub>,
     /// Paths are asked first this time, so that a busy socket does not silence them.
     paths_first: bool,
 }
 
 impl Woven {
-    pub(in crate::shell) fn new(own: Box<dyn AsyncUdpSocket>, paths: Arc<Paths>) -> Woven {
-        Woven { own, paths, paths_first: false }
+    pub(in crate::shell) fn new(own: Box<dyn AsyncUdpSocket>, paths: Arc<Paths>, hub: Arc<Hub>) -> Woven {
+        Woven { own, paths, hub, paths_first: false }
     }
 
-    /// What comes to the own socket. Nobody speaks there for a relayed path.
+    /// What comes to the own socket. Nobody speaks there for a relayed path, and probes are not for QUIC.
     fn poll_own(
         &mut self,
         cx: &mut Context<'_>,
@@ -184,7 +186,12 @@ impl Woven {
     ) -> Poll<io::Result<usize>> {
         let ready = self.own.poll_recv(cx, bufs, meta);
         if let Poll::Ready(Ok(count)) = &ready {
-            meta.iter_mut().take(*count).filter(|one| is_invented(one.addr.ip())).for_each(|one| one.len = 0);
+            for (one, received) in meta.iter_mut().zip(bufs).take(*count) {
+                if is_invented(one.addr.ip()) {
+                    one.len = 0;
+                }
+                self.hub.sift(one, received);
+            }
         }
         ready
     }
