@@ -37,9 +37,9 @@ const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Largest UDP payload sent or taken: discovery finds out what the path carries, 1200 bytes to jumbo frames and loopback.
 const MAX_UDP_PAYLOAD_BYTES: u16 = 16_000;
-/// Where the search for the largest payload stops, in bytes: half of the probes for a hundredth of the speed. On
-/// Ethernet it ends at 1431 of 1452 bytes.
-const MTU_STEP_BYTES: u16 = 256;
+/// Where the search for the largest payload stops, in bytes: half of the probes for a hundredth of the speed. From 16 000
+/// down it tries 1661 and then 1430 of the 1452 that Ethernet carries, so that more than 231 would leave it at 1200.
+const MTU_STEP_BYTES: u16 = 200;
 /// Bytes sent before anything is known of the path: 32 full packets of Ethernet, of which the first probe for larger
 /// packets takes a good part.
 const INITIAL_WINDOW_BYTES: u64 = 48 << 10;
