@@ -284,11 +284,16 @@ impl Datagrams {
     /// Copies datagrams as the road needs them, without those that are too large.
     fn dress<'a>(&self, datagrams: impl IntoIterator<Item = &'a [u8]>) -> Vec<Bytes> {
         let most = self.max_size();
-        let mut all = BytesMut::new();
-        let fitting = datagrams.into_iter().filter(|datagram| datagram.len() <= most);
-        let each = fitting.map(|datagram| {
-            if let Road::Quic { flow, .. } = &self.road {
-                all.reserve(flow.length() + datagram.len());
+        let fitting: Vec<&[u8]> = datagrams.into_iter().filter(|datagram| datagram.len() <= most).collect();
+        let flow = match &self.road {
+            Road::Quic { flow, .. } => Some(flow),
+            Road::Tcp { .. } => None,
+        };
+        let prefix = flow.map_or(0, |flow| flow.length());
+        // One piece of memory for all of them.
+        let mut all = BytesMut::with_capacity(fitting.iter().map(|datagram| prefix + datagram.len()).sum());
+        let each = fitting.into_iter().map(|datagram| {
+            if let Some(flow) = flow {
                 flow.put(&mut all);
             }
             all.extend_from_slice(datagram);
