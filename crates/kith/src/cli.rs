@@ -2,6 +2,7 @@
 
 mod delegator;
 mod invitations;
+mod tunnels;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use kith_transfer::Rate;
 
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
+pub(crate) use self::tunnels::{Tun, TunUp};
 use crate::config::Served;
 
 /// Find people by their key's fingerprint and send them files, with nobody's cloud between.
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     /// List, pause, resume, limit and cancel transfers, of either direction
     #[command(subcommand)]
     Transfer(Transfer),
+    /// Tunnel IP packets to contacts
+    #[command(subcommand)]
+    Tun(Tun),
     /// Publish or fetch a small signed value through a directory, without a connection
     #[command(subcommand)]
     Blob(Blob),

@@ -38,6 +38,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,
+    node::tunnels::FLOOR,
 ];
 
 #[cfg(test)]

@@ -15,7 +15,9 @@
 //! Whatever else is dropped. Halves exist because IPv6 asks every link for 1280 bytes, which a path may not carry at
 //! first; larger packets are answered with the size that does ([`icmp::too_large`]).
 //!
-//! Invariants: opens no socket and no device; nothing a peer sends takes more memory than [`MAX_PENDING_HALVES`] halves of
+//! [`Hub`] is the shell: a TUN device, its peers, and the connections that a [`Peering`] keeps for each.
+//!
+//! Invariants: opens no socket of its own; nothing a peer sends takes more memory than [`MAX_PENDING_HALVES`] halves of
 //! its packets; no packet is changed.
 
 mod fit;
@@ -26,6 +28,7 @@ pub mod icmp;
 mod network;
 mod packet;
 mod peering;
+mod shell;
 mod switch;
 
 pub use fit::{Fit, MIN_MTU, device_mtu, fit};
@@ -33,4 +36,8 @@ pub use frame::{Frame, HALF_HEADER_BYTES, Halves, MAX_PENDING_HALVES, Probe, hal
 pub use network::{Cidr, CidrError};
 pub use packet::{BadPacket, Header, MAX_PACKET_BYTES};
 pub use peering::{Connection, Input, Output, Pace, Peering};
+pub use shell::{AddError, Device, DeviceError, Hub, HubConfig, PeerState};
+/// The protocol of tunnels, over datagrams.
+pub const PROTOCOL: &str = "tun/1";
+
 pub use switch::{Dropped, MAX_NETWORKS_PER_PEER, Switch, TakenError};

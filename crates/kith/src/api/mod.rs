@@ -6,4 +6,5 @@ pub(crate) mod invitations;
 pub(crate) mod server;
 pub(crate) mod shapes;
 pub(crate) mod socket;
+pub(crate) mod tunnels;
 pub(crate) mod wish;

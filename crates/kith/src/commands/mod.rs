@@ -19,6 +19,7 @@ mod service;
 mod succeed;
 mod transfer;
 mod transfers;
+mod tun;
 
 use std::path::{Path, PathBuf};
 
@@ -120,6 +121,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Send(options) => transfer::send(&context, options).await,
         Command::Receive(options) => transfer::receive(&context, options).await,
         Command::Transfer(command) => transfers::transfer(&context, command).await,
+        Command::Tun(command) => tun::tun(&context, command).await,
         Command::Blob(command) => blob::blob(&context, command).await,
         Command::Relay(command) => relay::relay(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,

@@ -22,6 +22,7 @@ mod secondaries;
 mod serving;
 pub(crate) mod successions;
 pub(crate) mod transfers;
+pub(crate) mod tunnels;
 pub(crate) mod zone;
 
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ use self::old_keys::OldKeys;
 use self::own::Own;
 use self::replay::Replay;
 use self::transfers::Transfers;
+use self::tunnels::Tunnels;
 use crate::api::{self, shapes};
 use crate::config::Config;
 use crate::failure::{Failure, Result, chain};
@@ -83,6 +85,7 @@ pub(crate) struct Node {
     pub(crate) mapping: Option<PortMapping>,
     pub(crate) announcements: Announcements,
     pub(crate) transfers: Transfers,
+    pub(crate) tunnels: Tunnels,
     pub(crate) old_keys: OldKeys,
     pub(crate) invitations: Invitations,
     /// Inviters who are looked for before they are contacts.
@@ -190,6 +193,7 @@ impl Node {
         let mapping = mapping::open(&config, &endpoint);
         let socket = api::socket::path(home, &api::socket::runtime_folder());
         let (up, down) = (config.transfer.limit_up, config.transfer.limit_down);
+        let tunnels = Tunnels::open(database.clone())?;
         let transfers = Transfers::new(database, up, down);
         let node = Arc::new(Node {
             home: home.clone(),
@@ -204,6 +208,7 @@ impl Node {
             mapping,
             announcements: Announcements::default(),
             transfers,
+            tunnels,
             old_keys,
             invitations,
             guests,

@@ -58,6 +58,7 @@ impl Node {
                 let Some((peer, stream)) = next else { return };
                 if let Peer::Known(peer) = &peer {
                     node.transfers.saw(peer);
+                    node.tunnels.hope(peer);
                 }
                 let Some(handling) = handle(Arc::clone(&node), peer, stream) else { continue };
                 let stopped = node.stopped.clone();

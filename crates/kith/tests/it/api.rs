@@ -125,6 +125,7 @@ fn every_call_is_described_and_answers_as_described() {
     transfers(&place, &mut api, &north, &south);
     delegation(&mut api, &north, &south);
     invitations(&mut api, &north, &south);
+    tunnels(&mut api, &north);
     api.call(&north, "get", "/v1/status", "/v1/status?wait=true", None);
     let own = api.call(&north, "get", "/v1/openapi.json", "/v1/openapi.json", None);
     assert_eq!(own, api.document);
@@ -208,6 +209,17 @@ fn delegation(api: &mut Description, north: &Person, south: &Person) {
     let own = api.call(north, "get", used, "/v1/delegators/warden", None);
     assert_eq!((&own["delegator"]["name"], &own["member"]), (&json!("warden"), &Value::Null));
     api.call(north, "delete", used, "/v1/delegators/warden", None);
+}
+
+/// Without the privilege to make a network device: how they are opened is another test's.
+fn tunnels(api: &mut Description, node: &Person) {
+    let all = "/v1/tunnels";
+    let wish = json!({ "contact": "south", "addresses": [], "allow": [], "transport": "quic", "device": null, "mtu": 1400 });
+    let refused = api.call(node, "post", all, all, Some(wish));
+    assert_eq!(refused["code"], "usage");
+    assert_eq!(api.call(node, "get", all, all, None), json!([]));
+    let none = api.call(node, "delete", "/v1/tunnels/{contact}", "/v1/tunnels/south", None);
+    assert_eq!(none["code"], "not-found");
 }
 
 fn transfers(place: &Place, api: &mut Description, north: &Person, south: &Person) {

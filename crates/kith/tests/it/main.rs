@@ -27,5 +27,6 @@ mod surface;
 mod transfers;
 mod tree;
 mod trust;
+mod tunnels;
 mod zone_operation;
 mod zone_store;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{Done, Person, Place, Running, Zone, free_port, kith};
 use crate::service::Desk;
 use crate::succession::{claims, copied, succeed};
-use crate::{delegator, invitations};
+use crate::{delegator, invitations, tunnels};
 
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
@@ -140,7 +140,7 @@ fn fish_accepts_its_completions() {
 pub struct Ledger {
     schemas: Value,
     components: Value,
-    seen: BTreeSet<(String, i32)>,
+    pub seen: BTreeSet<(String, i32)>,
 }
 
 impl Ledger {
@@ -245,6 +245,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     north.up(&[]);
     south.up(&[]);
     of_connections(&place, &mut ledger, &north, &south);
+    tunnels::of_tunnels(&place, &mut ledger, &north);
     invitations::of_invitations(&place, &mut ledger, &north, &south);
     of_directories(&place, &mut ledger, &north, &lost);
     of_a_directory_that_went_back(&place, &mut ledger, &mut zone);
