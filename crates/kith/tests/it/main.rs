@@ -12,6 +12,7 @@ mod invitations;
 mod lan;
 mod mapping;
 mod namespaces;
+mod nat;
 mod orders;
 mod outsiders;
 mod relay_flood;

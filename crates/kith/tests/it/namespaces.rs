@@ -1,14 +1,57 @@
 //! Machines on a network of their own: network namespaces behind a bridge, gone with the test.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Done, Person, Running};
 
-/// Some machines on one Ethernet; nothing leaves it.
+/// Some machines on one Ethernet, and those behind them; nothing leaves it.
 pub struct Lan {
     hub: Machine,
     machines: Vec<Machine>,
+    /// The first three bytes of their addresses.
+    net: &'static str,
+}
+
+/// What a NAT does with UDP (RFC 4787 §4 and §5). TCP from outside is refused by all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// One port outside for a port inside, open for everybody.
+    Open,
+    /// One port outside for a port inside, open for addresses that were sent to from there.
+    Restricted,
+    /// One port outside for a port inside, open for ports that were sent to from there.
+    PortRestricted,
+    /// Another port outside for each that is sent to.
+    Symmetric,
+}
+
+impl Nat {
+    /// The rules of a router whose way out is `eth0`, for one machine behind it.
+    fn rules(self, inside: &str) -> String {
+        let lets_in = match self {
+            Nat::Open => format!("iifname eth0 udp dport @mapped dnat to {inside}"),
+            Nat::Restricted => format!("iifname eth0 ip saddr . udp dport @met dnat to {inside}"),
+            Nat::PortRestricted | Nat::Symmetric => String::new(),
+        };
+        let ports = if self == Nat::Symmetric { "random,fully-random" } else { "" };
+        // What is refused leaves no trace among the connections: it would take the port of an answer.
+        format!(
+            "table ip nat {{
+                set mapped {{ type inet_service; flags dynamic,timeout; timeout 2m; }}
+                set met {{ type ipv4_addr . inet_service; flags dynamic,timeout; timeout 2m; }}
+                chain seen {{
+                    type filter hook postrouting priority 90;
+                    oifname eth0 ip saddr {inside} udp sport > 0 update @mapped {{ udp sport }} update @met {{ ip daddr . udp sport }}
+                }}
+                chain out {{ type nat hook postrouting priority srcnat; oifname eth0 masquerade {ports}; }}
+                chain in {{ type nat hook prerouting priority dstnat; {lets_in}; }}
+                chain here {{ type filter hook input priority 0; iifname eth0 ct state new drop; }}
+                chain through {{ type filter hook forward priority 0; iifname eth0 ct status dnat accept; iifname eth0 ct state new drop; }}
+            }}"
+        )
+    }
 }
 
 /// A network namespace, kept by a process that sleeps in it.
@@ -67,13 +110,22 @@ impl Machine {
 impl Lan {
     /// `count` machines with the addresses 10.99.0.1 and on; `None` where the system lets nobody make them.
     pub fn new(count: usize) -> Option<Lan> {
+        Lan::of("10.99.0", count)
+    }
+
+    /// As [`new`](Self::new), with the addresses 93.184.216.1 and on, which are dialled from everywhere.
+    pub fn public(count: usize) -> Option<Lan> {
+        Lan::of("93.184.216", count)
+    }
+
+    fn of(net: &'static str, count: usize) -> Option<Lan> {
         let hub = Machine::new(None)?;
         // Not every kernel that makes namespaces has bridges and pairs of interfaces.
         if !hub.can("ip link add bridge type bridge mcast_snooping 0") {
             return None;
         }
         hub.run("ip link set bridge up").ok();
-        let mut lan = Lan { hub, machines: Vec::new() };
+        let mut lan = Lan { hub, machines: Vec::new(), net };
         for number in 1..=count {
             let machine = Machine::new(Some(&lan.hub))?;
             let pid = machine.0.id();
@@ -82,11 +134,37 @@ impl Lan {
             }
             lan.hub.run(&format!("ip link set port{number} master bridge up")).ok();
             machine.run("ip link set lo up").ok();
-            machine.run(&format!("ip address add 10.99.0.{number}/24 dev eth0")).ok();
+            machine.run(&format!("ip address add {net}.{number}/24 dev eth0")).ok();
             machine.run("ip link set eth0 up").ok();
             lan.machines.push(machine);
         }
         Some(lan)
+    }
+
+    /// A machine of its own behind a router, which is NAT between it and the others from now on; its number.
+    /// `None` where the system has no NAT.
+    pub fn behind(&mut self, router: usize, nat: Nat) -> Option<usize> {
+        let (net, number) = (format!("192.168.{router}"), self.machines.len() + 1);
+        let machine = Machine::new(Some(&self.hub))?;
+        let gate = &self.machines[router - 1];
+        gate.run(&format!("ip link add eth1 type veth peer name eth0 netns {}", machine.0.id())).ok();
+        gate.run(&format!("ip address add {net}.1/24 dev eth1")).ok();
+        gate.run("ip link set eth1 up").ok();
+        machine.run("ip link set lo up").ok();
+        machine.run(&format!("ip address add {net}.2/24 dev eth0")).ok();
+        machine.run("ip link set eth0 up").ok();
+        machine.run(&format!("ip route add default via {net}.1")).ok();
+        if !gate.can("sysctl -q -w net.ipv4.ip_forward=1") {
+            return None;
+        }
+        let mut command = gate.enter();
+        command.args(["nft", "-f", "-"]);
+        let (running, mut rules) = Running::with_input(command);
+        rules.write_all(nat.rules(&format!("{net}.2")).as_bytes()).ok()?;
+        drop(rules);
+        let done = running.finish();
+        self.machines.push(machine);
+        done.status.success().then_some(number)
     }
 
     /// Takes the IPv4 addresses away and gives each machine fd99::NUMBER instead.
@@ -100,7 +178,12 @@ impl Lan {
 
     /// Sends what one machine has for elsewhere over another, which is its router.
     pub fn way_out(&self, machine: usize, router: usize) {
-        self.machines[machine - 1].run(&format!("ip route add default via 10.99.0.{router}")).ok();
+        self.machines[machine - 1].run(&format!("ip route add default via {}.{router}", self.net)).ok();
+    }
+
+    /// Gives a machine one more address.
+    pub fn second_address(&self, machine: usize, address: &str) {
+        self.machines[machine - 1].run(&format!("ip address add {address}/24 dev eth0")).ok();
     }
 
     /// Takes the way out of a machine away.
@@ -190,9 +273,12 @@ impl Drop for Capture {
 /// `KITH_REQUIRE_ALL` is set.
 #[macro_export]
 macro_rules! lan_of {
-    ($count:expr) => {{
+    ($count:expr) => {
+        $crate::lan_of!($count, new)
+    };
+    ($count:expr, $kind:ident) => {{
         kith_vnet::needs!("unshare", "nsenter", "ip");
-        match $crate::namespaces::Lan::new($count) {
+        match $crate::namespaces::Lan::$kind($count) {
             Some(lan) => lan,
             None => return kith_vnet::skipped("network namespaces"),
         }

@@ -12,7 +12,7 @@ use crate::invitations::{contacts, invite, join, state};
 use crate::tree;
 
 /// Adds lines to a home's configuration.
-fn configure(person: &Person, lines: &str) {
+pub fn configure(person: &Person, lines: &str) {
     let mut file = fs::OpenOptions::new().append(true).open(person.home.join("kith.toml")).unwrap();
     writeln!(file, "\n{lines}").unwrap();
 }
