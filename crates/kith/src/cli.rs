@@ -471,7 +471,7 @@ pub(crate) struct Serve {
 pub(crate) enum Relay {
     /// Run the node as 'kith up' does, and relay for others
     ///
-    /// What kith.toml says under [relay] holds, but for whom is relayed where --for says it.
+    /// The settings of relays in kith.toml hold, but for whom is relayed where --for says it.
     Serve(RelayServe),
     /// List the relays through which this node is to be reached, and what it does for others
     List,
