@@ -4,9 +4,9 @@ use hyper::Method;
 use indicatif::HumanBytes;
 use serde_json::Value;
 
-use super::{Context, escape};
+use super::{Context, escape, ping::via};
 use crate::api::tunnels::{NewTunnel, State, Tunnel};
-use crate::cli::{Tun, TunUp, ViaTransport};
+use crate::cli::{Tun, TunUp};
 use crate::failure::Result;
 use crate::output::printable;
 
@@ -33,15 +33,11 @@ pub(super) async fn tun(context: &Context, command: Tun) -> Result<()> {
 }
 
 fn wish(options: TunUp) -> NewTunnel {
-    let transport = options.transport.map(|transport| match transport {
-        ViaTransport::Tcp => "tcp".to_owned(),
-        ViaTransport::Quic => "quic".to_owned(),
-    });
     NewTunnel {
         contact: options.contact,
         addresses: options.address,
         allow: options.allow,
-        transport,
+        transport: via(options.transport),
         device: options.device,
         mtu: options.mtu,
     }

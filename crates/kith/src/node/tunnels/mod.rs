@@ -122,7 +122,7 @@ impl Tunnels {
     async fn up(&self, node: &Arc<Node>, peer: Fingerprint, row: Row) -> Result<()> {
         let mut devices = self.open.lock().await;
         let old = self.rows.get(&peer);
-        if old.is_none() && self.rows.all().len() >= MAX_TUNNELS {
+        if old.is_none() && self.rows.count().is_some_and(|count| count >= MAX_TUNNELS) {
             return Err(Failure::failed(format!("there are {MAX_TUNNELS} tunnels, more are not possible")));
         }
         // Another device, or the same with other properties, which it gets when it is made.
