@@ -161,9 +161,7 @@ impl Shared {
         wanted: Wanted<'_>,
         via: Via,
     ) -> Result<Stream, ConnectError> {
-        let aim = Aim::new(self, target, wanted);
-        let way = Box::pin(self.race(Sought::Peer(target), via)).await?;
-        self.open(way, aim, Fate::EndsWithStream).await
+        self.open_fresh(Aim::new(self, target, wanted), via, || Fate::EndsWithStream).await
     }
 
     /// A stream to `target` at one address, without this node's certificate.
@@ -186,11 +184,42 @@ impl Shared {
 
     /// A stream over a new connection, which is kept for more.
     async fn connect_fresh(self: &Arc<Self>, aim: Aim<'_>, via: Via) -> Result<Stream, ConnectError> {
+        let fate = || {
+            // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
+            let is_kept = via != Via::Bulk || self.links.newest(&aim.target).is_none();
+            if is_kept { Fate::Kept } else { Fate::Lingers }
+        };
+        self.open_fresh(aim, via, fate).await
+    }
+
+    /// A stream over a new connection. Where the peer closed that and has forgotten it, over another one: of a close
+    /// and a stateless reset that arrive together QUIC tells the reset alone, and it was the close that said why.
+    async fn open_fresh(
+        self: &Arc<Self>,
+        aim: Aim<'_>,
+        via: Via,
+        fate: impl Fn() -> Fate,
+    ) -> Result<Stream, ConnectError> {
+        let (first, is_forgotten) = self.try_fresh(aim, via, &fate).await?;
+        if is_forgotten { self.try_fresh(aim, via, &fate).await?.0 } else { first }
+    }
+
+    /// What comes of one new connection, and whether the peer has forgotten that.
+    async fn try_fresh(
+        self: &Arc<Self>,
+        aim: Aim<'_>,
+        via: Via,
+        fate: impl Fn() -> Fate,
+    ) -> Result<(Result<Stream, ConnectError>, bool), ConnectError> {
         let aim = aim.again(self)?;
         let way = Box::pin(self.race(Sought::Peer(aim.target), via)).await?;
-        // One kept connection is enough: what bulk leaves behind would fill the peer's places for this node.
-        let is_kept = via != Via::Bulk || self.links.newest(&aim.target).is_none();
-        Box::pin(self.open(way, aim, if is_kept { Fate::Kept } else { Fate::Lingers })).await
+        let connection = match &way {
+            Way::Quic(connection, _) => Some(connection.clone()),
+            Way::Tcp { .. } => None,
+        };
+        let opened = Box::pin(self.open(way, aim, fate())).await;
+        let end = connection.filter(|_| opened.is_err()).and_then(|connection| connection.close_reason());
+        Ok((opened, matches!(end, Some(noq::ConnectionError::Reset))))
     }
 
     /// The stream that a new way was made for.

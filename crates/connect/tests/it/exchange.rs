@@ -9,7 +9,9 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::nodes::{ECHO, Node, befriend, echoes, friends, friends_with, on_loopback, soon};
+use crate::nodes::{
+    ECHO, Node, befriend, echoes, friends, friends_with, hesitant_udp_proxy, on_loopback, soon,
+};
 
 fn megabytes(n: usize) -> Vec<u8> {
     (0..n << 20).map(|at| (at.wrapping_mul(31) >> 3) as u8).collect()
@@ -153,6 +155,17 @@ async fn a_protocol_has_one_listener_and_is_refused_without_one() {
     soon(one.endpoint.connect(&two.fingerprint(), &other)).await.unwrap();
     // A contact that asks for what is not there is no stranger.
     assert!(two.book.knocks().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_arrives_late_is_none_the_less_one() {
+    let (one, two) = friends().await;
+    // By then the peer has closed the connection, forgotten it and said so.
+    let at = hesitant_udp_proxy(&two).await;
+    one.believe(&two.fingerprint(), vec![Address::new(Transport::Quic, at)]);
+    let other = Protocol::new("other/1");
+    let refused = soon(one.endpoint.connect_with(&two.fingerprint(), &other, Via::Quic)).await;
+    assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use kith_connect::{
 };
 use kith_identity::{Address, Fingerprint, Identity, Relay, Transport};
 use kith_sansio::Span;
-use kith_sansio::system::OsRng;
+use kith_sansio::system::{OsRng, instant, time};
 
 pub(crate) const ECHO: Protocol = Protocol::new("test-echo/1");
 /// Long enough for any machine; nothing waits for it to pass.
@@ -289,4 +289,46 @@ pub(crate) async fn udp_wiretap(to: SocketAddr) -> (Tape, tokio::task::JoinHandl
         }
     });
     (tape, task, at)
+}
+
+/// A UDP proxy in front of `target` for one client. What comes back from when the target first asks about trust is kept
+/// for a second, and then handed over all at once.
+pub(crate) async fn hesitant_udp_proxy(target: &Node) -> SocketAddr {
+    let (to, book) = (target.at(Transport::Quic), Arc::clone(&target.book));
+    let near = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    far.connect(to).await.unwrap();
+    let at = near.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut there, mut back) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        let (mut client, mut kept, mut until) = (None, Vec::new(), None);
+        loop {
+            let over = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(instant(until).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Ok((n, from)) = near.recv_from(&mut there) => {
+                    client = Some(from);
+                    let _ = far.send(&there[..n]).await;
+                }
+                Ok(n) = far.recv(&mut back) => {
+                    if until.is_none() && book.asked.load(Ordering::SeqCst) > 0 {
+                        until = Some(time() + Span::secs(1));
+                    }
+                    kept.push(back[..n].to_vec());
+                }
+                () = over, if !kept.is_empty() => {}
+            }
+            if until.is_some_and(|until| until > time()) {
+                continue;
+            }
+            for datagram in kept.drain(..) {
+                let _ = near.send_to(&datagram, client.unwrap()).await;
+            }
+        }
+    });
+    at
 }
