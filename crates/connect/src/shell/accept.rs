@@ -234,13 +234,15 @@ async fn admit(
 ) -> Result<Option<(Protocol, bool)>, TurnedAway> {
     let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
     let decision = match read_hello(&mut carrier).await {
-        Ok((protocol, kind)) => match link.filter(|link| direct::is_asked(shared, link, &protocol)) {
-            Some(link) => {
-                direct::answer(shared, link, carrier);
-                return Ok(None);
+        Ok((protocol, kind)) => {
+            match link.and_then(|link| Some((link, direct::asked(shared, link, &protocol)?))) {
+                Some((link, side)) => {
+                    direct::answer(shared, link, side, carrier);
+                    return Ok(None);
+                }
+                None => decide(shared, peer, path.remote, protocol, kind),
             }
-            None => decide(shared, peer, path.remote, protocol, kind),
-        },
+        }
         Err(TurnedAway::Hello(_)) => None,
         Err(error) => return Err(error),
     };

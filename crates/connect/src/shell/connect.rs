@@ -14,7 +14,7 @@ use super::quic::Link;
 use super::registry::Cut;
 use super::relay::Over;
 use super::stream::Stream;
-use super::{LINGER, REFUSED_CODE, accept, relay, tcp, until, within};
+use super::{LINGER, REFUSED_CODE, accept, direct, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::{ADMITTED, Kind, Wanted};
@@ -135,6 +135,13 @@ impl Shared {
     /// A stream for much data: over a new connection, or, where none comes about in time, over one that is there. A
     /// peer that only reaches out (behind a NAT, say) has no address to be dialled at.
     async fn connect_bulk(self: &Arc<Self>, aim: Aim<'_>) -> Result<Stream, ConnectError> {
+        // A race would end at a relay again.
+        if let Some(link) = self.links.newest(&aim.target).filter(|link| link.has_moved()) {
+            match within(defaults::BULK_PATIENCE, self.open_on(&link, aim)).await {
+                Some(Err(ConnectError::Lost { .. })) | None => link.doubt(),
+                Some(result) => return result,
+            }
+        }
         let fresh = self.connect_fresh(aim, Via::Bulk);
         if self.links.newest(&aim.target).is_none() {
             return fresh.await;
@@ -396,7 +403,13 @@ impl Attempts {
     ) {
         let shared = Arc::clone(shared);
         let carriage = if via == Via::Quic { Carriage::Datagrams } else { Carriage::Stream };
-        let over = async move { (attempt, relay::over(&shared, target, &relay, carriage).await) };
+        let over = async move {
+            let way = relay::over(&shared, target, &relay, carriage).await;
+            if matches!((&way, via), (Ok(Way::Tcp { .. }), Via::Any | Via::Bulk)) {
+                direct::beside(&shared, target, relay);
+            }
+            (attempt, way)
+        };
         let handle = self.tasks.spawn(over);
         self.handles.insert(attempt, handle);
     }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bind::{Listeners, bind};
 use super::datagrams::Datagrams;
+use super::direct::Beside;
 use super::quic::{Links, Quic};
 use super::registry::Registry;
 use super::relay::Hook;
@@ -157,6 +158,8 @@ pub(super) struct Shared {
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) local: Vec<Address>,
+    /// With whom a direct path is sought beside a relayed stream.
+    pub(super) beside: Beside,
     /// Addresses beside its listeners' at which this node is reached.
     pub(super) offered: watch::Sender<Vec<Address>>,
     default_port_taken: bool,
@@ -265,6 +268,7 @@ impl Endpoint {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             local,
+            beside: Beside::default(),
             offered: watch::Sender::new(Vec::new()),
             default_port_taken,
             listening: Mutex::default(),
@@ -468,16 +472,20 @@ impl Shared {
     /// Whether `peer` may come over a relay: trusted for something that is listened for here, or a stranger where
     /// these are asked in.
     pub(super) fn wants(&self, peer: &Fingerprint) -> bool {
+        let is_open =
+            self.listening().values().any(|one| one.admission == Admission::Anyone && one.over_relays);
+        is_open || self.trusted_for(peer).is_some()
+    }
+
+    /// Something that is listened for here and that `peer` is trusted for.
+    pub(super) fn trusted_for(&self, peer: &Fingerprint) -> Option<Protocol> {
         let guarded: Vec<Protocol> = {
             let listening = self.listening();
-            if listening.values().any(|one| one.admission == Admission::Anyone && one.over_relays) {
-                return true;
-            }
             let guarded = listening.iter().filter(|(_, one)| one.admission == Admission::Contacts);
             guarded.map(|((protocol, _), _)| protocol.clone()).collect()
         };
         // Asked outside the lock: what trust decides is not ours to know.
-        guarded.iter().any(|protocol| self.trust.trusts(peer, protocol))
+        guarded.into_iter().find(|protocol| self.trust.trusts(peer, protocol))
     }
 
     /// Cuts what is open to peers that are not trusted any more.

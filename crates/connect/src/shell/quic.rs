@@ -13,6 +13,7 @@ use noq::congestion::Bbr3Config;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, Runtime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 
 use super::bind::udp_socket;
 use super::direct::Hub;
@@ -76,7 +77,7 @@ pub(super) struct Link {
     over: Option<Over>,
     pub(super) flows: Flows,
     /// The direct path that it has moved to since.
-    direct: Mutex<Option<PathId>>,
+    direct: watch::Sender<Option<PathId>>,
     /// A direct path is looked for.
     seeking: AtomicBool,
     /// This node opened it, for something of its own.
@@ -352,7 +353,7 @@ impl Link {
             peer,
             over,
             flows: Flows::default(),
-            direct: Mutex::new(None),
+            direct: watch::Sender::new(None),
             seeking: AtomicBool::new(false),
             ours: place.is_none(),
             admitted: AtomicBool::new(false),

@@ -52,17 +52,20 @@ impl Scene {
 
     /// How each side reaches the other.
     fn paths(&self) -> [PathInfo; 2] {
-        let quic = |from: &Node, to: &Node| {
+        self.quic().map(|path| path.expect("a QUIC connection"))
+    }
+
+    fn quic(&self) -> [Option<PathInfo>; 2] {
+        [(&self.initiator, &self.target), (&self.target, &self.initiator)].map(|(from, to)| {
             let all = from.endpoint.paths(&to.fingerprint());
-            all.into_iter().find(|path| path.transport == Transport::Quic).expect("a QUIC connection")
-        };
-        [quic(&self.initiator, &self.target), quic(&self.target, &self.initiator)]
+            all.into_iter().find(|path| path.transport == Transport::Quic)
+        })
     }
 
     /// Waits until both sides go directly, or neither.
     async fn goes(&self, direct: bool) {
         soon(async {
-            while self.paths().iter().any(|path| path.direct != direct) {
+            while self.quic().iter().any(|path| path.is_none_or(|path| path.direct != direct)) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -156,6 +159,39 @@ async fn a_relayed_connection_moves_to_a_direct_path_while_a_transfer_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn beside_a_relayed_stream_over_tcp_a_direct_way_is_found_for_what_is_opened_later() {
+    let scene = scene(on_loopback(), on_loopback()).await;
+    let (there, initiator) = (scene.target.fingerprint(), &scene.initiator.endpoint);
+    let first = soon(initiator.connect(&there, &ECHO)).await.unwrap();
+    assert_eq!((first.path().transport, first.path().direct), (Transport::Tcp, false));
+    scene.goes(true).await;
+    for via in [Via::Any, Via::Bulk, Via::Quic] {
+        let later = soon(async {
+            loop {
+                // The connection is kept a moment after it has moved.
+                let stream = initiator.connect_with(&there, &ECHO, via).await.unwrap();
+                if stream.path().direct {
+                    return stream;
+                }
+            }
+        })
+        .await;
+        assert_eq!(later.path().transport, Transport::Quic);
+        echoes(later, &vec![7; 1 << 20]).await;
+    }
+    assert!(!first.path().direct, "what is open stays where it is");
+    echoes(first, b"and goes on").await;
+    // The trust that it was made for.
+    scene.target.book.remove(&scene.initiator);
+    soon(async {
+        while scene.quic().iter().any(Option::is_some) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_says_where_its_connection_has_moved_to() {
     let scene = scene(on_loopback(), on_loopback()).await;
     let stream = scene.connect().await;
@@ -171,6 +207,9 @@ async fn who_does_not_want_to_be_found_stays_behind_the_relay() {
         let scene = scene(with(ours), with(theirs)).await;
         let stream = scene.connect().await;
         echoes(stream, &vec![7; 1 << 20]).await;
+        let there = scene.target.fingerprint();
+        let tcp = soon(scene.initiator.endpoint.connect_with(&there, &ECHO, Via::Bulk)).await;
+        echoes(tcp.unwrap(), &vec![7; 1 << 20]).await;
         assert!(scene.paths().iter().all(|path| !path.direct && path.relay.is_some()));
     }
 }

@@ -286,6 +286,7 @@ impl Session {
             tokio::time::sleep(Duration::from_millis(self.wish.interval_ms)).await;
         }
         self.seq += 1;
+        self.leave_relay();
         let began = system::time();
         let (mut stream, connected) = match self.open.take() {
             Some(stream) => (stream, None),
@@ -315,6 +316,15 @@ impl Session {
             self.open = Some(stream);
         }
         Ok(pong)
+    }
+
+    /// Opens the stream anew where it goes over a relay and a direct way has been found beside it.
+    fn leave_relay(&mut self) {
+        let is_relayed = self.open.as_ref().is_some_and(|open| !open.path().direct);
+        let paths = self.node.endpoint.paths(&self.contact.ni.fingerprint);
+        if is_relayed && self.via == Via::Any && paths.iter().any(|path| path.direct) {
+            self.open = None;
+        }
     }
 
     async fn connect(&self) -> Result<Stream> {

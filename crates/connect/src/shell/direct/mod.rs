@@ -1,5 +1,6 @@
 //! Moving a relayed QUIC connection to a direct path: sockets, paths and the clock around [`Seeking`].
 
+mod beside;
 mod hub;
 
 use std::net::{IpAddr, SocketAddr};
@@ -7,12 +8,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
-use kith_identity::Transport;
+use kith_identity::{Fingerprint, Transport};
 use kith_sansio::system::{OsRng, now, time};
 use kith_sansio::{Machine, Span};
 use noq::{PathEvent, PathId, PathStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
+pub(super) use self::beside::{Beside, beside};
 use self::hub::Ear;
 pub(super) use self::hub::Hub;
 use super::carrier::Carrier;
@@ -21,6 +23,7 @@ use super::quic::Link;
 use super::{until, within};
 use crate::Protocol;
 use crate::advertised;
+use crate::delegator::Opener;
 use crate::direct::limits::{MAX_CANDIDATES, OBSERVE_PATIENCE, OPEN_PATIENCE};
 use crate::direct::message::{DIRECT, LENGTH_BYTES, length};
 use crate::direct::{Candidates, Input, Kind, Output, Place, Probe, Seeking, Side};
@@ -61,14 +64,34 @@ async fn ask(link: &Link) -> std::io::Result<Carrier> {
     }
 }
 
-/// Whether a stream for `protocol` that the peer opened on `link` is the target's side of the search, for which nobody
-/// has to listen. This node has dialled it by its fingerprint, over a relay.
-pub(super) fn is_asked(shared: &Shared, link: &Link, protocol: &Protocol) -> bool {
-    *protocol == DIRECT && shared.config.seek_direct && link.is_ours() && link.start_seeking()
+/// Whether a stream for `protocol` that the peer opened on `link` begins the search, for which nobody has to listen, and
+/// as which side this node takes part: as the initiator, who has dialled a target that he trusts over a relay, or as a
+/// target that trusts him for something that it listens for.
+pub(super) fn asked(shared: &Shared, link: &Link, protocol: &Protocol) -> Option<Side> {
+    if *protocol != DIRECT || !shared.config.seek_direct || !link.may_move() {
+        return None;
+    }
+    let peer = link.peer.fingerprint()?;
+    if link.is_ours() {
+        return (is_trusted(shared, peer) && link.start_seeking()).then_some(Side::Initiator);
+    }
+    let trusted = shared.trusted_for(peer)?;
+    if !link.start_seeking() {
+        return None;
+    }
+    // As if he had been admitted to that: where the trust is withdrawn, the connection ends.
+    link.admit(Opener::Peer, &trusted, true);
+    link.welcome();
+    Some(Side::Target)
 }
 
-/// The initiator's side.
-pub(super) fn answer(shared: &Arc<Shared>, link: &Arc<Link>, mut carrier: Carrier) {
+/// Whether `peer` may learn where this node is.
+fn is_trusted(shared: &Shared, peer: &Fingerprint) -> bool {
+    shared.trust.reaches(peer, &DIRECT) || shared.trusted_for(peer).is_some()
+}
+
+/// Takes part in the search that the peer has begun.
+pub(super) fn answer(shared: &Arc<Shared>, link: &Arc<Link>, side: Side, mut carrier: Carrier) {
     let (task, link) = (Arc::clone(shared), Arc::clone(link));
     let work = async move {
         let said = async {
@@ -76,7 +99,7 @@ pub(super) fn answer(shared: &Arc<Shared>, link: &Arc<Link>, mut carrier: Carrie
             carrier.flush().await
         };
         if let Ok(()) = said.await {
-            Seeker::new(task, link, Side::Initiator, carrier).run().await;
+            Seeker::new(task, link, side, carrier).run().await;
         }
     };
     shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));

@@ -2,7 +2,6 @@
 //! what it sends.
 
 use std::net::SocketAddr;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use noq::{PathId, PathStatus};
@@ -39,12 +38,24 @@ impl Link {
     }
 
     pub(super) fn direct(&self) -> Option<PathId> {
-        *self.direct.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.direct.borrow()
     }
 
     /// Whether it goes without a relay now.
     pub(in crate::shell) fn is_direct(&self) -> bool {
         self.over.is_none() || self.direct().is_some()
+    }
+
+    /// Whether it began over a relay and goes without one now.
+    pub(in crate::shell) fn has_moved(&self) -> bool {
+        self.over.is_some() && self.direct().is_some()
+    }
+
+    /// Waits until it goes directly; for ever where it is not looked for a way.
+    pub(in crate::shell) async fn moved(&self) {
+        let mut direct = self.direct.subscribe();
+        // The sender is here.
+        let _ = direct.wait_for(Option::is_some).await;
     }
 
     /// Has the relayed path show that it is alive, also while nothing goes over it.
@@ -59,7 +70,7 @@ impl Link {
     /// Sends over the direct path `id` from now on, and over the relayed one when that fails.
     pub(in crate::shell) fn move_to(&self, id: PathId) {
         let Some(path) = self.connection.path(id) else { return };
-        *self.direct.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        self.direct.send_replace(Some(id));
         // As above.
         let _ = path.set_status(PathStatus::Available);
         let _ = path.set_keep_alive_interval(Some(DIRECT_BEAT.into()));
@@ -72,10 +83,9 @@ impl Link {
 
     /// A path is gone; whether it is the direct one.
     pub(in crate::shell) fn has_lost(&self, id: PathId) -> bool {
-        let mut direct = self.direct.lock().unwrap_or_else(PoisonError::into_inner);
-        if *direct == Some(id) {
-            *direct = None;
-            drop(direct);
+        let direct = self.direct();
+        if direct == Some(id) {
+            self.direct.send_replace(None);
             if let Some(relayed) = self.connection.path(PathId::ZERO) {
                 let _ = relayed.set_status(PathStatus::Available);
             }

@@ -1,0 +1,123 @@
+//! A QUIC connection beside a relayed one over TCP, which cannot move itself: where it finds a direct path, what is opened
+//! later goes over it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kith_identity::{Fingerprint, Relay};
+use kith_sansio::system::time;
+use kith_sansio::{Span, Time};
+
+use super::{Seeker, ask, is_trusted};
+use crate::Failure;
+use crate::delegator::Opener;
+use crate::direct::Side;
+use crate::direct::message::DIRECT;
+use crate::relay::Carriage;
+use crate::shell::connect::Way;
+use crate::shell::endpoint::{Peer, Shared};
+use crate::shell::quic::Link;
+use crate::shell::{DONE_CODE, accept, relay, within};
+
+/// How long a direct path may take to be found before the connection is given up.
+const PATIENCE: Span = Span::secs(15);
+/// How soon it is tried again with the same peer, at first and at most; doubled with each failure.
+const AGAIN: (Span, Span) = (Span::secs(30), Span::secs(600));
+/// Peers of which that is remembered.
+const MAX_PEERS: usize = 1024;
+
+/// With whom a direct path is sought beside a relayed stream, or was in vain.
+#[derive(Debug, Default)]
+pub(in crate::shell) struct Beside(Mutex<HashMap<Fingerprint, Attempted>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Attempted {
+    /// Until then nothing else is tried.
+    until: Time,
+    pause: Span,
+}
+
+impl Beside {
+    /// Whether it is to be tried with `peer` now.
+    fn begin(&self, peer: Fingerprint, now: Time) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.get(&peer).copied();
+        if before.is_some_and(|before| now < before.until) {
+            return false;
+        }
+        if all.len() >= MAX_PEERS {
+            all.retain(|_, one| now < one.until);
+        }
+        let pause = before.map_or(AGAIN.0, |before| before.pause.times(2).min(AGAIN.1));
+        if all.len() < MAX_PEERS {
+            all.insert(peer, Attempted { until: now + pause, pause });
+        }
+        true
+    }
+
+    fn found(&self, peer: &Fingerprint) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+}
+
+/// Looks for a direct path to `target`, which has just been reached over `over` by TCP.
+pub(in crate::shell) fn beside(shared: &Arc<Shared>, target: Fingerprint, over: Relay) {
+    let may_seek = shared.config.seek_direct && !shared.quic.listeners.is_empty();
+    // A connection that is there has looked, or does.
+    let may_seek = may_seek && is_trusted(shared, &target);
+    if !may_seek || shared.links.newest(&target).is_some() || !shared.beside.begin(target, time()) {
+        return;
+    }
+    let task = Arc::clone(shared);
+    let work = async move {
+        match meet(&task, target, &over).await {
+            Ok(true) => task.beside.found(&target),
+            Ok(false) => tracing::debug!(peer = %target, "no direct path beside the relayed one"),
+            Err(error) => tracing::debug!(peer = %target, %error, "no direct path beside the relayed one"),
+        }
+    };
+    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+}
+
+/// Whether a connection to `target` over a relay has become a direct one, which is kept.
+async fn meet(shared: &Arc<Shared>, target: Fingerprint, over: &Relay) -> Result<bool, Failure> {
+    let Way::Quic(connection, over) = relay::over(shared, target, over, Carriage::Datagrams).await? else {
+        return Ok(false);
+    };
+    let link = Link::new(connection, Peer::Known(target), over, None);
+    accept::serve(shared, Arc::clone(&link), false);
+    let asked = within(shared.config.handshake_timeout, ask(&link)).await;
+    if let Some(Ok(carrier)) = asked
+        && link.start_seeking()
+    {
+        let seeker = Seeker::new(Arc::clone(shared), Arc::clone(&link), Side::Initiator, carrier);
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(seeker.run()));
+        if within(PATIENCE, link.moved()).await.is_some() && shared.links.keep(&link) {
+            // Nothing has been opened on it yet; where the trust is withdrawn, it ends all the same.
+            link.admit(Opener::Own, &DIRECT, true);
+            return Ok(true);
+        }
+    }
+    link.connection.close(DONE_CODE, b"");
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_tried_again_ever_more_rarely() {
+        let (beside, peer) = (Beside::default(), Fingerprint::from_bytes([1; 32]));
+        let mut now = Time(0);
+        for pause in [30, 60, 120, 240, 480, 600, 600] {
+            assert!(beside.begin(peer, now));
+            let later = now + Span::secs(pause);
+            assert!(!beside.begin(peer, Time(later.0 - 1)), "{pause}");
+            assert!(beside.begin(Fingerprint::from_bytes([2; 32]), Time(now.0 + 100_000_000_000)));
+            now = later;
+        }
+        beside.found(&peer);
+        assert!(beside.begin(peer, now) && !beside.begin(peer, now));
+    }
+}
