@@ -13,6 +13,7 @@ mod lan;
 mod mapping;
 mod namespaces;
 mod nat;
+mod nat_more;
 mod orders;
 mod outsiders;
 mod relay_flood;

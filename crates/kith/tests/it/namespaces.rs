@@ -144,6 +144,18 @@ impl Lan {
     /// A machine of its own behind a router, which is NAT between it and the others from now on; its number.
     /// `None` where the system has no NAT.
     pub fn behind(&mut self, router: usize, nat: Nat) -> Option<usize> {
+        let number = self.wired_to(router)?;
+        let may_forward = self.machines[router - 1].can("sysctl -q -w net.ipv4.ip_forward=1");
+        (may_forward && self.rules(router, &nat.rules(&self.inside(router)))).then_some(number)
+    }
+
+    /// The address of the machine behind a router.
+    pub fn inside(&self, router: usize) -> String {
+        format!("192.168.{router}.2")
+    }
+
+    /// A machine that reaches the others over a router, which does nothing for it yet.
+    fn wired_to(&mut self, router: usize) -> Option<usize> {
         let (net, number) = (format!("192.168.{router}"), self.machines.len() + 1);
         let machine = Machine::new(Some(&self.hub))?;
         let gate = &self.machines[router - 1];
@@ -154,17 +166,71 @@ impl Lan {
         machine.run(&format!("ip address add {net}.2/24 dev eth0")).ok();
         machine.run("ip link set eth0 up").ok();
         machine.run(&format!("ip route add default via {net}.1")).ok();
-        if !gate.can("sysctl -q -w net.ipv4.ip_forward=1") {
+        self.machines.push(machine);
+        Some(number)
+    }
+
+    /// Gives a machine rules for nftables; whether it takes them.
+    pub fn rules(&self, machine: usize, rules: &str) -> bool {
+        let mut command = self.machines[machine - 1].enter();
+        command.args(["nft", "-f", "-"]);
+        let (running, mut input) = Running::with_input(command);
+        let told = input.write_all(rules.as_bytes());
+        drop(input);
+        running.finish().status.success() && told.is_ok()
+    }
+
+    /// Gives each machine the address 2600:99::NUMBER too.
+    pub fn with_v6(self) -> Lan {
+        for (machine, number) in self.machines.iter().zip(1..) {
+            machine.run(&format!("ip address add 2600:99::{number}/64 dev eth0 nodad")).ok();
+        }
+        self
+    }
+
+    /// A machine of its own that has the address 2600:99:ROUTER::2 alone; its router lets in over IPv6 what it has asked
+    /// for. `None` where the system has no such router.
+    pub fn behind_v6(&mut self, router: usize) -> Option<usize> {
+        let number = self.wired_to(router)?;
+        let (machine, gate) = (&self.machines[number - 1], &self.machines[router - 1]);
+        let net = format!("2600:99:{router}:");
+        gate.run(&format!("ip address add {net}:1/64 dev eth1 nodad")).ok();
+        machine.run("ip address flush dev eth0 scope global").ok();
+        machine.run(&format!("ip address add {net}:2/64 dev eth0 nodad")).ok();
+        machine.run(&format!("ip route add default via {net}:1")).ok();
+        for other in (1..).zip(&self.machines[..number - 1]).filter(|(other, _)| *other != router) {
+            // Those that are behind routers themselves have a default route.
+            other.1.can(&format!("ip route add {net}:/64 via 2600:99::{router}"));
+        }
+        let guarded = "table ip6 guard {
+            chain through { type filter hook forward priority 0; iifname eth0 ct state new drop; }
+        }";
+        let may_forward = gate.can("sysctl -q -w net.ipv6.conf.all.forwarding=1");
+        (may_forward && self.rules(router, guarded)).then_some(number)
+    }
+
+    /// Leaves a machine no IPv4 address.
+    pub fn v6_alone(&self, machine: usize) {
+        self.machines[machine - 1].run("ip -4 address flush dev eth0").ok();
+    }
+
+    /// Puts a program that hands frames on between the network and a machine on it, between two devices that it makes;
+    /// `None` where the system lets nobody make such devices.
+    pub fn through(&self, machine: usize, program: &str, arguments: &[&str]) -> Option<Running> {
+        let mut command = self.hub.enter();
+        command.arg("python3").args(["-c", program]).args(arguments).env_remove("PYTHONPATH");
+        let wire = Running::spawn(command);
+        if wire.line("").as_str() != "ready" {
             return None;
         }
-        let mut command = gate.enter();
-        command.args(["nft", "-f", "-"]);
-        let (running, mut rules) = Running::with_input(command);
-        rules.write_all(nat.rules(&format!("{net}.2")).as_bytes()).ok()?;
-        drop(rules);
-        let done = running.finish();
-        self.machines.push(machine);
-        done.status.success().then_some(number)
+        let own = &self.machines[machine - 1];
+        self.hub.run("ip link set near master bridge up").ok();
+        self.hub.run(&format!("ip link set far netns {}", own.0.id())).ok();
+        own.run("ip link delete eth0").ok();
+        own.run("ip link set far name eth0").ok();
+        own.run(&format!("ip address add {}.{machine}/24 dev eth0", self.net)).ok();
+        own.run("ip link set eth0 up").ok();
+        Some(wire)
     }
 
     /// Takes the IPv4 addresses away and gives each machine fd99::NUMBER instead.

@@ -13,7 +13,7 @@ const PROBE: &str = include_str!("nat_probe.py");
 const KINDS: [Nat; 4] = [Nat::Open, Nat::Restricted, Nat::PortRestricted, Nat::Symmetric];
 
 /// What the probe says of each kind.
-fn described(nat: Nat) -> &'static str {
+pub fn described(nat: Nat) -> &'static str {
     match nat {
         Nat::Open => "endpoint-independent endpoint-independent",
         Nat::Restricted => "endpoint-independent address-dependent",
@@ -22,7 +22,7 @@ fn described(nat: Nat) -> &'static str {
     }
 }
 
-fn probe(lan: &Lan, machine: usize, what: &str) -> Running {
+pub fn probe(lan: &Lan, machine: usize, what: &str) -> Running {
     let mut command = lan.on(machine, "python3", &["-c", PROBE, what, "93.184.216.1", "93.184.216.100"]);
     command.env_remove("PYTHONPATH");
     Running::spawn(command)
@@ -51,11 +51,11 @@ struct Scene {
 }
 
 /// Where the directory is, by name, and what answers DNS for it.
-const AUTHORITY: &str = "directory.test:8443";
+pub const AUTHORITY: &str = "directory.test:8443";
 const RESOLVER: &str = "93.184.216.1:5353";
 
 /// Starts a node on a machine where the directory's name is known.
-fn up(lan: &Lan, place: &Place, machine: usize, person: &mut Person, arguments: &str) {
+pub fn up(lan: &Lan, place: &Place, machine: usize, person: &mut Person, arguments: &str) {
     let (hosts, home) = (place.path("hosts"), person.home.display());
     let script = format!(
         "mount --bind {} /etc/hosts && exec {} --home {home} {arguments}",
@@ -113,12 +113,12 @@ impl Scene {
     }
 }
 
-fn name(person: &Person) -> &str {
+pub fn name(person: &Person) -> &str {
     person.home.file_name().unwrap().to_str().unwrap()
 }
 
 /// Who meets without the relay in the end: all but those whose ports nobody can foretell on either side.
-fn can_meet(one: Nat, other: Nat) -> bool {
+pub fn can_meet(one: Nat, other: Nat) -> bool {
     let hard = [Nat::PortRestricted, Nat::Symmetric];
     !(hard.contains(&one) && hard.contains(&other) && (one == Nat::Symmetric || other == Nat::Symmetric))
 }
