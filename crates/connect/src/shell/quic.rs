@@ -1,3 +1,4 @@
+mod congestion;
 mod moving;
 
 use std::collections::HashMap;
@@ -9,12 +10,12 @@ use std::time::Duration;
 
 use kith_identity::{Address, Fingerprint, PublicKey, Transport, tls};
 use kith_sansio::system::time;
-use noq::congestion::Bbr3Config;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, Runtime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
+use self::congestion::Congestion;
 use super::bind::udp_socket;
 use super::direct::Hub;
 use super::endpoint::{PathInfo, Peer};
@@ -308,13 +309,9 @@ fn keep_path(path: OpenPath, connection: &noq::Connection) {
     });
 }
 
-/// BBR, because a machine that is busy acknowledges late: CUBIC takes that for loss, and falls to a tenth of the speed
-/// on loopback.
 fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES).minimum_change(MTU_STEP_BYTES);
-    let mut congestion = Bbr3Config::default();
-    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
@@ -327,7 +324,7 @@ fn transport() -> Result<TransportConfig, noq::VarIntBoundsExceeded> {
         .keep_alive_interval(Some(defaults::KEEP_ALIVE.into()))
         .datagram_receive_buffer_size(Some(defaults::DATAGRAM_ARRIVAL_BYTES))
         .datagram_send_buffer_size(defaults::DATAGRAM_BACKLOG_BYTES)
-        .congestion_controller_factory(Arc::new(congestion))
+        .congestion_controller_factory(Arc::new(Congestion::starting_with(INITIAL_WINDOW_BYTES)))
         .allow_spin(false);
     Ok(transport)
 }
