@@ -1,8 +1,10 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::REFUSED_CODE;
 use super::tcp::Tls;
@@ -37,6 +39,14 @@ impl Carrier {
 }
 
 impl Carrier {
+    /// The socket of a TCP connection.
+    pub(super) fn socket(&self) -> Option<Arc<TcpStream>> {
+        match self {
+            Carrier::Tcp(tls) => Some(Arc::clone(&tls.get_ref().0.0)),
+            Carrier::Quic(..) => None,
+        }
+    }
+
     /// The number of the QUIC stream.
     pub(super) fn stream_id(&self) -> Option<noq::StreamId> {
         match self {

@@ -11,6 +11,7 @@ mod endpoint;
 mod flows;
 mod mapping;
 mod pin;
+mod pulse;
 mod quic;
 mod registry;
 mod relay;
@@ -24,7 +25,7 @@ pub use delegator::{Delegator, Subscription, SubscriptionState};
 pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};
 pub use mapping::{MappingConfig, PortMapping};
 pub use relay::{Exposing, Relaying};
-pub use stream::Stream;
+pub use stream::{PathWatch, Stream};
 
 /// The close and reset code of QUIC that says: not admitted.
 const REFUSED_CODE: noq::VarInt = noq::VarInt::from_u32(1);

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::carrier::Carrier;
 use super::endpoint::{Party, PathInfo, Peer};
 use super::flows::Channel;
+use super::pulse::{Call, Pulse};
 use super::quic::{Guest, Link};
 use super::registry::Ticket;
 use super::{DONE_CODE, within};
@@ -28,11 +29,33 @@ pub struct Stream {
     /// The connection under it, where that may move to another path.
     link: Option<Arc<Link>>,
     ticket: Ticket,
+    /// Notices that the peer is gone, where nothing else would.
+    pulse: Option<Pulse>,
     _place: Place<Party>,
     sole: Option<Sole>,
     _guest: Option<Guest>,
     _strange: Option<Place<IpAddr>>,
     channel: Option<Channel>,
+}
+
+/// How a stream goes, apart from the stream.
+#[derive(Clone)]
+pub struct PathWatch {
+    path: PathInfo,
+    link: Option<Arc<Link>>,
+}
+
+impl PathWatch {
+    /// How it goes now, or went last.
+    pub fn now(&self) -> PathInfo {
+        self.link.as_ref().and_then(|link| link.path_now()).unwrap_or(self.path)
+    }
+}
+
+impl fmt::Debug for PathWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PathWatch").field(&self.now()).finish()
+    }
 }
 
 /// A QUIC connection that was made for one stream, and is closed with it.
@@ -65,12 +88,14 @@ impl Stream {
         ticket: Ticket,
         place: Place<Party>,
     ) -> Stream {
+        let pulse = carrier.socket().map(|socket| Pulse::new(socket, path.relay.is_some()));
         Stream {
             carrier,
             peer,
             path,
             link: None,
             ticket,
+            pulse,
             _place: place,
             sole: None,
             _guest: None,
@@ -87,7 +112,12 @@ impl Stream {
     /// How the peer is reached: a QUIC connection over a relay may move to a direct path and back, everything else stays
     /// as it was when the stream was opened.
     pub fn path(&self) -> PathInfo {
-        self.link.as_ref().and_then(|link| link.path_now()).unwrap_or(self.path)
+        self.watch_path().now()
+    }
+
+    /// The same for whoever does not have the stream.
+    pub fn watch_path(&self) -> PathWatch {
+        PathWatch { path: self.path, link: self.link.clone() }
     }
 
     /// 32 bytes that only the two ends of this stream's TLS session know, for `label` (the exporter of RFC 8446 §7.5,
@@ -155,18 +185,23 @@ impl Stream {
     fn finish<T>(
         &mut self,
         cx: &mut Context<'_>,
-        reading: bool,
+        call: Call,
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         match result {
-            Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(self.check().err().unwrap_or(error))),
+            Poll::Ready(result) => {
+                if let Some(pulse) = &mut self.pulse {
+                    pulse.went_on(call);
+                }
+                Poll::Ready(result.map_err(|error| self.check().err().unwrap_or(error)))
+            }
             Poll::Pending => {
                 let cut = self.ticket.cut();
-                let waker = if reading { &cut.reader } else { &cut.writer };
+                let waker = if call == Call::Read { &cut.reader } else { &cut.writer };
                 waker.register(cx.waker());
                 self.check()?;
-                Poll::Pending
+                let lost = self.pulse.as_mut().map_or(Poll::Pending, |pulse| pulse.poll_lost(cx, call));
+                lost.map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "nobody hears what is sent")))
             }
         }
     }
@@ -185,7 +220,7 @@ impl AsyncRead for Stream {
             match result {
                 Poll::Ready(Ok(())) if got > filled && buf.remaining() > 0 => {}
                 Poll::Pending | Poll::Ready(Err(_)) if got > before => return Poll::Ready(Ok(())),
-                result => return this.finish(cx, true, result),
+                result => return this.finish(cx, Call::Read, result),
             }
         }
     }
@@ -196,7 +231,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         this.check()?;
         let result = Pin::new(&mut this.carrier).poll_write(cx, bytes);
-        this.finish(cx, false, result)
+        this.finish(cx, Call::Write, result)
     }
 
     fn poll_write_vectored(
@@ -207,7 +242,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         this.check()?;
         let result = Pin::new(&mut this.carrier).poll_write_vectored(cx, slices);
-        this.finish(cx, false, result)
+        this.finish(cx, Call::Write, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -217,13 +252,13 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.carrier).poll_flush(cx);
-        this.finish(cx, false, result)
+        this.finish(cx, Call::Write, result)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.carrier).poll_shutdown(cx);
-        this.finish(cx, false, result)
+        this.finish(cx, Call::Write, result)
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::serving::Event;
 use super::side::JOINED;
 use crate::relay::serving::{Input, Session};
-use crate::shell::{LINGER, until};
+use crate::shell::{LINGER, pulse, until};
 
 /// Bytes copied at once, at first and at most.
 const CHUNK_BYTES: (usize, usize) = (64 << 10, 256 << 10);
@@ -268,7 +268,11 @@ async fn write(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.try_write(bytes) {
             Ok(n) => bytes = &bytes[n..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::select! {
+                writable = to.writable() => writable?,
+                // The side that waits for its bytes may have another way.
+                () = pulse::lost(to, pulse::RELAYED_SILENCE) => return Err(io::ErrorKind::TimedOut.into()),
+            },
             Err(error) => return Err(error),
         }
     }
