@@ -34,6 +34,18 @@ pub const DIRECT_SILENCE: Span = Span::secs(4);
 /// How often a silent direct path shows that it is there.
 pub const DIRECT_BEAT: Span = Span::secs(1);
 /// How often the relayed path beside it does, so that relay and NATs keep it.
-pub const RELAYED_BEAT: Span = Span::secs(10);
+pub const RESERVE_BEAT: Span = Span::secs(10);
+/// How often a silent relayed path does while there is no direct one: a relay that dies says nothing.
+pub const RELAYED_BEAT: Span = Span::secs(1);
+/// A path on which nothing comes for so long is in doubt; a connection in doubt asks its relay whether it is there.
+pub const DOUBT: Span = Span::millis(1_300);
+/// How long a relayed path may take to show that it is there.
+pub const RELAYED_PATIENCE: Span = Span::millis(600);
+/// How often it is looked whether something has come.
+pub const LOOK: Span = Span::millis(200);
+/// When another relay is tried again after none was reached, at first and at most; doubled each time.
+pub const MEND_AGAIN: (Span, Span) = (Span::millis(500), Span::secs(60));
+/// How long the target's relays may take to be known.
+pub const RELAYS_PATIENCE: Span = Span::secs(3);
 /// How long a relay may take to say where it sees this node.
 pub const OBSERVE_PATIENCE: Span = Span::millis(300);

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,12 +17,15 @@ use super::registry::Cut;
 use super::relay::Over;
 use super::stream::Stream;
 use super::{DONE_CODE, REFUSED_CODE, direct, relay, tcp, until, within};
+use crate::address::loopback_only;
 use crate::delegator::Opener;
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
 use crate::protocol::{ADMITTED, Kind, hello_form};
 use crate::{Admission, Changes, Protocol, defaults};
 
+/// How often it is looked which addresses this machine has.
+const ADDRESSES_EVERY: Span = Span::secs(1);
 /// How long accepting rests where the system has no room for another connection.
 const BREATHER: Span = Span::millis(50);
 
@@ -35,8 +39,32 @@ pub(super) fn start(shared: &Arc<Shared>, tcp: Vec<std::net::TcpListener>, chang
         let task = accept_quic(Arc::clone(shared), endpoint);
         shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
     }
+    let task = follow_network(Arc::clone(shared));
+    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
     let task = follow_trust(Arc::clone(shared), changes);
     shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+}
+
+/// Looks which addresses this machine has, where it has others than those of loopback to lose.
+async fn follow_network(shared: Arc<Shared>) {
+    let addresses = || super::interfaces().into_iter().map(|one| one.ip).collect::<HashSet<_>>();
+    if loopback_only(&shared.local) {
+        return;
+    }
+    let mut before = addresses();
+    loop {
+        until(time() + ADDRESSES_EVERY).await;
+        let now = addresses();
+        if now == before {
+            continue;
+        }
+        shared.quic.moved();
+        if !before.is_subset(&now) {
+            tracing::debug!("this machine has lost an address");
+            shared.network.send_modify(|count| *count += 1);
+        }
+        before = now;
+    }
 }
 
 async fn follow_trust(shared: Arc<Shared>, mut changes: Changes) {
@@ -161,7 +189,7 @@ async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, over: Option<O
         Err(error) => return tracing::debug!(%error, "QUIC connection turned away"),
     };
     if let Some(over) = over {
-        shared.quic.claim(&invented, &connection);
+        shared.quic.claim(&invented, &connection, noq::PathId::ZERO);
         if peer != Peer::Known(over.peer) {
             return connection.close(REFUSED_CODE, b"");
         }
@@ -174,9 +202,10 @@ async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, over: Option<O
     serve(&shared, link, true);
 }
 
-/// Takes the streams that the peer opens on `link`, until it closes. Where the peer opened the connection and nothing
+/// Takes the streams that the peer opens on `link`, until it closes, and tends its path over a relay. Where the peer opened the connection and nothing
 /// is admitted on it in time, it ends.
 pub(super) fn serve(shared: &Arc<Shared>, link: Arc<Link>, on_trial: bool) {
+    relay::tend(shared, &link);
     let task = take_streams(Arc::clone(shared), link, on_trial);
     shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
 }

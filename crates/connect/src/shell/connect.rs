@@ -111,7 +111,17 @@ impl Shared {
             Via::Tcp => None,
         };
         let Some(link) = link else { return self.connect_fresh(aim, via).await };
-        let mut reused = std::pin::pin!(self.open_on(&link, aim));
+        self.connect_on(&link, aim, via).await
+    }
+
+    /// A stream over a connection that is there, or over a new one where that does not answer.
+    async fn connect_on(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        aim: Aim<'_>,
+        via: Via,
+    ) -> Result<Stream, ConnectError> {
+        let mut reused = std::pin::pin!(self.open_on(link, aim));
         if let Some(result) = within(self.config.pool_patience, reused.as_mut()).await {
             match result {
                 Err(ConnectError::Lost { .. }) => return self.connect_fresh(aim, via).await,
@@ -137,10 +147,7 @@ impl Shared {
     async fn connect_bulk(self: &Arc<Self>, aim: Aim<'_>) -> Result<Stream, ConnectError> {
         // A race would end at a relay again.
         if let Some(link) = self.links.newest(&aim.target).filter(|link| link.has_moved()) {
-            match within(defaults::BULK_PATIENCE, self.open_on(&link, aim)).await {
-                Some(Err(ConnectError::Lost { .. })) | None => link.doubt(),
-                Some(result) => return result,
-            }
+            return Box::pin(self.connect_on(&link, aim, Via::Bulk)).await;
         }
         let fresh = self.connect_fresh(aim, Via::Bulk);
         if self.links.newest(&aim.target).is_none() {

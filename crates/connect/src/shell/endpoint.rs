@@ -160,6 +160,8 @@ pub(super) struct Shared {
     pub(super) local: Vec<Address>,
     /// With whom a direct path is sought beside a relayed stream.
     pub(super) beside: Beside,
+    /// How often this machine has lost an address.
+    pub(super) network: watch::Sender<u64>,
     /// Addresses beside its listeners' at which this node is reached.
     pub(super) offered: watch::Sender<Vec<Address>>,
     default_port_taken: bool,
@@ -269,6 +271,7 @@ impl Endpoint {
             tasks: TaskTracker::new(),
             local,
             beside: Beside::default(),
+            network: watch::Sender::new(0),
             offered: watch::Sender::new(Vec::new()),
             default_port_taken,
             listening: Mutex::default(),
@@ -303,6 +306,14 @@ impl Endpoint {
             *before = addresses;
             has_changed
         });
+    }
+
+    /// Waits until this machine has lost an address that it had: what went out from there has to find another way.
+    pub async fn moved(&self) {
+        let mut network = self.shared().network.subscribe();
+        if network.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether the default port was taken, so that another one is in use.

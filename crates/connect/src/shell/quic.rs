@@ -8,10 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use kith_identity::{Address, Fingerprint, PublicKey, Transport, tls};
 use kith_sansio::system::time;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use noq::{EndpointConfig, MtuDiscoveryConfig, PathId, Runtime, TransportConfig, VarInt};
+use noq::{
+    EndpointConfig, FourTuple, MtuDiscoveryConfig, NetworkChangeHint, PathEvent, PathId, PathStatus, Runtime,
+    TransportConfig, VarInt,
+};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -25,12 +29,16 @@ use super::relay::{OpenPath, Over, Paths, Woven};
 use super::udp::Lean;
 use super::{DONE_CODE, LINGER, REFUSED_CODE, until, within};
 use crate::delegator::Opener;
+use crate::direct::limits::OPEN_PATIENCE;
 use crate::error::{TurnedAway, named};
 use crate::limits::{Place, Places, source};
 use crate::{BindError, Failure, Protocol, defaults};
 
 /// Bytes that a peer may send ahead of the reader on one stream.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// The same where the connection may have several paths, or a poor one. QUIC ends a connection with more than 1024 gaps in
+/// one stream: with two full packets of 1200 bytes to a gap, these are too few for so many.
+const MOVABLE_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// Bytes that a peer may send ahead of the readers of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// The same while the peer was not found to be trusted, so that strangers take no memory.
@@ -74,8 +82,8 @@ pub(super) struct Quic {
 pub(super) struct Link {
     pub(super) connection: noq::Connection,
     pub(super) peer: Peer,
-    /// What it began over, where that is a relay.
-    over: Option<Over>,
+    /// Its path over a relay, where it began over one.
+    relayed: Option<watch::Sender<Relayed>>,
     pub(super) flows: Flows,
     /// The direct path that it has moved to since.
     direct: watch::Sender<Option<PathId>>,
@@ -101,6 +109,15 @@ pub(super) struct Link {
     used: Mutex<Option<Vec<(Opener, Protocol)>>>,
 }
 
+/// The path of a connection over a relay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Relayed {
+    pub(super) id: PathId,
+    pub(super) over: Over,
+    /// It has not been given up.
+    pub(super) is_open: bool,
+}
+
 /// A stream that a peer opened, as its connection counts it.
 pub(super) struct Guest(Arc<Link>);
 
@@ -108,6 +125,16 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.0.guests.fetch_sub(1, Ordering::SeqCst);
         self.0.let_go();
+    }
+}
+
+/// Paths go on from wherever this machine is; which of them is lost shows by itself.
+#[derive(Debug)]
+struct InPlace;
+
+impl NetworkChangeHint for InPlace {
+    fn is_path_recoverable(&self, _: PathId, _: FourTuple) -> bool {
+        true
     }
 }
 
@@ -127,9 +154,13 @@ impl Quic {
             .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
             .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS));
         let mut movable_towards_strangers = towards_strangers.clone();
-        movable_towards_strangers.max_concurrent_multipath_paths(MAX_PATHS);
+        movable_towards_strangers
+            .max_concurrent_multipath_paths(MAX_PATHS)
+            .stream_receive_window(VarInt::from_u32(MOVABLE_STREAM_WINDOW_BYTES));
         let mut movable = transport().map_err(|error| tls_error(&error))?;
-        movable.max_concurrent_multipath_paths(MAX_PATHS);
+        movable
+            .max_concurrent_multipath_paths(MAX_PATHS)
+            .stream_receive_window(VarInt::from_u32(MOVABLE_STREAM_WINDOW_BYTES));
         let transport = Arc::new(transport().map_err(|error| tls_error(&error))?);
         let mut server = noq::ServerConfig::with_crypto(Arc::new(crypto));
         server
@@ -199,7 +230,7 @@ impl Quic {
             self.add_path(socket, over).map_err(|error| Failure::Relay(error.to_string()))?;
         let transport = &self.movable.0;
         let connection = dial_from((endpoint, transport), path.address(), over.peer, template).await?;
-        keep_path(path, &connection);
+        keep_path(path, &connection, PathId::ZERO);
         Ok(connection)
     }
 
@@ -210,16 +241,40 @@ impl Quic {
         Ok(())
     }
 
-    /// What a connection from `address` comes over, where that is a relayed path.
+    /// What a path to `address` goes over, where that is a relayed one.
     pub(super) fn over(&self, address: &SocketAddr) -> Option<Over> {
         self.paths.over(address)
     }
 
-    /// Keeps the path that a connection came over for as long as the connection.
-    pub(super) fn claim(&self, address: &SocketAddr, connection: &noq::Connection) {
+    /// Keeps the path that a connection came over as its path `id`.
+    pub(super) fn claim(&self, address: &SocketAddr, connection: &noq::Connection, id: PathId) {
         if let Some(path) = self.paths.claim(address) {
-            keep_path(path, connection);
+            keep_path(path, connection, id);
         }
+    }
+
+    /// Opens another path of a connection that began over a relay, over a relay too; whether the peer answers there.
+    pub(super) async fn open_over(
+        &self,
+        socket: std::net::UdpSocket,
+        over: Over,
+        connection: &noq::Connection,
+    ) -> bool {
+        let Ok((_, path)) = self.add_path(socket, over) else { return false };
+        let opening = connection.open_path(path.address(), PathStatus::Backup);
+        let Some(id) = opening.path_id() else { return false };
+        keep_path(path, connection, id);
+        let is_open = matches!(within(OPEN_PATIENCE, opening).await, Some(Ok(_)));
+        if !is_open && let Some(path) = connection.path(id) {
+            // It may have ended by itself.
+            let _ = path.close();
+        }
+        is_open
+    }
+
+    /// This machine has other addresses than before.
+    pub(super) fn moved(&self) {
+        self.all().iter().for_each(|endpoint| endpoint.handle_network_change(Some(Arc::new(InPlace))));
     }
 
     /// Connects to `at` and makes sure that `target` is there.
@@ -299,12 +354,23 @@ async fn dial_from(
     })
 }
 
-/// Keeps a relayed path until the end of its connection has been told.
-fn keep_path(path: OpenPath, connection: &noq::Connection) {
+/// Keeps a relayed path until it is given up, or the end of its connection has been told.
+fn keep_path(path: OpenPath, connection: &noq::Connection, id: PathId) {
     let closed = connection.on_closed();
+    let mut events = connection.path_events();
     tokio::spawn(async move {
-        closed.await;
-        until(time() + LINGER).await;
+        let given_up = async {
+            while let Some(event) = events.next().await {
+                if matches!(event, Ok(PathEvent::Discarded { id: gone, .. }) if gone == id) {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = closed => until(time() + LINGER).await,
+            () = given_up => {}
+        }
         drop(path);
     });
 }
@@ -348,7 +414,7 @@ impl Link {
         Arc::new(Link {
             connection,
             peer,
-            over,
+            relayed: over.map(|over| watch::Sender::new(Relayed { id: PathId::ZERO, over, is_open: true })),
             flows: Flows::default(),
             direct: watch::Sender::new(None),
             seeking: AtomicBool::new(false),
@@ -475,8 +541,8 @@ impl Link {
 
     /// Where the peer is, or the relay in front of it.
     pub(super) fn remote(&self) -> SocketAddr {
-        match (self.direct(), &self.over) {
-            (None, Some(over)) => over.at,
+        match (self.direct(), self.relayed()) {
+            (None, Some(relayed)) => relayed.over.at,
             (id, _) => self.remote_of(id.unwrap_or(PathId::ZERO)),
         }
     }
@@ -489,14 +555,14 @@ impl Link {
 
     /// How it goes now.
     pub(super) fn path(&self) -> PathInfo {
-        let direct = self.direct();
-        let over = self.over.filter(|_| direct.is_none());
+        let over = self.relayed().map(|relayed| relayed.over).filter(|_| self.direct().is_none());
+        let used = self.used_path();
         PathInfo {
             transport: Transport::Quic,
-            remote: over.map_or_else(|| self.remote_of(direct.unwrap_or(PathId::ZERO)), |over| over.at),
+            remote: over.map_or_else(|| self.remote_of(used), |over| over.at),
             direct: over.is_none(),
             relay: over.map(|over| over.relay),
-            rtt: self.connection.rtt(direct.unwrap_or(PathId::ZERO)),
+            rtt: self.connection.rtt(used),
         }
     }
 

@@ -16,6 +16,7 @@ use kith_sansio::Span;
 use kith_sansio::system::time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::direct::Transfer;
 use crate::nodes::{ECHO, Node, echoes, on_loopback, regard, soon};
 
 /// A node that relays for whom it trusts.
@@ -224,6 +225,36 @@ async fn a_relay_that_dies_is_followed_by_the_next_one() {
     let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
     assert_eq!(stream.path().relay, Some(second.node.fingerprint()));
     echoes(stream, b"over the other one").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quic_connection_whose_relay_dies_goes_on_over_the_next_one_and_loses_nothing() {
+    let (mut first, second) = (Relayer::new(Quota::default()).await, Relayer::new(Quota::default()).await);
+    let (initiator, target, _exposing) = exposed(&[&first, &second]).await;
+    let (here, there) = (initiator.fingerprint(), target.fingerprint());
+    let stream = soon(initiator.endpoint.connect_with(&there, &ECHO, Via::Quic)).await.unwrap();
+    assert_eq!(stream.path().relay, Some(first.node.fingerprint()), "the preferred one");
+    let transfer = Transfer::start(stream);
+    transfer.more(1 << 20).await;
+    first.relaying = None;
+    first.node.endpoint.close().await;
+    let (began, next) = (time(), Some(second.node.fingerprint()));
+    let over_next = |node: &Node, peer| node.endpoint.paths(peer).iter().any(|path| path.relay == next);
+    soon(async {
+        while !over_next(&initiator, &there) || !over_next(&target, &here) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // What a quiet machine needs is a quarter of it.
+    let took = time() - began;
+    assert!(took < Span::secs(10), "{took}");
+    transfer.more(1 << 20).await;
+    transfer.end().await;
+    let stream = soon(initiator.endpoint.connect(&there, &ECHO)).await.unwrap();
+    assert_eq!((stream.path().transport, stream.path().relay), (Transport::Quic, next));
+    echoes(stream, b"and what is opened later").await;
+    assert_eq!(second.sessions(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

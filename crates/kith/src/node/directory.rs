@@ -190,6 +190,7 @@ async fn watch_addresses(node: &Arc<Node>) {
         };
         tokio::select! {
             () = tokio::time::sleep(ADDRESSES) => {}
+            () = node.endpoint.moved() => {}
             () = changed => {}
         }
         let now = node.endpoint.advertised_addresses();

@@ -155,13 +155,13 @@ impl Seeker {
     async fn run(mut self) {
         let connection = self.link.connection.clone();
         let mut events = connection.path_events();
-        self.link.keep_relayed_path();
         self.observe().await;
         let mut offered = self.shared.offered.subscribe();
         let mut seeking = Seeking::new(now(), self.side, self.place(), &mut OsRng);
         let mut ear = self.shared.quic.hub.listen(seeking.token());
         let mut closed = std::pin::pin!(connection.closed());
         let mut look = time() + LOOK_EVERY;
+        let Some(mut relay) = self.link.watch_relay() else { return };
         loop {
             self.drain(&mut seeking).await;
             let deadline = seeking.poll_timeout();
@@ -180,12 +180,18 @@ impl Seeker {
                     (!is_open).then_some(Input::Failed(to))
                 }
                 Ok(()) = offered.changed() => Some(Input::Place(self.place())),
+                // Whoever needed another relay may be elsewhere.
+                Ok(()) = relay.changed() => self.look().await,
                 () = until(look) => {
                     look = time() + LOOK_EVERY;
                     self.look().await
                 }
                 () = until(deadline.unwrap_or_else(time)), if deadline.is_some() => None,
             };
+            if input == Some(Input::Lost) {
+                // Where it was lost with an address, another one is to be told.
+                look = time();
+            }
             match input {
                 Some(input) if self.talk.is_some() || matches!(input, Input::Opened | Input::Lost) => {
                     seeking.handle_input(now(), input, &mut OsRng);
@@ -241,13 +247,20 @@ impl Seeker {
     /// What a change of the connection's paths means.
     fn followed(&self, event: &PathEvent) -> Option<Input> {
         match event {
-            PathEvent::Established { id, .. } if *id != PathId::ZERO => {
+            PathEvent::Established { id, .. } if self.is_direct(*id) => {
                 self.link.move_to(*id);
                 Some(Input::Opened)
             }
             PathEvent::Abandoned { id, .. } => self.link.has_lost(*id).then_some(Input::Lost),
             _ => None,
         }
+    }
+
+    /// Whether a path goes over no relay.
+    fn is_direct(&self, id: PathId) -> bool {
+        let path = self.link.connection.path(id);
+        let remote = path.and_then(|path| path.remote_address().ok());
+        id != PathId::ZERO && remote.is_some_and(|remote| self.shared.quic.over(&remote).is_none())
     }
 
     /// Looks where this node is, while that matters.
@@ -261,7 +274,7 @@ impl Seeker {
 
     /// Asks the relay where it sees the socket that a direct path would use.
     async fn observe(&mut self) {
-        let Some(relay) = self.link.relay_address() else { return };
+        let Some(relay) = self.link.relayed().map(|relayed| relayed.over.at) else { return };
         let hub = &self.shared.quic.hub;
         let token = Token::generate(&mut OsRng);
         let mut ear = hub.listen(token);

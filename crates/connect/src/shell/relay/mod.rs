@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod exposing;
+mod mending;
 mod reaching;
 mod serving;
 mod session;
@@ -12,6 +13,7 @@ mod weave;
 pub use exposing::Exposing;
 pub use serving::Relaying;
 
+pub(super) use mending::tend;
 pub(super) use reaching::over;
 pub(super) use serving::Hook;
 pub(super) use side::{is_token_ahead, take};

@@ -52,31 +52,50 @@ pub(in crate::shell) async fn over(
     relay: &Relay,
     carriage: Carriage,
 ) -> Result<connect::Way, Failure> {
-    let name = relay.ni.fingerprint;
-    let stream = to_relay(shared, &relay.ni).await;
-    let stream = stream.map_err(|error| Failure::Relay(error.to_string()))?;
-    let path = stream.path();
-    let carried = (carriage, Vec::new());
-    let request = Request::sign(&shared.identity, name, target, carried, utc(), &mut OsRng);
-    let pass = match knock(stream, request).await {
-        Outcome::Admitted(pass) => pass,
-        Outcome::Refused => return Err(Failure::RelayRefused),
-        Outcome::Silent => return Err(Failure::Relay("no answer".into())),
-        Outcome::Broken => return Err(Failure::Relay("it broke off".into())),
-    };
     if carriage == Carriage::Datagrams {
-        let at = SocketAddr::new(path.remote.ip(), pass.port);
-        let joined = side::bring_over_udp(at, &pass.token).await;
-        let socket = joined.map_err(|error| Failure::Relay(error.to_string()))?;
-        let over = Over { relay: name, peer: target, at };
+        let (socket, over) = meet(shared, target, relay).await?;
         let dialled = shared.quic.dial_over(socket, over, &shared.client_tls).await?;
         return Ok(connect::Way::Quic(dialled, Some(over)));
     }
+    let (path, pass) = ask(shared, target, relay, carriage).await?;
     let started = time();
     let joined = side::bring(session_address(&path, &pass), &pass.token).await;
     let stream = joined.map_err(|error| Failure::Relay(error.to_string()))?;
     let tls = tcp::handshake(stream, target, &shared.client_tls).await?;
-    Ok(connect::Way::Tcp { tls: Box::new(tls), rtt: time() - started, relay: Some(name) })
+    Ok(connect::Way::Tcp { tls: Box::new(tls), rtt: time() - started, relay: Some(relay.ni.fingerprint) })
+}
+
+/// A socket towards `relay` that is joined with one of `target`.
+pub(super) async fn meet(
+    shared: &Arc<Shared>,
+    target: Fingerprint,
+    relay: &Relay,
+) -> Result<(std::net::UdpSocket, Over), Failure> {
+    let (path, pass) = ask(shared, target, relay, Carriage::Datagrams).await?;
+    let at = SocketAddr::new(path.remote.ip(), pass.port);
+    let joined = side::bring_over_udp(at, &pass.token).await;
+    let socket = joined.map_err(|error| Failure::Relay(error.to_string()))?;
+    Ok((socket, Over { relay: relay.ni.fingerprint, peer: target, at }))
+}
+
+/// How `relay` is reached, and how to get into a session with `target` there.
+async fn ask(
+    shared: &Arc<Shared>,
+    target: Fingerprint,
+    relay: &Relay,
+    carriage: Carriage,
+) -> Result<(PathInfo, Pass), Failure> {
+    let stream = to_relay(shared, &relay.ni).await;
+    let stream = stream.map_err(|error| Failure::Relay(error.to_string()))?;
+    let path = stream.path();
+    let carried = (carriage, Vec::new());
+    let request = Request::sign(&shared.identity, relay.ni.fingerprint, target, carried, utc(), &mut OsRng);
+    match knock(stream, request).await {
+        Outcome::Admitted(pass) => Ok((path, pass)),
+        Outcome::Refused => Err(Failure::RelayRefused),
+        Outcome::Silent => Err(Failure::Relay("no answer".into())),
+        Outcome::Broken => Err(Failure::Relay("it broke off".into())),
+    }
 }
 
 /// Asks, and waits for the answer.
