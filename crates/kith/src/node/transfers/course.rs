@@ -12,6 +12,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_AT_FIRST: Duration = Duration::from_secs(2);
 /// The longest pause later on.
 const LONGEST: Duration = Duration::from_secs(60);
+/// How soon a transfer changes its way again, at first.
+const CHANGE_WAYS: Span = Span::secs(30);
 /// How long the first minute is.
 const AT_FIRST: Span = Span::secs(60);
 
@@ -63,6 +65,8 @@ pub(super) struct Course {
     busy_until: Option<Time>,
     /// How often in a row it was busy.
     busy: u32,
+    /// Before that no other way is taken, and how long it is until the next time.
+    ways: (Time, Span),
 }
 
 impl Course {
@@ -75,7 +79,19 @@ impl Course {
             lost_in_vain: 0,
             busy_until: None,
             busy: 0,
+            ways: (Time(0), CHANGE_WAYS),
         }
+    }
+
+    /// Whether a transfer may leave a way that carries it for one that seems better: ever more rarely, since that may
+    /// have been seen before and have led nowhere.
+    pub(super) fn may_change_ways(&mut self, now: Time) -> bool {
+        let (at, pause) = self.ways;
+        let may = now >= at;
+        if may {
+            self.ways = (now + pause, pause.times(2));
+        }
+        may
     }
 
     /// The contact was reached.
@@ -221,6 +237,13 @@ mod tests {
         assert_eq!(since.age(at(0, 60).time), Span::secs(610));
         assert_eq!(Since::wall(1_000, at(5, 50)).age(at(5, 51).time), Span::secs(1));
         assert_eq!(Since::now(at(5, 50)).age(at(9_000_000, 51).time), Span::secs(1));
+    }
+
+    #[test]
+    fn ways_that_seem_better_are_taken_ever_more_rarely() {
+        let mut course = Course::new(Time(0), Span::secs(60));
+        let times = (0..600).filter(|second| course.may_change_ways(Time(0) + Span::secs(*second)));
+        assert_eq!(times.collect::<Vec<_>>(), [0, 30, 90, 210, 450]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Transfers from a contact to here.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kith_connect::Stream;
 use kith_connect::delegator::Opener;
+use kith_connect::{PathWatch, Stream};
 use kith_identity::Fingerprint;
 use kith_sansio::{Span, system};
 use kith_transfer::{AbortReason, IncomingOffer, Opening, Paced, ReceiveError, Refusal, Target};
@@ -15,7 +16,7 @@ use super::journal::{Job, Row};
 use super::live::{Attempt, By, Decision, Live, Transferred};
 use super::notices;
 use super::orders::blank;
-use super::outgoing::note_path;
+use super::outgoing::{LOOK, note_path};
 use super::{MAX_LISTED, PROTOCOL};
 use crate::api::shapes::{State, Transfer};
 use crate::failure::{Failure, Result, chain};
@@ -267,7 +268,8 @@ async fn take(
     keeping: RwLockReadGuard<'_, ()>,
 ) -> Result<()> {
     let Waiting { offer, stream } = waiting;
-    let _whoever_accepts_knows_it = note_path(live, &stream);
+    let way = stream.watch_path();
+    let _whoever_accepts_knows_it = note_path(live, &stream.path());
     live.enter_moving(&attempt);
     if let Err(failure) = node.transfers.record(live).await {
         live.end(Err(failure.clone()));
@@ -279,8 +281,11 @@ async fn take(
     let staging = Some(super::outgoing::id(&place.staging));
     let target = Target { dir: place.into, overwrite: place.overwrite, staging };
     let stream = Paced::new(stream, Vec::new(), vec![node.transfers.down.clone(), live.limit.clone()]);
-    let outcome =
-        kith_transfer::receive(stream, offer, target, attempt.progress, attempt.cancel.clone()).await;
+    let receiving = kith_transfer::receive(stream, offer, target, attempt.progress, attempt.cancel.clone());
+    let outcome = tokio::select! {
+        outcome = receiving => outcome,
+        never = follow_path(live, &way) => match never {},
+    };
     let goes_on = !live.cancel.is_cancelled();
     match outcome {
         Ok(summary) => live.end(Ok(Transferred(summary))),
@@ -296,6 +301,14 @@ async fn take(
         Err(error) => live.end(Err(explain(live, &error))),
     }
     node.transfers.record(live).await
+}
+
+/// Notes how a transfer goes, for as long as it does.
+async fn follow_path(live: &Live, way: &PathWatch) -> Infallible {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let _known_already = note_path(live, &way.now());
+    }
 }
 
 fn explain(live: &Live, error: &kith_transfer::ReceiveError) -> Failure {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kith_connect::delegator::Opener;
-use kith_connect::{Stream, Via};
+use kith_connect::{PathInfo, PathWatch, Stream, Via};
 use kith_sansio::{Span, Time, Timestamp, system};
 use kith_transfer::{
     AbortReason, Cancel, Gate, LocalOffer, Paced, Refusal, SendError, SendOptions, Skipped, Summary,
@@ -26,6 +26,10 @@ use crate::node::{Node, connect};
 pub(super) const ACCEPT_WITHIN: Span = Span::secs(600);
 /// A contact that is reached within this time gets what was read before.
 const QUICK: Span = Span::secs(1);
+/// How often it is looked how a transfer goes.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+/// Another way is not worth it for less than this share of what has moved: both sides read that once more.
+const WORTH: u64 = 8;
 /// How often a contact that has paused a transfer is asked whether it goes on.
 const ASKING: Duration = Duration::from_secs(600);
 
@@ -89,6 +93,8 @@ struct Run<'a> {
     /// How long this offer may wait for an answer, which is less where it is a large one.
     within: Span,
     course: Course,
+    /// The last attempt ended because there is a better way.
+    changes_ways: bool,
 }
 
 async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary, Ended> {
@@ -104,7 +110,8 @@ async fn run(node: &Arc<Node>, live: &Arc<Live>) -> std::result::Result<Summary,
     };
     let accept_within = order.accept_ms.map_or(ACCEPT_WITHIN, Span::millis);
     let course = Course::new(system::time(), patience);
-    let mut run = Run { node, live, order, via, accept_within, within: accept_within, course };
+    let within = accept_within;
+    let mut run = Run { node, live, order, via, accept_within, within, course, changes_ways: false };
     loop {
         if live.is_paused() {
             run.sleep_while_paused().await?;
@@ -154,7 +161,7 @@ impl Run<'_> {
         let Some(Ready { offer, stream, place }) = self.ready(&cancel).await? else {
             return self.ended_here();
         };
-        if note_path(live, &stream) {
+        if note_path(live, &stream.path()) {
             // From now on there is somebody to tell when it is cancelled, also after a restart.
             let _logged = node.transfers.record(live).await;
         }
@@ -223,6 +230,7 @@ impl Run<'_> {
         place: Offered,
     ) -> std::result::Result<Summary, SendError> {
         let (node, live) = (self.node, self.live);
+        let way = stream.watch_path();
         let stream = Paced::new(stream, vec![node.transfers.up.clone(), live.limit.clone()], Vec::new());
         let gate = Gate::new();
         let options =
@@ -247,9 +255,37 @@ impl Run<'_> {
         drop(place);
         live.enter_moving(&attempt);
         gate.open();
-        let sent = sending.await;
+        let sent = tokio::select! {
+            outcome = &mut sending => outcome,
+            () = self.better_way(&way) => {
+                // As much as was sent is not sent again.
+                attempt.cancel.cancel(AbortReason::Stopping);
+                let _what_was_under_way = sending.await;
+                self.changes_ways = true;
+                Err(SendError::Cancelled)
+            }
+        };
         drop(lane);
         sent
+    }
+
+    /// Notes how the transfer goes, until it goes over a relay while there is a direct way to the contact.
+    async fn better_way(&mut self, way: &PathWatch) {
+        let (node, live) = (self.node, self.live);
+        loop {
+            tokio::time::sleep(LOOK).await;
+            note_path(live, &way.now());
+            let is_relayed = self.via == Via::Any && way.now().relay.is_some();
+            if !is_relayed || !node.endpoint.paths(&live.peer).iter().any(|path| path.direct) {
+                continue;
+            }
+            let Transfer { bytes, total_bytes, .. } = live.snapshot();
+            if total_bytes.saturating_sub(bytes) > bytes / WORTH
+                && self.course.may_change_ways(system::time())
+            {
+                return;
+            }
+        }
     }
 
     /// The contact has taken the offer, so it pauses it no more, whenever the bytes move.
@@ -274,8 +310,13 @@ impl Run<'_> {
         cancel: &Cancel,
     ) -> std::result::Result<Outcome, Ended> {
         let (live, now) = (self.live, system::time());
+        let changes_ways = std::mem::take(&mut self.changes_ways);
         let error = match sent {
             Ok(summary) => return Ok(Outcome::Done(summary)),
+            Err(_) if changes_ways && !live.cancel.is_cancelled() && !live.is_paused() => {
+                live.enter_until(State::Interrupted, self.until(), None);
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
             Err(_) if cancel.is_cancelled() => return self.ended_here(),
             Err(error) => error,
         };
@@ -442,13 +483,16 @@ async fn rest_while_busy(live: &Live, pause: Duration) -> Result<()> {
 }
 
 /// Notes how the peer is reached; whether that is the first time.
-pub(super) fn note_path(live: &Live, stream: &Stream) -> bool {
-    let (path, mut is_first) = (stream.path(), false);
-    live.update(|row| {
-        row.last.path = if path.direct { "direct" } else { "relayed" }.to_owned();
-        is_first = row.last.transport.replace(path.transport.to_string()).is_none();
-    });
-    is_first
+pub(super) fn note_path(live: &Live, path: &PathInfo) -> bool {
+    let (way, transport) = (if path.direct { "direct" } else { "relayed" }, path.transport.to_string());
+    let before = live.snapshot();
+    if before.path != way || before.transport.as_ref() != Some(&transport) {
+        live.update(|row| {
+            row.last.path = way.to_owned();
+            row.last.transport = Some(transport);
+        });
+    }
+    before.transport.is_none()
 }
 
 /// The transfer's id as the wire carries it; zeros for an id that is not of our making.

@@ -26,7 +26,8 @@ fn order(node: &Node, file: &Path, change: impl FnOnce(&mut Row)) -> Arc<Live> {
 fn run_of<'a>(node: &'a Arc<Node>, live: &'a Arc<Live>) -> Run<'a> {
     let Job::Out { order } = live.job() else { unreachable!("an order goes out") };
     let course = Course::new(system::time(), Span::secs(60));
-    Run { node, live, order, via: Via::Any, accept_within: ACCEPT_WITHIN, within: ACCEPT_WITHIN, course }
+    let within = ACCEPT_WITHIN;
+    Run { node, live, order, via: Via::Any, accept_within: within, within, course, changes_ways: false }
 }
 
 /// Until the transfer waits for this.
