@@ -30,5 +30,6 @@ mod transfers;
 mod tree;
 mod trust;
 mod tunnels;
+mod uplink;
 mod zone_operation;
 mod zone_store;

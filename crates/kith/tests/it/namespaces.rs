@@ -233,6 +233,50 @@ impl Lan {
         Some(wire)
     }
 
+    /// Lays a second way out for a machine that is behind a router, over another one, which is NAT too. It is not used before
+    /// [`changes_uplink`](Self::changes_uplink). `None` where the system has no NAT.
+    pub fn second_uplink(&self, machine: usize, router: usize, nat: Nat) -> Option<()> {
+        let (net, gate) = (format!("192.168.{router}"), &self.machines[router - 1]);
+        let pid = self.machines[machine - 1].0.id();
+        gate.run(&format!("ip link add eth1 type veth peer name eth1 netns {pid}")).ok();
+        gate.run(&format!("ip address add {net}.1/24 dev eth1")).ok();
+        gate.run("ip link set eth1 up").ok();
+        let may_forward = gate.can("sysctl -q -w net.ipv4.ip_forward=1");
+        (may_forward && self.rules(router, &nat.rules(&self.inside(router)))).then_some(())
+    }
+
+    /// Takes a machine's way out and its address away, and gives it those of its second uplink.
+    pub fn changes_uplink(&self, machine: usize, router: usize) {
+        let net = format!("192.168.{router}");
+        let script = format!(
+            "ip address flush dev eth0 && ip link set eth0 down && ip address add {net}.2/24 dev eth1 && \
+             ip link set eth1 up && ip route add default via {net}.1"
+        );
+        Running::spawn(self.on(machine, "sh", &["-c", &script])).finish().ok();
+    }
+
+    /// Has a router let nothing through that one machine of the network has to do with, until [`opens`](Self::opens).
+    pub fn closes(&self, router: usize, machine: usize) {
+        let other = format!("{}.{machine}", self.net);
+        let rules = format!(
+            "table ip closed {{
+                chain out {{ type filter hook forward priority -300; ip daddr {other} drop; }}
+                chain in {{ type filter hook prerouting priority -300; ip saddr {other} drop; }}
+            }}"
+        );
+        assert!(self.rules(router, &rules));
+    }
+
+    /// Takes back what [`closes`](Self::closes) did.
+    pub fn opens(&self, router: usize) {
+        self.machines[router - 1].run("nft delete table ip closed").ok();
+    }
+
+    /// Has a machine hear nothing from now on, and say nothing: a host that is cut off, whose programs go on.
+    pub fn falls_silent(&self, machine: usize) {
+        self.machines[machine - 1].run("ip link set eth0 down").ok();
+    }
+
     /// Takes the IPv4 addresses away and gives each machine fd99::NUMBER instead.
     pub fn with_v6_alone(self) -> Lan {
         for (machine, number) in self.machines.iter().zip(1..) {
