@@ -82,7 +82,7 @@ async fn accept_tcp(shared: Arc<Shared>, listener: std::net::TcpListener) {
         match listener.accept().await {
             Ok((stream, from)) => {
                 let Some(place) = shared.half_open.take(source(from.ip())) else { continue };
-                let task = greet_tcp(Arc::clone(&shared), stream, from, place);
+                let task = greet_tcp(Arc::clone(&shared), stream, (from, None), place);
                 shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
             }
             Err(error) => {
@@ -93,7 +93,13 @@ async fn accept_tcp(shared: Arc<Shared>, listener: std::net::TcpListener) {
     }
 }
 
-async fn greet_tcp(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, place: Place<IpAddr>) {
+/// Takes what comes over TCP, or, over a relay, from `over.peer`: a handshake, or a token where this node is a relay.
+async fn greet_tcp(
+    shared: Arc<Shared>,
+    mut stream: TcpStream,
+    (from, over): (SocketAddr, Option<Over>),
+    place: Place<IpAddr>,
+) {
     let deadline = time() + shared.config.handshake_timeout;
     let hook = shared.hook().clone();
     if let Some(hook) = hook {
@@ -107,7 +113,7 @@ async fn greet_tcp(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr,
             _ => return tracing::debug!("TCP connection turned away"),
         }
     }
-    greet_tls(shared, stream, (from, None), place, deadline).await;
+    greet_tls(shared, stream, (from, over), place, deadline).await;
 }
 
 /// The target's side of a session at `relay`, which `initiator` alone may use.
@@ -119,9 +125,8 @@ pub(super) async fn greet_relayed(
 ) {
     let Ok(from) = stream.peer_addr() else { return };
     let Some(place) = shared.half_open.take(source(from.ip())) else { return };
-    let (over, deadline) =
-        (Over { relay, peer: initiator, at: from }, time() + shared.config.handshake_timeout);
-    greet_tls(shared, stream, (from, Some(over)), place, deadline).await;
+    let over = Over { relay, peer: initiator, at: from };
+    greet_tcp(shared, stream, (from, Some(over)), place).await;
 }
 
 async fn greet_tls(
@@ -202,8 +207,8 @@ async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, over: Option<O
     serve(&shared, link, true);
 }
 
-/// Takes the streams that the peer opens on `link`, until it closes, and tends its path over a relay. Where the peer opened the connection and nothing
-/// is admitted on it in time, it ends.
+/// Takes the streams that the peer opens on `link`, until it closes, and tends its path over a relay. Where the peer opened
+/// the connection and nothing is admitted on it in time, it ends.
 pub(super) fn serve(shared: &Arc<Shared>, link: Arc<Link>, on_trial: bool) {
     relay::tend(shared, &link);
     let task = take_streams(Arc::clone(shared), link, on_trial);

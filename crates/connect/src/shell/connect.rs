@@ -19,6 +19,7 @@ use crate::delegator::Opener;
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::{ADMITTED, Kind, Wanted};
 use crate::relay::Carriage;
+use crate::relay::limits::MAX_HOPS;
 use crate::trust::{Find, Finds, Found};
 use crate::{ConnectError, Failure, Protocol, Route, Tried, defaults};
 
@@ -27,8 +28,8 @@ pub(super) enum Way {
     Tcp {
         tls: Box<tcp::Tls>,
         rtt: Span,
-        /// What it goes over.
-        relay: Option<Fingerprint>,
+        /// What it goes over, the one that knows the target last.
+        relays: Vec<Relay>,
     },
     /// A connection, and what it goes over.
     Quic(noq::Connection, Option<Over>),
@@ -38,15 +39,24 @@ pub(super) enum Way {
 pub(super) enum Sought {
     /// Whoever this is.
     Peer(Fingerprint),
-    /// A relay, which is looked up by its name and reached without another one.
-    Relay(Ni),
+    /// A relay, which is looked up by its name. Over another one it is reached for the sake of those `beyond` alone: the
+    /// relays after it, and the target.
+    Relay { ni: Ni, beyond: Vec<Fingerprint> },
 }
 
 impl Sought {
     fn fingerprint(&self) -> Fingerprint {
         match self {
             Sought::Peer(fingerprint) => *fingerprint,
-            Sought::Relay(ni) => ni.fingerprint,
+            Sought::Relay { ni, .. } => ni.fingerprint,
+        }
+    }
+
+    /// Who comes after it where it is reached over a relay; `None` where it is not.
+    fn beyond(&self) -> Option<&[Fingerprint]> {
+        match self {
+            Sought::Peer(_) => Some(&[]),
+            Sought::Relay { beyond, .. } => (1..MAX_HOPS).contains(&beyond.len()).then_some(beyond),
         }
     }
 }
@@ -244,7 +254,10 @@ impl Shared {
         fate: Fate,
     ) -> Result<Stream, ConnectError> {
         let (connection, over) = match way {
-            Way::Tcp { tls, rtt, relay } => return self.open_tcp(tls, (rtt, relay), aim).await,
+            Way::Tcp { tls, rtt, relays } => {
+                let relay = relays.last().map(|relay| relay.ni.fingerprint);
+                return self.open_tcp(tls, (rtt, relay), aim).await;
+            }
             Way::Quic(connection, over) => (connection, over),
         };
         let link = Link::new(connection, Peer::Known(aim.target), over, None);
@@ -272,10 +285,10 @@ impl Shared {
         let target = sought.fingerprint();
         let mut dialer = Dialer::new(target, now(), via, self.vantage(), self.config.pace);
         let (found, mut finds) = Found::channel();
-        let may_be_relayed = matches!(sought, Sought::Peer(_));
+        let beyond = sought.beyond().map(<[Fingerprint]>::to_vec);
         let mut discovery = match sought {
             Sought::Peer(target) => self.discovery.candidates(target, found),
-            Sought::Relay(ni) => self.discovery.relay(ni, found),
+            Sought::Relay { ni, .. } => self.discovery.relay(ni, found),
         };
         let (mut searching, mut listening) = (true, true);
         let mut attempts = Attempts::default();
@@ -283,7 +296,10 @@ impl Shared {
             while let Some(output) = dialer.poll_output() {
                 match output {
                     Output::Start(attempt, address) => attempts.start(self, target, attempt, address),
-                    Output::Relay(attempt, relay) => attempts.start_over(self, target, attempt, relay, via),
+                    Output::Relay(attempt, relay) => {
+                        let beyond = beyond.clone().unwrap_or_default();
+                        attempts.start_over(self, (target, beyond), attempt, relay, via);
+                    }
                     Output::Abort(attempt) => attempts.abort(attempt),
                     Output::Reached(attempt) => {
                         return attempts.ways.remove(&attempt).ok_or(ConnectError::Lost { target });
@@ -301,7 +317,9 @@ impl Shared {
                     listening = find.is_some();
                     match find {
                         Some(Find::Candidates(batch)) => Some(Input::Candidates(batch)),
-                        Some(Find::Relays(relays)) => may_be_relayed.then_some(Input::Relays(relays)),
+                        Some(Find::Relays(relays)) => {
+                            beyond.as_ref().map(|beyond| Input::Relays(self.besides(relays, beyond)))
+                        }
                         None => Some(Input::NoMoreCandidates),
                     }
                 }
@@ -315,6 +333,13 @@ impl Shared {
                 dialer.handle_input(now(), input, &mut OsRng);
             }
         }
+    }
+
+    /// Relays that are on no way yet.
+    fn besides(&self, mut relays: Vec<Relay>, on_the_way: &[Fingerprint]) -> Vec<Relay> {
+        let own = self.identity.fingerprint();
+        relays.retain(|relay| relay.ni.fingerprint != own && !on_the_way.contains(&relay.ni.fingerprint));
+        relays
     }
 
     async fn open_tcp(
@@ -403,7 +428,7 @@ impl Attempts {
     fn start_over(
         &mut self,
         shared: &Arc<Shared>,
-        target: Fingerprint,
+        (target, beyond): (Fingerprint, Vec<Fingerprint>),
         attempt: Attempt,
         relay: Relay,
         via: Via,
@@ -411,8 +436,9 @@ impl Attempts {
         let shared = Arc::clone(shared);
         let carriage = if via == Via::Quic { Carriage::Datagrams } else { Carriage::Stream };
         let over = async move {
-            let way = relay::over(&shared, target, &relay, carriage).await;
-            if matches!((&way, via), (Ok(Way::Tcp { .. }), Via::Any | Via::Bulk)) {
+            let way = relay::over(&shared, (target, &beyond), &relay, carriage).await;
+            let is_target = beyond.is_empty();
+            if is_target && matches!((&way, via), (Ok(Way::Tcp { .. }), Via::Any | Via::Bulk)) {
                 direct::beside(&shared, target, relay);
             }
             (attempt, way)
@@ -451,7 +477,7 @@ async fn dial(
     match address.transport {
         Transport::Tcp => {
             let tls = tcp::dial(address.socket, target, tls).await?;
-            Ok(Way::Tcp { tls: Box::new(tls), rtt: time() - started, relay: None })
+            Ok(Way::Tcp { tls: Box::new(tls), rtt: time() - started, relays: Vec::new() })
         }
         Transport::Quic => {
             shared.quic.dial(address.socket, target, tls).await.map(|connection| Way::Quic(connection, None))

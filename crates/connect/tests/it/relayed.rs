@@ -285,6 +285,82 @@ async fn a_relay_that_comes_back_is_used_again() {
     echoes(stream, b"again").await;
 }
 
+/// Relays of which each is known at the one before it alone, a target at the last, and an initiator who can dial the first.
+async fn chained(count: usize) -> (Vec<Relayer>, Node, Node, Vec<Exposing>) {
+    let pace = Pace { relay_stagger: Span::secs(12), ..Pace::default() };
+    let initiator = Node::with(Config { pace, seek_direct: false, ..on_loopback() }).await;
+    let target = Node::new().await;
+    target.echo(Admission::Contacts);
+    target.book.add(&initiator);
+    initiator.book.add(&target);
+    let mut relays: Vec<Relayer> = Vec::new();
+    for _ in 0..count {
+        relays.push(Relayer::new(Quota::default()).await);
+    }
+    initiator.meet(&relays[0].node);
+    let mut exposed = Vec::new();
+    let nodes = relays.iter().map(|relay| &relay.node).chain([&target]);
+    for (nearer, node) in relays.iter().zip(nodes.skip(1)) {
+        nearer.node.book.add(node);
+        node.meet(&nearer.node);
+        initiator.believe_relays(&node.fingerprint(), vec![nearer.record(1)]);
+        let mut exposing = node.endpoint.expose(vec![nearer.record(1)]);
+        soon(async { while exposing.named().is_empty() && exposing.changed().await {} }).await;
+        exposed.push(exposing);
+    }
+    (relays, initiator, target, exposed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_nobody_can_dial_is_reached_over_its_own_up_to_three_in_a_row() {
+    for count in [2, 3] {
+        let (relays, initiator, target, _exposed) = chained(count).await;
+        let stream = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+        let path = stream.path();
+        let (first, last) = (&relays[0], &relays[count - 1]);
+        assert_eq!((path.direct, path.relay), (false, Some(last.node.fingerprint())));
+        assert_eq!(path.remote, first.node.at(Transport::Tcp));
+        let bytes: Vec<u8> = (0..3 << 20).map(|at: u32| (at.wrapping_mul(31) >> 3) as u8).collect();
+        echoes(stream, &bytes).await;
+        soon(async {
+            for relay in &relays {
+                is_idle(relay).await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_relays_in_a_row_are_too_many() {
+    let (relays, initiator, target, _exposed) = chained(4).await;
+    let failed = soon(initiator.endpoint.connect(&target.fingerprint(), &ECHO)).await;
+    let Err(ConnectError::Unreachable { tried, .. }) = failed else { panic!("{failed:?}") };
+    assert_eq!(tried.len(), 1, "{tried:?}");
+    assert_eq!(tried[0].route, Route::Over(relays[3].node.fingerprint()));
+    assert!(relays.iter().all(|relay| relay.sessions() == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_that_name_each_other_are_no_way() {
+    let (relays, initiator, target, _exposed) = chained(2).await;
+    let strange = Node::with(Config { seek_direct: false, ..on_loopback() }).await;
+    target.book.add(&strange);
+    strange.book.add(&target);
+    strange.believe_relays(&target.fingerprint(), vec![relays[1].record(1)]);
+    for (relay, other) in [(0, 1), (1, 0)] {
+        let names = vec![relays[other].record(1), relays[relay].record(2)];
+        strange.believe_relays(&relays[relay].node.fingerprint(), names);
+    }
+    let failed = soon(strange.endpoint.connect(&target.fingerprint(), &ECHO)).await;
+    assert!(matches!(failed, Err(ConnectError::Unreachable { .. })), "{failed:?}");
+    // Whoever can dial the first gets through all the same.
+    strange.meet(&relays[0].node);
+    let stream = soon(strange.endpoint.connect(&target.fingerprint(), &ECHO)).await.unwrap();
+    echoes(stream, b"in a circle").await;
+    drop(initiator);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_way_is_preferred_to_a_relay() {
     let relay = Relayer::new(Quota::default()).await;

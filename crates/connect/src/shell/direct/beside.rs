@@ -81,7 +81,8 @@ pub(in crate::shell) fn beside(shared: &Arc<Shared>, target: Fingerprint, over: 
 
 /// Whether a connection to `target` over a relay has become a direct one, which is kept.
 async fn meet(shared: &Arc<Shared>, target: Fingerprint, over: &Relay) -> Result<bool, Failure> {
-    let Way::Quic(connection, over) = relay::over(shared, target, over, Carriage::Datagrams).await? else {
+    let Way::Quic(connection, over) = relay::over(shared, (target, &[]), over, Carriage::Datagrams).await?
+    else {
         return Ok(false);
     };
     let link = Link::new(connection, Peer::Known(target), over, None);

@@ -191,8 +191,8 @@ impl Driver {
         let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
         let work = async move {
             let talking = async {
-                let stream = match reaching::to_relay(&shared, &ni).await {
-                    Ok(stream) => stream,
+                let stream = match reaching::to_relay(&shared, &ni, Vec::new()).await {
+                    Ok((stream, _)) => stream,
                     Err(error) => return tracing::debug!(relay = %ni, %error, "a relay is not reached"),
                 };
                 let (sender, sayings) = mpsc::channel(SAYINGS);

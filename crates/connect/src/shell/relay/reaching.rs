@@ -1,11 +1,12 @@
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use kith_identity::{Fingerprint, Ni, Relay, Transport};
 use kith_sansio::Machine;
 use kith_sansio::system::{OsRng, now, time, utc};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::side;
 use super::talk::Reader;
@@ -19,19 +20,25 @@ use crate::shell::endpoint::{PathInfo, Shared};
 use crate::shell::{Stream, connect, tcp, until};
 use crate::{ConnectError, Failure};
 
-/// A stream of `relay/1` to a relay, over a connection of its own: TCP where that answers, because most of the time it
-/// is idle, and costs the relay a fraction of the memory.
+/// A stream of `relay/1` to a relay, over a connection of its own, and the relays that it goes over itself: none where
+/// nobody is `beyond`. TCP where that answers, because most of the time it is idle, and costs the relay a fraction of the
+/// memory.
 pub(super) fn to_relay<'a>(
     shared: &'a Arc<Shared>,
     ni: &'a Ni,
-) -> Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send + 'a>> {
+    beyond: Vec<Fingerprint>,
+) -> BoxFuture<'a, Result<(Stream, Vec<Relay>), ConnectError>> {
     Box::pin(async move {
         let protocol = RELAY;
         let wanted = Wanted { protocol: &protocol, kind: Kind::Stream };
         let aim = connect::Aim::new(shared, ni.fingerprint, wanted);
-        let sought = connect::Sought::Relay(ni.clone());
+        let sought = connect::Sought::Relay { ni: ni.clone(), beyond };
         let way = shared.race(sought, Via::Bulk).await?;
-        shared.open(way, aim, connect::Fate::EndsWithStream).await
+        let over = match &way {
+            connect::Way::Tcp { relays, .. } => relays.clone(),
+            connect::Way::Quic(..) => Vec::new(),
+        };
+        Ok((shared.open(way, aim, connect::Fate::EndsWithStream).await?, over))
     })
 }
 
@@ -44,11 +51,19 @@ pub(super) fn session_address(path: &PathInfo, pass: &Pass) -> SocketAddr {
     }
 }
 
-/// Reaches `target` over `relay`, and makes sure that it is there: the handshake is with the target, the relay hears
-/// none of it.
+/// How a relay lets somebody in.
+struct Asked {
+    path: PathInfo,
+    pass: Pass,
+    /// What it is reached over itself.
+    over: Vec<Relay>,
+}
+
+/// Reaches `target` over `relay`, for the sake of those `beyond` it, and makes sure that it is there: the handshake is
+/// with the target, the relay hears none of it.
 pub(in crate::shell) async fn over(
     shared: &Arc<Shared>,
-    target: Fingerprint,
+    (target, beyond): (Fingerprint, &[Fingerprint]),
     relay: &Relay,
     carriage: Carriage,
 ) -> Result<connect::Way, Failure> {
@@ -57,12 +72,35 @@ pub(in crate::shell) async fn over(
         let dialled = shared.quic.dial_over(socket, over, &shared.client_tls).await?;
         return Ok(connect::Way::Quic(dialled, Some(over)));
     }
-    let (path, pass) = ask(shared, target, relay, carriage).await?;
+    let (stream, relays) = joined(shared, target, relay, beyond.to_vec()).await?;
     let started = time();
-    let joined = side::bring(session_address(&path, &pass), &pass.token).await;
-    let stream = joined.map_err(|error| Failure::Relay(error.to_string()))?;
     let tls = tcp::handshake(stream, target, &shared.client_tls).await?;
-    Ok(connect::Way::Tcp { tls: Box::new(tls), rtt: time() - started, relay: Some(relay.ni.fingerprint) })
+    Ok(connect::Way::Tcp { tls: Box::new(tls), rtt: time() - started, relays })
+}
+
+/// A TCP connection that `relay` has joined with one of `target`, and the relays that it goes over.
+fn joined<'a>(
+    shared: &'a Arc<Shared>,
+    target: Fingerprint,
+    relay: &'a Relay,
+    beyond: Vec<Fingerprint>,
+) -> BoxFuture<'a, Result<(TcpStream, Vec<Relay>), Failure>> {
+    Box::pin(async move {
+        let failed = |error: std::io::Error| Failure::Relay(error.to_string());
+        let on_the_way = [&[target], beyond.as_slice()].concat();
+        let Asked { path, pass, mut over } =
+            ask(shared, (target, on_the_way.clone()), relay, Carriage::Stream).await?;
+        let stream = match over.last() {
+            None => side::bring(session_address(&path, &pass), &pass.token).await.map_err(failed)?,
+            // What brings the token is put through to this relay as the question was.
+            Some(nearer) => {
+                let (stream, _) = joined(shared, relay.ni.fingerprint, nearer, on_the_way).await?;
+                side::show(stream, &pass.token).await.map_err(failed)?
+            }
+        };
+        over.push(relay.clone());
+        Ok((stream, over))
+    })
 }
 
 /// A socket towards `relay` that is joined with one of `target`.
@@ -71,27 +109,27 @@ pub(super) async fn meet(
     target: Fingerprint,
     relay: &Relay,
 ) -> Result<(std::net::UdpSocket, Over), Failure> {
-    let (path, pass) = ask(shared, target, relay, Carriage::Datagrams).await?;
-    let at = SocketAddr::new(path.remote.ip(), pass.port);
-    let joined = side::bring_over_udp(at, &pass.token).await;
+    let asked = ask(shared, (target, Vec::new()), relay, Carriage::Datagrams).await?;
+    let at = SocketAddr::new(asked.path.remote.ip(), asked.pass.port);
+    let joined = side::bring_over_udp(at, &asked.pass.token).await;
     let socket = joined.map_err(|error| Failure::Relay(error.to_string()))?;
     Ok((socket, Over { relay: relay.ni.fingerprint, peer: target, at }))
 }
 
-/// How `relay` is reached, and how to get into a session with `target` there.
+/// Asks `relay` for `target`. It may be reached over others where that is for the sake of somebody `beyond` it.
 async fn ask(
     shared: &Arc<Shared>,
-    target: Fingerprint,
+    (target, beyond): (Fingerprint, Vec<Fingerprint>),
     relay: &Relay,
     carriage: Carriage,
-) -> Result<(PathInfo, Pass), Failure> {
-    let stream = to_relay(shared, &relay.ni).await;
-    let stream = stream.map_err(|error| Failure::Relay(error.to_string()))?;
+) -> Result<Asked, Failure> {
+    let reached = to_relay(shared, &relay.ni, beyond).await;
+    let (stream, over) = reached.map_err(|error| Failure::Relay(error.to_string()))?;
     let path = stream.path();
-    let carried = (carriage, Vec::new());
+    let carried = (carriage, over.iter().map(|relay| relay.ni.fingerprint).collect());
     let request = Request::sign(&shared.identity, relay.ni.fingerprint, target, carried, utc(), &mut OsRng);
     match knock(stream, request).await {
-        Outcome::Admitted(pass) => Ok((path, pass)),
+        Outcome::Admitted(pass) => Ok(Asked { path, pass, over }),
         Outcome::Refused => Err(Failure::RelayRefused),
         Outcome::Silent => Err(Failure::Relay("no answer".into())),
         Outcome::Broken => Err(Failure::Relay("it broke off".into())),

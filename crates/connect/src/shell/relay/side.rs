@@ -78,8 +78,13 @@ pub(super) async fn bring_over_udp(at: SocketAddr, token: &Token) -> io::Result<
 /// Brings `token` to the relay at `at`, and waits until the other side has brought its own.
 pub(super) async fn bring(at: SocketAddr, token: &Token) -> io::Result<TcpStream> {
     let connecting = within(CONNECT_PATIENCE, TcpStream::connect(at)).await;
-    let mut stream = connecting.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+    let stream = connecting.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
     tune_tcp(&stream)?;
+    show(stream, token).await
+}
+
+/// Shows `token` to the relay behind `stream`, and waits until the other side has shown its own.
+pub(super) async fn show(mut stream: TcpStream, token: &Token) -> io::Result<TcpStream> {
     let exchange = async {
         let mut bytes = PREAMBLE.to_vec();
         bytes.extend_from_slice(token.as_bytes());
