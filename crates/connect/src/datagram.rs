@@ -107,6 +107,11 @@ impl Backlog {
         Backlog { waiting: VecDeque::new(), held_bytes: 0, most_bytes }
     }
 
+    /// Holds `most_bytes` at most from now on; what waits already stays until there is something new.
+    pub(crate) fn allow(&mut self, most_bytes: usize) {
+        self.most_bytes = most_bytes;
+    }
+
     /// Whether a datagram of `bytes` has room without another being dropped.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
         self.held_bytes + bytes + OVERHEAD_BYTES <= self.most_bytes

@@ -23,6 +23,8 @@ pub enum Via {
     Tcp,
     /// QUIC and nothing else.
     Quic,
+    /// DTLS and nothing else, without a relay: for datagrams. There are no streams over it.
+    Dtls,
 }
 
 /// An address to try.
@@ -120,6 +122,10 @@ pub struct Dialer {
     last_family_v6: bool,
     deadline: Time,
     more_to_come: bool,
+    /// Whether it is for datagrams, which DTLS carries too.
+    datagrams: bool,
+    /// Addresses that are tried where nothing else becomes known.
+    held_back: Vec<Candidate>,
     over: bool,
     outputs: VecDeque<Output>,
 }
@@ -159,9 +165,18 @@ impl Dialer {
             last_family_v6: false,
             deadline: now.time + pace.race_timeout,
             more_to_come: true,
+            datagrams: false,
+            held_back: Vec::new(),
             over: false,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Makes it a race for datagrams, before anything is known. DTLS carries these too; whoever does not insist on it is
+    /// taken over it only where the target is known by nothing else, and not where all else fails: it is not safe from
+    /// quantum computers, and somebody who drops packets on the way could force it otherwise.
+    pub fn for_datagrams(&mut self) {
+        self.datagrams = true;
     }
 
     /// Who is being dialled.
@@ -179,16 +194,19 @@ impl Dialer {
     fn learn(&mut self, candidate: Candidate) {
         let address = candidate.address;
         let speaks = match address.transport {
-            Transport::Tcp => self.via != Via::Quic,
-            Transport::Quic => self.via != Via::Tcp,
-            Transport::Dtls => false,
+            Transport::Tcp => !matches!(self.via, Via::Quic | Via::Dtls),
+            Transport::Quic => !matches!(self.via, Via::Tcp | Via::Dtls),
+            Transport::Dtls => self.datagrams && (self.via == Via::Dtls || !self.more_to_come),
         };
         if self.known.len() >= self.pace.max_candidates || self.known.contains(&address) {
             return;
         }
         if !speaks {
+            let may_do_later = self.datagrams && self.via == Via::Any;
             if address.transport != Transport::Dtls {
                 self.leave_out(Route::Direct(address), Failure::OtherTransport);
+            } else if may_do_later && self.held_back.len() < self.pace.max_candidates {
+                self.held_back.push(candidate);
             }
             return;
         }
@@ -210,6 +228,9 @@ impl Dialer {
     /// Relays of the target, one path each.
     fn learn_relay(&mut self, relay: Relay) {
         let name = relay.ni.fingerprint;
+        if self.via == Via::Dtls {
+            return self.leave_out(Route::Over(name), Failure::OtherTransport);
+        }
         let is_new = name != self.target && !self.relays_known.contains(&name);
         if !is_new || self.relays_known.len() >= MAX_RELAYS {
             return;
@@ -217,6 +238,15 @@ impl Dialer {
         self.relays_known.push(name);
         let at = self.relays.partition_point(|one| *one <= relay);
         self.relays.insert(at, relay);
+    }
+
+    /// No more becomes known: where that is nothing but DTLS, so be it.
+    fn know_all(&mut self) {
+        self.more_to_come = false;
+        let held_back = std::mem::take(&mut self.held_back);
+        if self.known.is_empty() && self.relays_known.is_empty() && self.tried.is_empty() {
+            held_back.into_iter().for_each(|one| self.learn(one));
+        }
     }
 
     /// The slot whose turn it is: those without a handicap first, then the family that was not served last.
@@ -311,7 +341,7 @@ impl Machine for Dialer {
         match input {
             Input::Candidates(candidates) => candidates.into_iter().for_each(|one| self.learn(one)),
             Input::Relays(relays) => relays.into_iter().for_each(|one| self.learn_relay(one)),
-            Input::NoMoreCandidates => self.more_to_come = false,
+            Input::NoMoreCandidates => self.know_all(),
             Input::Connected(attempt) => self.win(attempt),
             Input::Failed(attempt, failure) => self.fail(attempt, failure),
         }

@@ -33,12 +33,6 @@ pub enum BindError {
         /// What the system says.
         source: io::Error,
     },
-    /// A transport that this endpoint does not speak.
-    #[error("{address}: this transport is not supported")]
-    Transport {
-        /// The address asked for.
-        address: Address,
-    },
     /// More than [`MAX_LISTENERS`](crate::defaults::MAX_LISTENERS) addresses.
     #[error("{0} addresses to listen on are too many")]
     TooMany(usize),

@@ -1,10 +1,10 @@
 //! Entry points for fuzzing: ordinary functions that assert what must hold for any bytes.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kith_identity::{Fingerprint, Reach};
+use kith_identity::{Fingerprint, Identity, Reach};
 use kith_sansio::{Machine, Now, SeededRng, Span, Time, Timestamp};
 
 use crate::datagram::{Flow, Frames, put_frame};
@@ -12,6 +12,7 @@ use crate::delegator::{
     self, Card, Epoch, Message, Policy, Server, ServerInput, SessionId, Subscriber, SubscriberInput, message,
 };
 use crate::direct;
+use crate::dtls;
 use crate::mapping::{Input, Kind, Mapper, Router, Wanted, pcp, upnp};
 use crate::protocol::{Protocol, hello_form};
 use crate::relay;
@@ -245,5 +246,108 @@ pub fn fuzz_flow(data: &[u8]) {
     again.extend_from_slice(&datagram);
     if again != data {
         panic!("a flow changed on its way: {flow:?}");
+    }
+}
+
+/// Whatever arrives at a port for DTLS, among the packets of somebody who means well, what strangers cost stays bounded,
+/// the library does not panic, and in the end everything comes to rest.
+///
+/// The first byte of each step says what happens: a packet of one of four addresses, a packet of the one who means well
+/// with some of its bytes changed, or with none, or that time passes.
+#[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+pub fn fuzz_dtls(data: &[u8]) {
+    let Some(mut world) = Dtls::new() else { return };
+    let mut rest = data.get(..data.len().min(1 << 14)).unwrap_or_default();
+    while let Some((&step, later)) = rest.split_first() {
+        let length = later.first().map_or(0, |length| usize::from(*length) * usize::from(step >> 4).max(1));
+        let (words, left) = later.get(1..).unwrap_or_default().split_at_checked(length).unwrap_or_default();
+        rest = left;
+        match step & 3 {
+            0 => world.server.handle_packet(world.now, Dtls::at(step), words),
+            1 => world.exchange(words),
+            2 => world.exchange(&[]),
+            _ => world.now.time += Span::millis(words.len() as u64 * 37),
+        }
+        world.settle();
+    }
+    // Whoever was let in says that he lives for ever; all others are gone.
+    for _ in 0..100 {
+        world.now.time += Span::secs(1);
+        world.settle();
+    }
+    if !world.server.is_empty() {
+        panic!("an association stays that nobody keeps alive");
+    }
+}
+
+/// A target and an initiator who know nothing of one another but what the fuzzer passes on.
+struct Dtls {
+    now: Now,
+    server: dtls::Hub,
+    client: dtls::Hub,
+    to_server: Vec<Bytes>,
+    to_client: Vec<Bytes>,
+}
+
+impl Dtls {
+    fn new() -> Option<Dtls> {
+        let identity = |seed| Arc::new(Identity::generate(&mut SeededRng::new(seed)));
+        let limits = dtls::Limits { half_open: 2, half_open_per_source: 1, patience: Span::secs(10) };
+        let now = Now { time: Time(1), utc: Timestamp(1_790_000_000) };
+        let server = dtls::Hub::new(identity(1), limits, true).ok()?;
+        let mut client = dtls::Hub::new(identity(2), limits, false).ok()?;
+        client.connect(now, Dtls::at(0), identity(1).fingerprint()).ok()?;
+        Some(Dtls { now, server, client, to_server: Vec::new(), to_client: Vec::new() })
+    }
+
+    fn at(number: u8) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1 + (number >> 2 & 3)), 7117))
+    }
+
+    /// Delivers what is on its way, with `changes` in the first packet to the server.
+    fn exchange(&mut self, changes: &[u8]) {
+        for (number, packet) in std::mem::take(&mut self.to_server).into_iter().enumerate() {
+            let mut packet = packet.to_vec();
+            for change in changes.chunks_exact(3).filter(|_| number == 0) {
+                let at = usize::from(u16::from_be_bytes([change[0], change[1]])) % packet.len().max(1);
+                if let Some(byte) = packet.get_mut(at) {
+                    *byte ^= change[2];
+                }
+            }
+            self.server.handle_packet(self.now, Dtls::at(0), &packet);
+        }
+        for packet in std::mem::take(&mut self.to_client) {
+            self.client.handle_packet(self.now, Dtls::at(0), &packet);
+        }
+    }
+
+    /// Lets timers fire, and answers as an endpoint would.
+    #[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+    fn settle(&mut self) {
+        self.server.handle_timeout(self.now);
+        self.client.handle_timeout(self.now);
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                dtls::Output::Transmit(to, packet) if to == Dtls::at(0) => self.to_client.push(packet),
+                dtls::Output::Heard(id, _) => self.server.answer(self.now, id, true),
+                dtls::Output::Over(_, dtls::End::Flaw) => panic!("the library panicked"),
+                _ => {}
+            }
+        }
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                dtls::Output::Transmit(_, packet) => self.to_server.push(packet),
+                dtls::Output::Reached(id) => self.client.ask(self.now, id, b"\x86tun/12"),
+                dtls::Output::Over(_, dtls::End::Flaw) => panic!("the library panicked"),
+                _ => {}
+            }
+        }
+        let woken = [self.server.poll_timeout(), self.client.poll_timeout()];
+        if woken.into_iter().flatten().any(|due| due <= self.now.time) {
+            panic!("a timer is due that has just fired");
+        }
+        if self.server.cost() > 4 + 1 {
+            panic!("strangers cost more than they may");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! From a fingerprint to an authenticated connection (SEP §5.3, §5.4; floor 3).
 //!
-//! An [`Endpoint`] reaches peers by their fingerprint and is reached by them, over QUIC and over TLS 1.3 on TCP.
+//! An [`Endpoint`] reaches peers by their fingerprint and is reached by them, over QUIC, over TLS 1.3 on TCP
+//! and, for datagrams alone and where it is asked for, over DTLS 1.3.
 //! A connection is authenticated at both ends before a byte of a protocol flows; the protocol's name is the first
 //! frame inside it. Who is let in decides the [`Trust`] of the floors above, where a peer may be found the
 //! [`Discovery`].
@@ -34,6 +35,7 @@ pub mod defaults;
 pub mod delegator;
 pub mod dialer;
 pub mod direct;
+mod dtls;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;

@@ -1,10 +1,13 @@
 //! Entry points for fuzzing every parser of outside bytes: each asserts what must hold of whatever it accepts.
 //! Ordinary functions, called by the property tests too.
 
+use kith_sansio::Timestamp;
+use rustls::pki_types::CertificateDer;
+
 use crate::contacts::{Contact, Hint, Petname};
 use crate::invitation::{Invitation, Message, Ticket};
 use crate::record::{Kind, MAX_RECORDS, MAX_SIGNED_BYTES, RecordSet};
-use crate::tls::peer_key;
+use crate::tls::{leaf_key, peer_key};
 use crate::{Address, Authority, Identity, Ni, PublicKey, Relay, Succession, fqdn, url};
 
 /// Any bytes as JSON of a record set.
@@ -116,5 +119,23 @@ fn check_set(set: &RecordSet) {
     assert_eq!(RecordSet::from_txt(set.to_txt().iter().rev()).as_ref(), Ok(set));
     for kind in [Kind::VERSION, Kind::TTL, Kind::TIMESTAMP, Kind::PUBKEY] {
         assert_eq!(set.records(&kind).count(), 1);
+    }
+}
+
+/// Any bytes as a certificate for DTLS: none is taken that its identity did not sign, and none at another time.
+pub fn fuzz_leaf(data: &[u8]) {
+    // Three days, among them that of the leaf in the corpus.
+    for at in [Timestamp(0), Timestamp(1_790_000_000), Timestamp::MAX] {
+        if let Ok(key) = leaf_key(data, at) {
+            assert!(
+                leaf_key(data, at.plus_secs(2 * 86_400)).is_err(),
+                "a leaf of {} lives on",
+                key.fingerprint()
+            );
+            assert!(
+                peer_key(Some(&[CertificateDer::from(data)])).is_err(),
+                "a leaf passes for a certificate of TLS"
+            );
+        }
     }
 }

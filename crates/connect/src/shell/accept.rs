@@ -16,7 +16,7 @@ use super::quic::{Link, key_of};
 use super::registry::Cut;
 use super::relay::Over;
 use super::stream::Stream;
-use super::{DONE_CODE, REFUSED_CODE, direct, relay, tcp, until, within};
+use super::{DONE_CODE, REFUSED_CODE, direct, dtls, relay, tcp, until, within};
 use crate::address::loopback_only;
 use crate::delegator::Opener;
 use crate::error::TurnedAway;
@@ -30,7 +30,17 @@ const ADDRESSES_EVERY: Span = Span::secs(1);
 const BREATHER: Span = Span::millis(50);
 
 /// Starts the tasks that let peers in and put them out.
-pub(super) fn start(shared: &Arc<Shared>, tcp: Vec<std::net::TcpListener>, changes: Changes) {
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    tcp: Vec<std::net::TcpListener>,
+    dtls: Vec<(Arc<dtls::Port>, dtls::Arrivals)>,
+    changes: Changes,
+) {
+    for (port, arrivals) in dtls {
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(dtls::run(port)));
+        let task = accept_dtls(Arc::clone(shared), arrivals);
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    }
     for listener in tcp {
         let task = accept_tcp(Arc::clone(shared), listener);
         shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
@@ -159,6 +169,23 @@ async fn greet_tls(
     }
 }
 
+async fn accept_dtls(shared: Arc<Shared>, mut arrivals: dtls::Arrivals) {
+    while let Some((call, peer)) = arrivals.recv().await {
+        let task = greet_dtls(Arc::clone(&shared), call, peer);
+        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    }
+}
+
+async fn greet_dtls(shared: Arc<Shared>, call: dtls::Call, peer: Fingerprint) {
+    let from = SocketAddr::new(call.0.remote.ip().to_canonical(), call.0.remote.port());
+    let path = PathInfo { transport: Transport::Dtls, remote: from, direct: true, relay: None, rtt: None };
+    let admission = admit(&shared, Carrier::Dtls(call), None, Cut::new(None), Peer::Known(peer), path);
+    let result = within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow));
+    if let Err(error) = result {
+        tracing::debug!(%error, "DTLS association turned away");
+    }
+}
+
 async fn accept_quic(shared: Arc<Shared>, endpoint: noq::Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         let over = shared.quic.over(&incoming.remote_address());
@@ -268,6 +295,8 @@ async fn admit(
 ) -> Result<Option<(Protocol, bool)>, TurnedAway> {
     let lost = |error: std::io::Error| TurnedAway::Lost(error.to_string());
     let decision = match read_hello(&mut carrier).await {
+        // Over DTLS there are no streams.
+        Ok((_, Kind::Stream)) if carrier.line().is_some() => None,
         Ok((protocol, kind)) => {
             match link.and_then(|link| Some((link, direct::asked(shared, link, &protocol)?))) {
                 Some((link, side)) => {
@@ -306,6 +335,9 @@ async fn admit(
     let channel = link.zip(carrier.stream_id()).filter(|_| seat.is_for_datagrams());
     let waiting_bytes =
         if is_trusted { defaults::DATAGRAM_BACKLOG_BYTES } else { defaults::STRANGER_DATAGRAM_BYTES };
+    if let Some(line) = carrier.line() {
+        line.inbox.allow(waiting_bytes);
+    }
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
     stream.stay_as(link.map(Link::guest), strange.flatten());
     stream.follow(link);

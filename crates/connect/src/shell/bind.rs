@@ -13,6 +13,7 @@ const BACKLOG: i32 = 1024;
 pub(super) struct Listeners {
     pub(super) tcp: Vec<std::net::TcpListener>,
     pub(super) udp: Vec<std::net::UdpSocket>,
+    pub(super) dtls: Vec<std::net::UdpSocket>,
     pub(super) local: Vec<Address>,
     pub(super) default_port_taken: bool,
 }
@@ -66,8 +67,13 @@ fn bind_both(ips: &[IpAddr], port: u16) -> Result<Listeners, BindError> {
 }
 
 fn bind_all(wanted: &[Address]) -> Result<Listeners, BindError> {
-    let mut listeners =
-        Listeners { tcp: Vec::new(), udp: Vec::new(), local: Vec::new(), default_port_taken: false };
+    let mut listeners = Listeners {
+        tcp: Vec::new(),
+        udp: Vec::new(),
+        dtls: Vec::new(),
+        local: Vec::new(),
+        default_port_taken: false,
+    };
     for &address in wanted {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken { address },
@@ -86,7 +92,12 @@ fn bind_all(wanted: &[Address]) -> Result<Listeners, BindError> {
                 listeners.udp.push(udp);
                 at
             }
-            Transport::Dtls => return Err(BindError::Transport { address }),
+            Transport::Dtls => {
+                let udp = udp_socket(address.socket).map_err(failed)?;
+                let at = udp.local_addr().map_err(failed)?;
+                listeners.dtls.push(udp);
+                at
+            }
         };
         listeners.local.push(Address::new(address.transport, socket));
     }

@@ -7,12 +7,15 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::REFUSED_CODE;
+use super::dtls::{Call, Line};
 use super::tcp::Tls;
 
 /// Authenticated bytes over one of the transports: the one place that knows them apart.
 pub(super) enum Carrier {
     Tcp(Box<Tls>),
     Quic(noq::SendStream, noq::RecvStream, noq::Connection),
+    /// Of a DTLS association the hello and its answer; what follows are datagrams, and the end.
+    Dtls(Call),
 }
 
 impl Carrier {
@@ -25,6 +28,7 @@ impl Carrier {
                 let _ = tls.shutdown().await;
             }
             Carrier::Quic(..) => self.abort(),
+            Carrier::Dtls(call) => call.0.answer(false),
         }
     }
 
@@ -50,8 +54,16 @@ impl Carrier {
     /// The number of the QUIC stream.
     pub(super) fn stream_id(&self) -> Option<noq::StreamId> {
         match self {
-            Carrier::Tcp(_) => None,
+            Carrier::Tcp(_) | Carrier::Dtls(_) => None,
             Carrier::Quic(send, ..) => Some(send.id()),
+        }
+    }
+
+    /// The DTLS association, where it is one.
+    pub(super) fn line(&self) -> Option<&Arc<Line>> {
+        match self {
+            Carrier::Dtls(call) => Some(&call.0),
+            Carrier::Tcp(_) | Carrier::Quic(..) => None,
         }
     }
 }
@@ -75,6 +87,7 @@ impl Carrier {
                 exported.map_err(|_| io::Error::other("this session exports no keying material"))?;
                 Ok(material)
             }
+            Carrier::Dtls(_) => Err(io::Error::other("DTLS exports no keying material here")),
         }
     }
 }
@@ -84,6 +97,7 @@ impl AsyncRead for Carrier {
         match self.get_mut() {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
             Carrier::Quic(_, recv, _) => AsyncRead::poll_read(Pin::new(recv), cx, buf),
+            Carrier::Dtls(call) => call.0.poll_read(cx, buf),
         }
     }
 }
@@ -93,6 +107,10 @@ impl AsyncWrite for Carrier {
         match self.get_mut() {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_write(cx, bytes),
             Carrier::Quic(send, ..) => AsyncWrite::poll_write(Pin::new(send), cx, bytes),
+            Carrier::Dtls(call) => {
+                call.0.write(bytes);
+                Poll::Ready(Ok(bytes.len()))
+            }
         }
     }
 
@@ -101,9 +119,14 @@ impl AsyncWrite for Carrier {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let carrier = self.get_mut();
+        match carrier {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
             Carrier::Quic(send, ..) => write_slices(send, cx, slices),
+            Carrier::Dtls(_) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                Pin::new(carrier).poll_write(cx, first.map_or(&[], |slice| slice))
+            }
         }
     }
 
@@ -114,7 +137,7 @@ impl AsyncWrite for Carrier {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_flush(cx),
-            Carrier::Quic(..) => Poll::Ready(Ok(())),
+            Carrier::Quic(..) | Carrier::Dtls(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -123,6 +146,7 @@ impl AsyncWrite for Carrier {
             Carrier::Tcp(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
             // Finished or closed already is as good.
             Carrier::Quic(send, ..) => Poll::Ready(send.finish().or(Ok(()))),
+            Carrier::Dtls(_) => Poll::Ready(Ok(())),
         }
     }
 }

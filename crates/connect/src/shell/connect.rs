@@ -8,13 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::carrier::Carrier;
+use super::dtls::Call;
 use super::endpoint::{Party, PathInfo, Peer, Shared};
 use super::flows::Channel;
 use super::quic::Link;
 use super::registry::Cut;
 use super::relay::Over;
 use super::stream::Stream;
-use super::{LINGER, REFUSED_CODE, accept, direct, relay, tcp, until, within};
+use super::{LINGER, REFUSED_CODE, accept, direct, dtls, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::dialer::{Attempt, Dialer, Input, Output, Via};
 use crate::protocol::{ADMITTED, Kind, Wanted};
@@ -33,6 +34,7 @@ pub(super) enum Way {
     },
     /// A connection, and what it goes over.
     Quic(noq::Connection, Option<Over>),
+    Dtls(Call),
 }
 
 /// Whom a race is for.
@@ -118,7 +120,7 @@ impl Shared {
         let link = match via {
             Via::Any | Via::Quic => self.links.newest(target),
             Via::Bulk => return self.connect_bulk(aim).await,
-            Via::Tcp => None,
+            Via::Tcp | Via::Dtls => None,
         };
         let Some(link) = link else { return self.connect_fresh(aim, via).await };
         self.connect_on(&link, aim, via).await
@@ -196,7 +198,13 @@ impl Shared {
         wanted: Wanted<'_>,
     ) -> Result<Stream, ConnectError> {
         let aim = Aim::new(self, target, wanted);
-        let dialling = dial(self, target, address, &self.anonymous_tls);
+        let dialling = async {
+            // An association shows who opens it.
+            if address.transport == Transport::Dtls {
+                return Err(Failure::NotDialled);
+            }
+            dial(self, target, address, &self.anonymous_tls).await
+        };
         let dialled = within(self.config.handshake_timeout, dialling).await;
         let failed = |failure| ConnectError::Unreachable {
             target,
@@ -236,10 +244,10 @@ impl Shared {
         fate: impl Fn() -> Fate,
     ) -> Result<(Result<Stream, ConnectError>, bool), ConnectError> {
         let aim = aim.again(self)?;
-        let way = Box::pin(self.race(Sought::Peer(aim.target), via)).await?;
+        let way = Box::pin(self.race(Sought::Peer(aim.target), via, aim.wanted.kind)).await?;
         let connection = match &way {
             Way::Quic(connection, _) => Some(connection.clone()),
-            Way::Tcp { .. } => None,
+            Way::Tcp { .. } | Way::Dtls(_) => None,
         };
         let opened = Box::pin(self.open(way, aim, fate())).await;
         let end = connection.filter(|_| opened.is_err()).and_then(|connection| connection.close_reason());
@@ -258,6 +266,7 @@ impl Shared {
                 let relay = relays.last().map(|relay| relay.ni.fingerprint);
                 return self.open_tcp(tls, (rtt, relay), aim).await;
             }
+            Way::Dtls(call) => return self.open_dtls(call, aim).await,
             Way::Quic(connection, over) => (connection, over),
         };
         let link = Link::new(connection, Peer::Known(aim.target), over, None);
@@ -281,9 +290,17 @@ impl Shared {
     }
 
     /// Runs the race of the target's addresses and relays to its end.
-    pub(super) async fn race(self: &Arc<Self>, sought: Sought, via: Via) -> Result<Way, ConnectError> {
+    pub(super) async fn race(
+        self: &Arc<Self>,
+        sought: Sought,
+        via: Via,
+        kind: Kind,
+    ) -> Result<Way, ConnectError> {
         let target = sought.fingerprint();
         let mut dialer = Dialer::new(target, now(), via, self.vantage(), self.config.pace);
+        if kind == Kind::Datagrams {
+            dialer.for_datagrams();
+        }
         let (found, mut finds) = Found::channel();
         let beyond = sought.beyond().map(<[Fingerprint]>::to_vec);
         let mut discovery = match sought {
@@ -354,6 +371,13 @@ impl Shared {
         let path = PathInfo { transport: Transport::Tcp, remote, direct, relay, rtt };
         let aim = aim.again(self)?;
         self.hello(Carrier::Tcp(tls), Cut::new(Some(socket)), path, aim).await
+    }
+
+    async fn open_dtls(self: &Arc<Self>, call: Call, aim: Aim<'_>) -> Result<Stream, ConnectError> {
+        let remote = call.0.remote;
+        let path = PathInfo { transport: Transport::Dtls, remote, direct: true, relay: None, rtt: None };
+        let aim = aim.again(self)?;
+        self.hello(Carrier::Dtls(call), Cut::new(None), path, aim).await
     }
 
     async fn open_on(self: &Arc<Self>, link: &Arc<Link>, aim: Aim<'_>) -> Result<Stream, ConnectError> {
@@ -482,7 +506,7 @@ async fn dial(
         Transport::Quic => {
             shared.quic.dial(address.socket, target, tls).await.map(|connection| Way::Quic(connection, None))
         }
-        Transport::Dtls => Err(Failure::NotDialled),
+        Transport::Dtls => dtls::dial(shared, address.socket, target).await.map(Way::Dtls),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Datagrams with an authenticated peer, over QUIC and over TLS on TCP.
+//! Datagrams with an authenticated peer, over QUIC, over TLS on TCP and over DTLS.
 
 use std::fmt;
 use std::io;
@@ -10,11 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::dtls::Line;
 use super::endpoint::{PathInfo, Peer, Shared};
 use super::flows::Channel;
 use super::stream::Stream;
 use super::tcp;
 use crate::datagram::{Backlog, Flow, Frames, MAX_FRAME_BYTES, put_frame};
+use crate::dtls::MAX_DATAGRAM_BYTES;
 use crate::{DatagramError, defaults};
 
 /// Datagrams read from a QUIC connection in one go.
@@ -39,6 +41,7 @@ pub struct Datagrams {
 enum Road {
     Quic { channel: Arc<Channel>, flow: Flow },
     Tcp { outbox: Arc<Queue>, reader: tokio::sync::Mutex<Reader> },
+    Dtls(Arc<Line>),
 }
 
 /// The receiving side over TCP.
@@ -119,6 +122,26 @@ impl Queue {
         }
     }
 
+    /// Waits for datagrams and moves them to `out`, `most` at most; says how many.
+    async fn recv(&self, out: &mut Vec<Bytes>, most: usize) -> Result<usize, DatagramError> {
+        loop {
+            let taken = self.take(out, most);
+            if taken > 0 || most == 0 {
+                return Ok(taken);
+            }
+            self.check()?;
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = self.over.cancelled() => {}
+            }
+        }
+    }
+
+    /// Holds `most_bytes` at most from now on.
+    pub(super) fn allow(&self, most_bytes: usize) {
+        self.backlog().allow(most_bytes);
+    }
+
     /// Ends it, for the first reason given.
     pub(super) fn end(&self, why: DatagramError) {
         let _ = self.why.set(why);
@@ -139,15 +162,22 @@ impl Datagrams {
     pub(super) fn over(shared: &Shared, mut stream: Stream) -> Datagrams {
         let (peer, path) = (stream.peer(), stream.path());
         let stop = CancellationToken::new();
-        let road = match stream.take_channel() {
-            Some(channel) => {
+        let line = stream.carrier().line().cloned();
+        let road = match (stream.take_channel(), line) {
+            (_, Some(line)) => {
+                let task = watch(stream, Arc::clone(&line.inbox));
+                let task = stop.clone().run_until_cancelled_owned(task);
+                shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+                Road::Dtls(line)
+            }
+            (Some(channel), None) => {
                 let channel = Arc::new(channel);
-                let task = watch(stream, Arc::clone(&channel));
+                let task = watch(stream, Arc::clone(&channel.inbox));
                 let task = stop.clone().run_until_cancelled_owned(task);
                 shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
                 Road::Quic { flow: channel.flow, channel }
             }
-            None => {
+            (None, None) => {
                 stream.limit_unsent();
                 let (read, write) = tokio::io::split(stream);
                 let outbox = Queue::new(defaults::DATAGRAM_BACKLOG_BYTES);
@@ -170,18 +200,19 @@ impl Datagrams {
     pub fn path(&self) -> PathInfo {
         match &self.road {
             Road::Quic { channel, .. } => channel.link.path(),
-            Road::Tcp { .. } => self.path,
+            Road::Tcp { .. } | Road::Dtls(_) => self.path,
         }
     }
 
     /// The largest datagram that can be sent now, in bytes. Over QUIC it follows what the path is found to carry, and is
-    /// a little over a kilobyte at least; over TCP it is 65 535.
+    /// a little over a kilobyte at least; over TCP it is 65 535, over DTLS 1 209.
     pub fn max_size(&self) -> usize {
         match &self.road {
             Road::Quic { channel, flow } => {
                 channel.link.connection.max_datagram_size().unwrap_or(0).saturating_sub(flow.length())
             }
             Road::Tcp { .. } => MAX_FRAME_BYTES,
+            Road::Dtls(_) => MAX_DATAGRAM_BYTES,
         }
     }
 
@@ -205,8 +236,12 @@ impl Datagrams {
         datagrams: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<usize, DatagramError> {
         self.check()?;
+        if let Road::Dtls(line) = &self.road {
+            return Ok(line.send(datagrams.into_iter()));
+        }
         let dressed = self.dress(datagrams);
         match &self.road {
+            Road::Dtls(_) => Ok(0),
             Road::Quic { channel, .. } => hand_over(&channel.link.connection, &dressed),
             Road::Tcp { outbox, .. } => {
                 let sent = dressed.len();
@@ -228,6 +263,17 @@ impl Datagrams {
         self.check()?;
         let dressed = self.dress(datagrams);
         match &self.road {
+            Road::Dtls(line) => {
+                for datagram in &dressed {
+                    tokio::select! {
+                        () = line.room() => {}
+                        () = line.inbox.over.cancelled() => {}
+                    }
+                    line.inbox.check()?;
+                    line.send(std::iter::once(&datagram[..]));
+                }
+                Ok(dressed.len())
+            }
             Road::Quic { channel, .. } => tokio::select! {
                 biased;
                 sent = hand_over_in_turn(&channel.link.connection, &dressed) => sent,
@@ -264,6 +310,7 @@ impl Datagrams {
     pub async fn recv_many(&self, out: &mut Vec<Bytes>, most: usize) -> Result<usize, DatagramError> {
         match &self.road {
             Road::Quic { channel, .. } => channel.recv(out, most).await,
+            Road::Dtls(line) => line.inbox.recv(out, most).await,
             Road::Tcp { outbox, reader } => {
                 let received = reader.lock().await.recv(out, most).await;
                 if let Err(error) = &received {
@@ -278,6 +325,7 @@ impl Datagrams {
         match &self.road {
             Road::Quic { channel, .. } => channel.inbox.check(),
             Road::Tcp { outbox, .. } => outbox.check(),
+            Road::Dtls(line) => line.inbox.check(),
         }
     }
 
@@ -370,13 +418,13 @@ fn lost(error: &noq::ConnectionError) -> DatagramError {
     }
 }
 
-/// Waits for the end of the stream that a flow belongs to. Nothing is said on it, so whatever comes is the end.
-async fn watch(mut stream: Stream, channel: Arc<Channel>) {
+/// Waits for the end of the stream that datagrams belong to. Nothing is said on it, so whatever comes is the end.
+async fn watch(mut stream: Stream, inbox: Arc<Queue>) {
     let why = match stream.read_u8().await {
         Err(error) => ended(&error),
         Ok(_) => DatagramError::Ended,
     };
-    channel.inbox.end(why);
+    inbox.end(why);
 }
 
 /// Writes what is in the outbox, as long as the stream takes it.

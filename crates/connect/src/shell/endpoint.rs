@@ -18,7 +18,7 @@ use super::quic::{Links, Quic};
 use super::registry::Registry;
 use super::relay::Hook;
 use super::stream::Stream;
-use super::{accept, within};
+use super::{accept, dtls, within};
 use crate::dialer::{Pace, Via};
 use crate::knocks::Knocks;
 use crate::limits::Places;
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where to listen. Empty: any address, port [`defaults::PORT`] for TCP and QUIC, the next free port where it
-    /// is taken, IPv4 alone where the system has no IPv6. Port 0: any free one.
+    /// is taken, IPv4 alone where the system has no IPv6. Port 0: any free one. DTLS only where it is said.
     pub listen: Vec<Address>,
     /// How addresses are raced.
     pub pace: Pace,
@@ -118,7 +118,7 @@ pub struct PathInfo {
     /// The relay in between, the target's where there are several.
     pub relay: Option<Fingerprint>,
     /// Round-trip time: the current estimate of QUIC, for TCP the time that the connection took; `None` where
-    /// neither is known.
+    /// neither is known, and over DTLS.
     pub rtt: Option<Duration>,
 }
 
@@ -250,7 +250,9 @@ impl Endpoint {
         let server_tls = Arc::new(tls::node_server(&certificate).map_err(|error| tls_error(&error))?);
         let client_tls = tls::node_client(&certificate).map_err(|error| tls_error(&error))?;
         let anonymous_tls = tls::node_client_anonymous().map_err(|error| tls_error(&error))?;
-        let Listeners { tcp, udp, local, default_port_taken } = bind(&config.listen)?;
+        let Listeners { tcp, udp, dtls, local, default_port_taken } = bind(&config.listen)?;
+        let dtls = dtls.into_iter().map(|socket| dtls::listen(socket, &identity, &config));
+        let dtls = dtls.collect::<Result<Vec<_>, _>>()?;
         let quic = Quic::new(&server_tls, udp)?;
         let changes = trust.changed();
         let shared = Arc::new(Shared {
@@ -279,7 +281,7 @@ impl Endpoint {
             hook: Mutex::default(),
             config,
         });
-        accept::start(&shared, tcp, changes);
+        accept::start(&shared, tcp, dtls, changes);
         Ok(Endpoint { guard: Arc::new(Guard(shared)) })
     }
 
@@ -352,7 +354,8 @@ impl Endpoint {
     /// Exchanges datagrams with `target` for `protocol`, insisting on a transport.
     ///
     /// As with a stream, an existing QUIC connection is used where it answers, and the target has admitted this node when
-    /// this returns.
+    /// this returns. DTLS, which is not safe from quantum computers, is used where [`Via::Dtls`] insists on it, or where
+    /// the target is known by no other address and no relay.
     pub async fn connect_datagrams_with(
         &self,
         target: &Fingerprint,
@@ -437,11 +440,12 @@ impl Endpoint {
         Ok(Incoming { protocol, kind, queue, shared: Arc::clone(shared) })
     }
 
-    /// How `peer` is connected now: each QUIC connection and each TCP stream, in no order.
+    /// How `peer` is connected now: each QUIC connection, each TCP stream and each DTLS association,
+    /// in no order.
     pub fn paths(&self, peer: &Fingerprint) -> Vec<PathInfo> {
         let shared = self.shared();
         let mut paths = shared.links.paths(peer);
-        paths.extend(shared.registry.tcp_paths(peer));
+        paths.extend(shared.registry.sole_paths(peer));
         paths
     }
 

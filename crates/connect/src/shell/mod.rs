@@ -7,6 +7,7 @@ mod connect;
 mod datagrams;
 mod delegator;
 mod direct;
+mod dtls;
 mod endpoint;
 mod flows;
 mod mapping;

@@ -115,11 +115,11 @@ impl Registry {
         }
     }
 
-    /// The paths of open TCP streams with `peer`.
-    pub(super) fn tcp_paths(&self, peer: &Fingerprint) -> Vec<PathInfo> {
+    /// The paths of open TCP streams and DTLS associations with `peer`.
+    pub(super) fn sole_paths(&self, peer: &Fingerprint) -> Vec<PathInfo> {
         let open = self.open();
         let of_peer = open.streams.values().filter(|entry| entry.peer.fingerprint() == Some(peer));
-        of_peer.map(|entry| entry.path).filter(|path| path.transport == Transport::Tcp).collect()
+        of_peer.map(|entry| entry.path).filter(|path| path.transport != Transport::Quic).collect()
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {

@@ -5,6 +5,7 @@ mod admission;
 mod datagrams;
 mod delegator;
 mod direct;
+mod dtls;
 mod exchange;
 mod exporter;
 mod hostile;

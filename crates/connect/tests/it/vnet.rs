@@ -230,6 +230,7 @@ fn speaks(via: Via, address: &Address) -> bool {
         Via::Any | Via::Bulk => true,
         Via::Tcp => address.transport == Transport::Tcp,
         Via::Quic => address.transport == Transport::Quic,
+        Via::Dtls => address.transport == Transport::Dtls,
     }
 }
 

@@ -3,9 +3,13 @@
 //!
 //! TLS 1.3 only, X25519MLKEM768 first, no tickets, no resumption, no early data. Names, dates and extensions of a
 //! peer's certificate are ignored: who it is follows from its key alone, and [`peer_key`] tells it.
+//!
+//! DTLS, whose libraries know no Ed25519, has certificates of its own, each a [`Leaf`] for a day, and [`leaf_key`] tells
+//! whose it is. No verifier of TLS takes one, and DTLS takes no other.
 
 mod certificate;
 mod config;
+mod leaf;
 mod verifier;
 
 pub use certificate::Certificate;
@@ -13,6 +17,7 @@ pub use config::{
     ServerCertificate, Trust, directory_client, directory_server, node_client, node_client_anonymous,
     node_server,
 };
+pub use leaf::{Leaf, leaf_key};
 pub use verifier::{named_key, peer_key, proven_key};
 
 use crate::KeyError;
@@ -34,6 +39,9 @@ pub enum TlsError {
     /// The key in the peer's certificate cannot be used.
     #[error("the key in the peer's certificate cannot be used: {0}")]
     Key(#[from] KeyError),
+    /// The peer's certificate for DTLS does not speak for an identity today.
+    #[error("the peer's certificate for DTLS cannot be used: {0}")]
+    Leaf(&'static str),
     /// The certificate of this node could not be made.
     #[error("the certificate cannot be made: {0}")]
     Make(String),

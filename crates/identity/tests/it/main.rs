@@ -5,6 +5,7 @@ mod codecs;
 mod contacts;
 mod invitations;
 mod keys;
+mod leaf;
 mod names;
 mod sets;
 mod succession;

@@ -33,10 +33,10 @@ pub(super) fn to_relay<'a>(
         let wanted = Wanted { protocol: &protocol, kind: Kind::Stream };
         let aim = connect::Aim::new(shared, ni.fingerprint, wanted);
         let sought = connect::Sought::Relay { ni: ni.clone(), beyond };
-        let way = shared.race(sought, Via::Bulk).await?;
+        let way = shared.race(sought, Via::Bulk, Kind::Stream).await?;
         let over = match &way {
             connect::Way::Tcp { relays, .. } => relays.clone(),
-            connect::Way::Quic(..) => Vec::new(),
+            connect::Way::Quic(..) | connect::Way::Dtls(_) => Vec::new(),
         };
         Ok((shared.open(way, aim, connect::Fate::EndsWithStream).await?, over))
     })
