@@ -15,6 +15,8 @@ use super::{
 use crate::defaults;
 use crate::protocol::{ADMITTED, MAX_PROTOCOL_BYTES, REFUSED};
 
+/// How many times what came from an address may go there before it is proved.
+const MAX_AMPLIFICATION: usize = 3;
 /// How long a refusal is repeated for whoever did not hear it.
 const LINGER: Span = Span::secs(1);
 
@@ -86,6 +88,11 @@ pub(crate) struct Association {
     spoke: Time,
     library: Time,
     proven: bool,
+    /// Bytes that came from an address that nobody has proved yet, and bytes that went there.
+    asked: usize,
+    answered: usize,
+    /// Room for what the library writes, kept once there are keys.
+    buffer: Vec<u8>,
     outputs: VecDeque<Said>,
 }
 
@@ -131,6 +138,9 @@ impl Association {
             spoke: now.time,
             library: now.time,
             proven: false,
+            asked: 0,
+            answered: 0,
+            buffer: Vec::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -143,6 +153,9 @@ impl Association {
         // Once there are keys, nothing is said in the clear.
         if !matches!(self.stage, Stage::Handshake) && record::kinds(packet).clear {
             return;
+        }
+        if !self.proven {
+            self.asked = self.asked.saturating_add(packet.len());
         }
         let at = system::instant(now.time);
         self.drive(now, |dtls| {
@@ -274,11 +287,15 @@ impl Association {
     fn drive(&mut self, now: Now, work: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>) {
         // A certificate comes out whole or panics; later there is none.
         let most = if self.is_in_handshake() { MAX_MESSAGE_BYTES } else { MAX_PACKET_BYTES };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.len() < most {
+            buffer.resize(most, 0);
+        }
         let (dtls, mut events) = (&mut *self.dtls, Vec::new());
         // The library is young: where it should panic over what somebody sent, that costs this association alone.
         let driven = catch_unwind(AssertUnwindSafe(|| {
             let done = work(dtls);
-            (done, drain(dtls, most, &mut events))
+            (done, drain(dtls, &mut buffer, &mut events))
         }));
         for event in events {
             self.take(now, event);
@@ -292,6 +309,10 @@ impl Association {
             }
             Err(_) => self.end(End::Flaw),
         }
+        // What a handshake takes, a stranger does not get to keep.
+        if matches!(self.stage, Stage::Open) && buffer.len() <= MAX_PACKET_BYTES {
+            self.buffer = buffer;
+        }
     }
 
     fn take(&mut self, now: Now, event: Event) {
@@ -301,13 +322,26 @@ impl Association {
         match event {
             Event::Packet(packet) => {
                 self.proven |= record::kinds(&packet).sealed;
-                self.outputs.push_back(Said::Transmit(packet));
+                if self.may_answer(packet.len()) {
+                    self.outputs.push_back(Said::Transmit(packet));
+                }
             }
             Event::Certificate(certificate) => self.look_at(now.utc, &certificate),
-            Event::Connected => self.reach(now),
+            Event::Connected if self.is_in_handshake() => self.reach(now),
+            Event::Connected => {}
             Event::Words(words) => self.listen(now, words),
             Event::Closed => self.end(End::Closed),
         }
+    }
+
+    /// Whether the address may be sent so much: what an initiator calls its own may be somebody else's.
+    fn may_answer(&mut self, bytes: usize) -> bool {
+        if self.proven || self.pin.is_some() {
+            return true;
+        }
+        let has_room = self.answered + bytes <= self.asked.saturating_mul(MAX_AMPLIFICATION);
+        self.answered += if has_room { bytes } else { 0 };
+        has_room
     }
 
     fn look_at(&mut self, now: Timestamp, certificate: &[u8]) {
@@ -375,10 +409,9 @@ enum Event {
 }
 
 /// Takes all that the library has to say, and when it wants to be woken.
-fn drain(dtls: &mut Dtls, most: usize, events: &mut Vec<Event>) -> Time {
-    let mut buffer = vec![0; most];
+fn drain(dtls: &mut Dtls, buffer: &mut Vec<u8>, events: &mut Vec<Event>) -> Time {
     loop {
-        events.push(match dtls.poll_output(&mut buffer) {
+        events.push(match dtls.poll_output(buffer) {
             dimpl::Output::Packet(packet) => Event::Packet(Bytes::copy_from_slice(packet)),
             dimpl::Output::PeerCert(der) => Event::Certificate(Bytes::copy_from_slice(der)),
             dimpl::Output::Connected => Event::Connected,

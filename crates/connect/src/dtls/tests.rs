@@ -304,6 +304,35 @@ fn a_thousand_first_packets_cost_a_bounded_number_of_places_and_keep_nobody_out(
     assert_eq!(world.server.cost(), 1, "only who was admitted stays");
 }
 
+/// The shortest ClientHello that is answered.
+fn short_hello() -> Vec<u8> {
+    let extensions = [0, 0x2b, 0, 3, 2, 0xfe, 0xfc];
+    let body = [&[0xfe, 0xfd][..], &[7; 32], &[0, 0, 0, 2, 0x13, 1, 1, 0, 0, 7], &extensions].concat();
+    let length = body.len() as u8;
+    let header = [22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, length + 12];
+    [&header[..], &[1, 0, 0, length, 0, 0, 0, 0, 0, 0, 0, length], &body].concat()
+}
+
+#[test]
+fn an_address_that_nobody_has_proved_gets_three_times_what_came_from_it_at_most() {
+    let mut server = Hub::new(identity(1), LIMITS, true).unwrap();
+    let (hello, mut now, mut answered) = (short_hello(), START, 0);
+    server.handle_packet(now, address(5), &hello);
+    for _ in 0..100 {
+        while let Some(output) = server.poll_output() {
+            if let Output::Transmit(to, answer) = output {
+                assert_eq!(to, address(5));
+                answered += answer.len();
+            }
+        }
+        now.time += Span::millis(50);
+        server.handle_timeout(now);
+    }
+    assert!(answered > hello.len(), "it is answered, and more than once");
+    assert!(answered <= 3 * hello.len(), "{answered} for {}", hello.len());
+    assert!(server.is_empty());
+}
+
 #[test]
 fn half_open_associations_of_one_network_are_bounded() {
     let mut server = Hub::new(identity(1), LIMITS, true).unwrap();
