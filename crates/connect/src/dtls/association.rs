@@ -8,9 +8,10 @@ use kith_identity::Fingerprint;
 use kith_identity::tls::{Leaf, leaf_key};
 use kith_sansio::{Now, Span, Time, Timestamp, system};
 
+use super::size::Size;
 use super::{
-    ALIVE, ANSWER, DATAGRAM, FIRST_HELLO, HELLO, LAST_HELLO, MAX_DATAGRAM_BYTES, MAX_MESSAGE_BYTES,
-    MAX_PACKET_BYTES, record, time_of,
+    ALIVE, ANSWER, DATAGRAM, FIRST_HELLO, HELLO, LAST_HELLO, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES,
+    OVERHEAD_BYTES, PROBE, PROBED, RECORD_BYTES, record, time_of,
 };
 use crate::defaults;
 use crate::protocol::{ADMITTED, MAX_PROTOCOL_BYTES, REFUSED};
@@ -48,6 +49,8 @@ pub(crate) enum Said {
     Heard(Bytes),
     /// A datagram for the floors above.
     Datagram(Bytes),
+    /// Datagrams of so many bytes go through from now on, and no larger ones.
+    Size(usize),
     /// It is over, and says nothing more.
     Over(End),
 }
@@ -93,6 +96,7 @@ pub(crate) struct Association {
     answered: usize,
     /// Room for what the library writes, kept once there are keys.
     buffer: Vec<u8>,
+    size: Size,
     outputs: VecDeque<Said>,
 }
 
@@ -141,6 +145,7 @@ impl Association {
             asked: 0,
             answered: 0,
             buffer: Vec::new(),
+            size: Size::new(now.time),
             outputs: VecDeque::new(),
         }
     }
@@ -175,9 +180,14 @@ impl Association {
             Stage::Open if now.time >= self.heard + defaults::IDLE_TIMEOUT => {
                 self.end(End::Silent(defaults::IDLE_TIMEOUT));
             }
-            Stage::Open if now.time >= self.spoke + defaults::KEEP_ALIVE => self.whisper(now, &[ALIVE]),
+            Stage::Open => {
+                self.try_sizes(now);
+                if now.time >= self.spoke + defaults::KEEP_ALIVE {
+                    self.whisper(now, &[ALIVE]);
+                }
+            }
             Stage::Refused if now.time >= self.deadline => self.close(now),
-            Stage::Open | Stage::Refused | Stage::Over => {}
+            Stage::Refused | Stage::Over => {}
             _ if now.time >= self.deadline => self.end(End::Silent(self.patience)),
             Stage::Asking { hello, next, wait } if now.time >= *next => {
                 *wait = wait.times(2).min(LAST_HELLO);
@@ -205,12 +215,15 @@ impl Association {
             self.stage = if is_admitted { Stage::Open } else { Stage::Refused };
             (self.heard, self.deadline) = (now.time, now.time + LINGER);
             self.repeat_answer(now);
+            if is_admitted {
+                self.open(now);
+            }
         }
     }
 
     /// Sends a datagram; `false` where it is too large, or none can be sent.
     pub(crate) fn send(&mut self, now: Now, datagram: &[u8]) -> bool {
-        let is_possible = matches!(self.stage, Stage::Open) && datagram.len() <= MAX_DATAGRAM_BYTES;
+        let is_possible = matches!(self.stage, Stage::Open) && datagram.len() <= self.most_bytes();
         if is_possible {
             self.whisper(now, &[&[DATAGRAM], datagram].concat());
         }
@@ -243,7 +256,9 @@ impl Association {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let own = match &self.stage {
             Stage::Over => return None,
-            Stage::Open => (self.heard + defaults::IDLE_TIMEOUT).min(self.spoke + defaults::KEEP_ALIVE),
+            Stage::Open => (self.heard + defaults::IDLE_TIMEOUT)
+                .min(self.spoke + defaults::KEEP_ALIVE)
+                .min(self.size.due()),
             Stage::Asking { next, .. } => self.deadline.min(*next),
             _ => self.deadline,
         };
@@ -267,6 +282,36 @@ impl Association {
 
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)
+    }
+
+    /// The largest datagram that is sent, in bytes.
+    fn most_bytes(&self) -> usize {
+        self.size.found() - OVERHEAD_BYTES
+    }
+
+    /// Datagrams flow from now on.
+    fn open(&mut self, now: Now) {
+        self.stage = Stage::Open;
+        self.heard = now.time;
+        self.size = Size::new(now.time);
+        self.try_sizes(now);
+    }
+
+    fn try_sizes(&mut self, now: Now) {
+        let before = self.most_bytes();
+        for size in self.size.probes(now.time) {
+            let mut words = vec![0; usize::from(size) - RECORD_BYTES];
+            words[0] = PROBE;
+            words[1..3].copy_from_slice(&size.to_be_bytes());
+            self.whisper(now, &words);
+        }
+        self.tell_size(before);
+    }
+
+    fn tell_size(&mut self, before: usize) {
+        if self.most_bytes() != before {
+            self.outputs.push_back(Said::Size(self.most_bytes()));
+        }
     }
 
     /// Sends what this layer says.
@@ -380,6 +425,19 @@ impl Association {
                 self.outputs.push_back(Said::Heard(words.slice(1..)));
             }
             (Some(&HELLO), Stage::Open | Stage::Refused) if is_target => self.repeat_answer(now),
+            (Some(&PROBE), Stage::Open) => {
+                let told = words.get(1..3).filter(|told| **told == size_of_packet(&words));
+                if let Some([high, low]) = told {
+                    self.whisper(now, &[PROBED, *high, *low]);
+                }
+            }
+            (Some(&PROBED), Stage::Open) => {
+                if let Some([high, low]) = words.get(1..) {
+                    let before = self.most_bytes();
+                    self.size.heard(now.time, u16::from_be_bytes([*high, *low]));
+                    self.tell_size(before);
+                }
+            }
             (Some(&ANSWER), Stage::Asking { .. }) => match words.get(1..) {
                 Some([ADMITTED]) => self.admitted(now),
                 Some([REFUSED]) => {
@@ -393,10 +451,14 @@ impl Association {
     }
 
     fn admitted(&mut self, now: Now) {
-        self.stage = Stage::Open;
-        self.heard = now.time;
         self.outputs.push_back(Said::Heard(Bytes::from_static(&[ADMITTED])));
+        self.open(now);
     }
+}
+
+/// How large the packet was that these words came in.
+fn size_of_packet(words: &[u8]) -> [u8; 2] {
+    u16::try_from(words.len() + RECORD_BYTES).unwrap_or(0).to_be_bytes()
 }
 
 /// What the library has to say.

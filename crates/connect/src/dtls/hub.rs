@@ -13,6 +13,9 @@ use super::{
 };
 use crate::limits::source;
 
+/// Packets that are encrypted with one key at most (RFC 9147 §4.5.3: 2^23 at most).
+const RECORDS_PER_KEY: u64 = 1 << 22;
+
 /// Names one association of one [`Hub`], never again another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Id(u64);
@@ -41,6 +44,8 @@ pub(crate) enum Output {
     Heard(Id, Bytes),
     /// A datagram for the floors above.
     Datagram(Id, Bytes),
+    /// Datagrams of so many bytes go through from now on, and no larger ones.
+    Size(Id, usize),
     /// The association is over.
     Over(Id, End),
 }
@@ -91,6 +96,16 @@ impl Hub {
     /// # Errors
     /// Where the library refuses the configuration.
     pub(crate) fn new(identity: Arc<Identity>, limits: Limits, listens: bool) -> Result<Hub, TlsError> {
+        Hub::changing_keys_after(RECORDS_PER_KEY, identity, limits, listens)
+    }
+
+    /// One whose associations change their keys after so many packets.
+    pub(super) fn changing_keys_after(
+        records: u64,
+        identity: Arc<Identity>,
+        limits: Limits,
+        listens: bool,
+    ) -> Result<Hub, TlsError> {
         let config = dimpl::Config::builder()
             .mtu(MTU_BYTES)
             .max_queue_rx(MAX_WAITING_PACKETS)
@@ -99,6 +114,7 @@ impl Hub {
             .dtls12_cipher_suites(&[])
             .require_client_certificate(true)
             .use_server_cookie(true)
+            .aead_encryption_limit(records)
             .build()
             .map_err(|error| TlsError::Config(format!("{error:?}")))?;
         Ok(Hub {
@@ -133,6 +149,11 @@ impl Hub {
         let config = Arc::clone(&self.config);
         let association = Association::connect(now, config, self.leaf(now.utc)?, target, patience);
         Ok(self.enter(association, remote, Standing::Own))
+    }
+
+    /// Whether strangers may open associations from now on; those that are there stay.
+    pub(crate) fn listen(&mut self, listens: bool) {
+        self.listens = listens;
     }
 
     /// Takes in a packet from `remote`.
@@ -310,6 +331,7 @@ impl Hub {
                 }
                 Said::Heard(words) => Output::Heard(id, words),
                 Said::Datagram(datagram) => Output::Datagram(id, datagram),
+                Said::Size(bytes) => Output::Size(id, bytes),
                 Said::Over(end) => Output::Over(id, end),
             });
         }

@@ -7,6 +7,8 @@
 //! 0x01 ‖ hello           the initiator names the protocol; resent until it is answered
 //! 0x02 ‖ u8 answer       0x01 admitted, 0x00 refused; resent for each hello
 //! 0x03                   a sign of life
+//! 0x04 ‖ u16 size ‖ …    a packet of that size, to find out whether one goes through
+//! 0x05 ‖ u16 size        it did
 //! ```
 //!
 //! Whatever has another form is passed over.
@@ -14,6 +16,7 @@
 mod association;
 mod hub;
 mod record;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +25,13 @@ use kith_sansio::{Span, Time, system};
 pub(crate) use association::{Association, End};
 pub(crate) use hub::{Hub, Id, Limits, Output};
 
-/// Largest UDP payload that is sent, in bytes: what every IPv6 path carries (RFC 8200 §5).
+/// Largest UDP payload that is sent before more is known to go through, in bytes: what every IPv6 path carries (RFC 8200 §5).
 const MTU_BYTES: usize = 1280 - 40 - 8;
-/// What DTLS and this layer take of it: header, content type, authentication tag, first byte.
-const OVERHEAD_BYTES: usize = 5 + 1 + 16 + 1;
-/// Largest datagram that is sent, in bytes.
+/// What DTLS takes of it: header, content type, authentication tag.
+const RECORD_BYTES: usize = 5 + 1 + 16;
+/// What DTLS and this layer take of it.
+const OVERHEAD_BYTES: usize = RECORD_BYTES + 1;
+/// Largest datagram that is sent before more is known to go through, in bytes.
 pub(crate) const MAX_DATAGRAM_BYTES: usize = MTU_BYTES - OVERHEAD_BYTES;
 /// Largest UDP payload that is looked at, in bytes: other implementations may know a larger path.
 pub(crate) const MAX_PACKET_BYTES: usize = 2048;
@@ -48,6 +53,8 @@ const DATAGRAM: u8 = 0x00;
 const HELLO: u8 = 0x01;
 const ANSWER: u8 = 0x02;
 const ALIVE: u8 = 0x03;
+const PROBE: u8 = 0x04;
+const PROBED: u8 = 0x05;
 
 /// The house's time of an instant, for the timers of the library; rounded up, so that nothing is woken too early.
 fn time_of(instant: std::time::Instant) -> Time {
