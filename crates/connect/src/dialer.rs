@@ -191,7 +191,11 @@ impl Dialer {
         }
     }
 
-    fn learn(&mut self, candidate: Candidate) {
+    fn learn(&mut self, mut candidate: Candidate) {
+        if self.via == Via::Dtls && candidate.address.transport == Transport::Quic {
+            // Who takes DTLS mostly does so at the port that QUIC has.
+            candidate.address.transport = Transport::Dtls;
+        }
         let address = candidate.address;
         let speaks = match address.transport {
             Transport::Tcp => !matches!(self.via, Via::Quic | Via::Dtls),

@@ -13,7 +13,7 @@ use kith_transfer::Rate;
 
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
-pub(crate) use self::tunnels::{Tun, TunUp};
+pub(crate) use self::tunnels::{Tun, TunTransport, TunUp};
 use crate::config::Served;
 
 /// Find people by their key's fingerprint and send them files, with nobody's cloud between.

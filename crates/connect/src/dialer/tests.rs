@@ -187,6 +187,36 @@ fn a_transport_can_be_insisted_on_and_bulk_gives_tcp_a_head_start() {
     assert_eq!(Race::new(Via::Any).hints(&["dtls://1.1.1.1:1"]), []);
 }
 
+fn for_datagrams(via: Via) -> Race {
+    let mut race = Race::new(via);
+    race.dialer.for_datagrams();
+    race
+}
+
+#[test]
+fn whoever_insists_on_dtls_tries_the_ports_of_quic_too() {
+    let all = ["quic://1.1.1.1:1", "tcp://1.1.1.1:1", "dtls://1.1.1.1:1", "dtls://1.1.1.1:2"];
+    let mut race = for_datagrams(Via::Dtls);
+    assert_eq!(race.hints(&all), [start(0, "dtls://1.1.1.1:1"), start(1, "dtls://1.1.1.1:2")]);
+    // There are no streams over it.
+    assert_eq!(Race::new(Via::Dtls).hints(&all), []);
+}
+
+#[test]
+fn dtls_is_the_way_where_nothing_else_is_known_and_not_where_nothing_else_answers() {
+    let mut race = for_datagrams(Via::Any);
+    assert_eq!(race.hints(&["dtls://1.1.1.1:1"]), []);
+    assert_eq!(race.input(Input::NoMoreCandidates), [start(0, "dtls://1.1.1.1:1")]);
+
+    let mut race = for_datagrams(Via::Any);
+    assert_eq!(race.hints(&["dtls://1.1.1.1:1", "tcp://1.1.1.1:1"]).len(), 1);
+    assert_eq!(race.input(Input::Failed(Attempt(0), network())), []);
+    assert_eq!(
+        race.input(Input::NoMoreCandidates),
+        [Output::Unreachable(vec![tried("tcp://1.1.1.1:1", network())])]
+    );
+}
+
 #[test]
 fn only_so_many_addresses_are_tried() {
     let mut race = Race::new(Via::Any);

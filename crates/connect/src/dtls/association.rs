@@ -374,7 +374,7 @@ impl Association {
             Event::Certificate(certificate) => self.look_at(now.utc, &certificate),
             Event::Connected if self.is_in_handshake() => self.reach(now),
             Event::Connected => {}
-            Event::Words(words) => self.listen(now, words),
+            Event::Words(words) => self.listen(now, &words),
             Event::Closed => self.end(End::Closed),
         }
     }
@@ -410,7 +410,7 @@ impl Association {
     }
 
     /// Hears what the peer says under the keys of the association.
-    fn listen(&mut self, now: Now, words: Bytes) {
+    fn listen(&mut self, now: Now, words: &Bytes) {
         self.heard = now.time;
         let is_target = self.pin.is_none();
         match (words.first(), &self.stage) {
@@ -426,7 +426,7 @@ impl Association {
             }
             (Some(&HELLO), Stage::Open | Stage::Refused) if is_target => self.repeat_answer(now),
             (Some(&PROBE), Stage::Open) => {
-                let told = words.get(1..3).filter(|told| **told == size_of_packet(&words));
+                let told = words.get(1..3).filter(|told| **told == size_of_packet(words));
                 if let Some([high, low]) = told {
                     self.whisper(now, &[PROBED, *high, *low]);
                 }

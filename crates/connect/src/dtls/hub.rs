@@ -13,7 +13,8 @@ use super::{
 };
 use crate::limits::source;
 
-/// Packets that are encrypted with one key at most (RFC 9147 §4.5.3: 2^23 at most).
+/// Packets that an initiator encrypts with one key at most. A target, which changes its key whenever the initiator does,
+/// has twice as many (RFC 9147 §4.5.3 allows 2^23), so that both hardly ever ask for it at once.
 const RECORDS_PER_KEY: u64 = 1 << 22;
 
 /// Names one association of one [`Hub`], never again another.
@@ -96,7 +97,8 @@ impl Hub {
     /// # Errors
     /// Where the library refuses the configuration.
     pub(crate) fn new(identity: Arc<Identity>, limits: Limits, listens: bool) -> Result<Hub, TlsError> {
-        Hub::changing_keys_after(RECORDS_PER_KEY, identity, limits, listens)
+        let records = if listens { 2 * RECORDS_PER_KEY } else { RECORDS_PER_KEY };
+        Hub::changing_keys_after(records, identity, limits, listens)
     }
 
     /// One whose associations change their keys after so many packets.

@@ -35,7 +35,12 @@ enum Doing {
 impl Size {
     /// Nothing is known, and the search begins at once.
     pub(crate) fn new(now: Time) -> Size {
-        Size { found: MTU_BYTES as u16, doing: Doing::Search(ROUNDS), due: now, search_at: now + SEARCH_EVERY }
+        Size {
+            found: MTU_BYTES as u16,
+            doing: Doing::Search(ROUNDS),
+            due: now,
+            search_at: now + SEARCH_EVERY,
+        }
     }
 
     /// The largest UDP payload that is known to go through, in bytes.
@@ -144,10 +149,10 @@ mod tests {
         run(&mut size, Time(0), Span::secs(100), 1500);
         assert_eq!(size.found(), 1472);
         let at = size.due();
-        run(&mut size, at, CONFIRM_EVERY + ROUND.times(10), 1392);
+        run(&mut size, at, Span::secs(40), 1392);
         assert_eq!(size.found(), 1392);
         let at = size.due();
-        run(&mut size, at, SEARCH_EVERY + CONFIRM_EVERY.times(2), 1500);
+        run(&mut size, at, Span::secs(660), 1500);
         assert_eq!(size.found(), 1472);
     }
 

@@ -79,7 +79,7 @@ impl World {
     /// One whose keys are good for so many packets.
     fn changing_keys_after(records: u64) -> World {
         let mut world = World::new(true);
-        world.server = Hub::changing_keys_after(records, identity(1), LIMITS, true).unwrap();
+        world.server = Hub::changing_keys_after(2 * records, identity(1), LIMITS, true).unwrap();
         world.client = Hub::changing_keys_after(records, identity(2), LIMITS, false).unwrap();
         world.client_id = world.client.connect(START, address(1), identity(1).fingerprint()).unwrap();
         world
@@ -101,7 +101,7 @@ impl World {
     fn step(&mut self, fate: Fate<'_>) {
         while let Some(output) = self.client.poll_output() {
             match output {
-                Output::Transmit(_, packet) => self.put(true, packet, fate),
+                Output::Transmit(_, packet) => self.put(true, &packet, fate),
                 Output::Reached(id) => self.client.ask(self.now, id, &hello()),
                 Output::Heard(_, words) => self.heard.push(words),
                 Output::Datagram(_, words) => self.at_client.push(words),
@@ -112,7 +112,7 @@ impl World {
         }
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::Transmit(_, packet) => self.put(false, packet, fate),
+                Output::Transmit(_, packet) => self.put(false, &packet, fate),
                 Output::Arrived(id, _, peer) => {
                     self.arrived.push(peer);
                     self.server_id = Some(id);
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    fn put(&mut self, to_server: bool, packet: Bytes, fate: Fate<'_>) {
+    fn put(&mut self, to_server: bool, packet: &Bytes, fate: Fate<'_>) {
         let number = &mut self.sent[usize::from(to_server)];
         *number += 1;
         let times = fate(*number, to_server);
@@ -240,7 +240,7 @@ fn a_datagram_arrives_once_however_often_its_packet_does() {
 
 #[test]
 fn keys_are_changed_while_datagrams_flow() {
-    let mut world = World::changing_keys_after(64);
+    let mut world = World::changing_keys_after(500);
     world.run(Span::ZERO, &mut |_, _| 1, World::is_open);
     let (mut lost, mut sent) = (0, 0);
     for number in 0..2000_u16 {

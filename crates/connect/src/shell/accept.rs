@@ -33,13 +33,11 @@ const BREATHER: Span = Span::millis(50);
 pub(super) fn start(
     shared: &Arc<Shared>,
     tcp: Vec<std::net::TcpListener>,
-    dtls: Vec<(Arc<dtls::Port>, dtls::Arrivals)>,
+    dtls: Vec<(Arc<dtls::Port>, dtls::Source, dtls::Arrivals)>,
     changes: Changes,
 ) {
-    for (port, arrivals) in dtls {
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(dtls::run(port)));
-        let task = accept_dtls(Arc::clone(shared), arrivals);
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    for (port, source, arrivals) in dtls {
+        start_dtls(shared, port, source, arrivals);
     }
     for listener in tcp {
         let task = accept_tcp(Arc::clone(shared), listener);
@@ -169,6 +167,18 @@ async fn greet_tls(
     }
 }
 
+/// Lets peers in over DTLS at one port.
+pub(super) fn start_dtls(
+    shared: &Arc<Shared>,
+    port: Arc<dtls::Port>,
+    source: dtls::Source,
+    arrivals: dtls::Arrivals,
+) {
+    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(dtls::run(port, source)));
+    let task = accept_dtls(Arc::clone(shared), arrivals);
+    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+}
+
 async fn accept_dtls(shared: Arc<Shared>, mut arrivals: dtls::Arrivals) {
     while let Some((call, peer)) = arrivals.recv().await {
         let task = greet_dtls(Arc::clone(&shared), call, peer);
@@ -177,7 +187,7 @@ async fn accept_dtls(shared: Arc<Shared>, mut arrivals: dtls::Arrivals) {
 }
 
 async fn greet_dtls(shared: Arc<Shared>, call: dtls::Call, peer: Fingerprint) {
-    let from = SocketAddr::new(call.0.remote.ip().to_canonical(), call.0.remote.port());
+    let from = SocketAddr::new(call.0.remote().ip().to_canonical(), call.0.remote().port());
     let path = PathInfo { transport: Transport::Dtls, remote: from, direct: true, relay: None, rtt: None };
     let admission = admit(&shared, Carrier::Dtls(call), None, Cut::new(None), Peer::Known(peer), path);
     let result = within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow));

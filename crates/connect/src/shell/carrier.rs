@@ -47,7 +47,7 @@ impl Carrier {
     pub(super) fn socket(&self) -> Option<Arc<TcpStream>> {
         match self {
             Carrier::Tcp(tls) => Some(Arc::clone(&tls.get_ref().0.0)),
-            Carrier::Quic(..) => None,
+            Carrier::Quic(..) | Carrier::Dtls(_) => None,
         }
     }
 

@@ -374,7 +374,7 @@ impl Shared {
     }
 
     async fn open_dtls(self: &Arc<Self>, call: Call, aim: Aim<'_>) -> Result<Stream, ConnectError> {
-        let remote = call.0.remote;
+        let remote = call.0.remote();
         let path = PathInfo { transport: Transport::Dtls, remote, direct: true, relay: None, rtt: None };
         let aim = aim.again(self)?;
         self.hello(Carrier::Dtls(call), Cut::new(None), path, aim).await

@@ -16,9 +16,10 @@ use super::flows::Channel;
 use super::stream::Stream;
 use super::tcp;
 use crate::datagram::{Backlog, Flow, Frames, MAX_FRAME_BYTES, put_frame};
-use crate::dtls::MAX_DATAGRAM_BYTES;
 use crate::{DatagramError, defaults};
 
+/// Datagrams sent over DTLS in one go.
+const DTLS_BATCH: usize = 64;
 /// Datagrams read from a QUIC connection in one go.
 const BATCH: usize = 64;
 /// Room that is left in what QUIC holds, for what it counts beside the bytes of a datagram.
@@ -204,15 +205,15 @@ impl Datagrams {
         }
     }
 
-    /// The largest datagram that can be sent now, in bytes. Over QUIC it follows what the path is found to carry, and is
-    /// a little over a kilobyte at least; over TCP it is 65 535, over DTLS 1 209.
+    /// The largest datagram that can be sent now, in bytes. Over QUIC and DTLS it follows what the path is found to carry,
+    /// and is a little over a kilobyte at least; over TCP it is 65 535.
     pub fn max_size(&self) -> usize {
         match &self.road {
             Road::Quic { channel, flow } => {
                 channel.link.connection.max_datagram_size().unwrap_or(0).saturating_sub(flow.length())
             }
             Road::Tcp { .. } => MAX_FRAME_BYTES,
-            Road::Dtls(_) => MAX_DATAGRAM_BYTES,
+            Road::Dtls(line) => line.most_bytes(),
         }
     }
 
@@ -261,19 +262,13 @@ impl Datagrams {
         datagrams: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<usize, DatagramError> {
         self.check()?;
+        if let Road::Dtls(line) = &self.road {
+            let datagrams: Vec<&[u8]> = datagrams.into_iter().collect();
+            return send_in_turn(line, &datagrams).await;
+        }
         let dressed = self.dress(datagrams);
         match &self.road {
-            Road::Dtls(line) => {
-                for datagram in &dressed {
-                    tokio::select! {
-                        () = line.room() => {}
-                        () = line.inbox.over.cancelled() => {}
-                    }
-                    line.inbox.check()?;
-                    line.send(std::iter::once(&datagram[..]));
-                }
-                Ok(dressed.len())
-            }
+            Road::Dtls(_) => Ok(0),
             Road::Quic { channel, .. } => tokio::select! {
                 biased;
                 sent = hand_over_in_turn(&channel.link.connection, &dressed) => sent,
@@ -335,7 +330,7 @@ impl Datagrams {
         let fitting: Vec<&[u8]> = datagrams.into_iter().filter(|datagram| datagram.len() <= most).collect();
         let flow = match &self.road {
             Road::Quic { flow, .. } => Some(flow),
-            Road::Tcp { .. } => None,
+            Road::Tcp { .. } | Road::Dtls(_) => None,
         };
         let prefix = flow.map_or(0, |flow| flow.length());
         // One piece of memory for all of them.
@@ -460,6 +455,20 @@ fn hand_over(connection: &noq::Connection, datagrams: &[Bytes]) -> Result<usize,
         Err(noq::SendDatagramError::ConnectionLost(error)) => Err(lost(&error)),
         Err(_) => Err(DatagramError::Ended),
     }
+}
+
+/// Gives datagrams to a DTLS association as the system has room.
+async fn send_in_turn(line: &Line, datagrams: &[&[u8]]) -> Result<usize, DatagramError> {
+    let mut sent = 0;
+    for some in datagrams.chunks(DTLS_BATCH) {
+        tokio::select! {
+            () = line.room() => {}
+            () = line.inbox.over.cancelled() => {}
+        }
+        line.inbox.check()?;
+        sent += line.send(some.iter().copied());
+    }
+    Ok(sent)
 }
 
 /// Gives datagrams to a QUIC connection as it has room.

@@ -1,37 +1,40 @@
 //! DTLS associations over UDP sockets: one for each address that is listened on, and one for each peer that is dialled.
 
+mod sieve;
+mod wire;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use kith_identity::{Fingerprint, Identity};
 use kith_sansio::system::now;
 use kith_sansio::{Now, Time};
 use tokio::io::ReadBuf;
-use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 
+pub(super) use self::sieve::Sieve;
+use self::sieve::{Below, Sifted};
+use self::wire::{Ends, Outgoing, Room, Wire};
 use super::bind::udp_socket;
 use super::datagrams::Queue;
 use super::due;
 use super::endpoint::{Config, Shared};
-use crate::dtls::{End, Hub, Id, Limits, MAX_PACKET_BYTES, Output};
+use crate::dtls::{End, Hub, Id, Limits, MAX_DATAGRAM_BYTES, Output};
 use crate::error::named;
 use crate::protocol::ADMITTED;
 use crate::{BindError, DatagramError, Failure, defaults};
 
-/// Packets taken from a socket in one go.
-const BATCH: usize = 64;
-/// Packets that wait where the system takes no more.
-const MAX_UNSENT: usize = 128;
+/// How often a socket is read before others have their turn.
+const READS: usize = 16;
 
 /// One UDP socket and its associations.
 pub(super) struct Port {
-    socket: UdpSocket,
+    wire: Wire,
     /// The one peer of a socket that was made for it.
     sole: Option<SocketAddr>,
     state: Mutex<State>,
@@ -44,21 +47,34 @@ pub(super) struct Port {
 struct State {
     hub: Hub,
     lines: HashMap<Id, Arc<Line>>,
-    unsent: VecDeque<(SocketAddr, Bytes)>,
+    outgoing: Outgoing,
     /// When the task of this port wakes by itself.
     planned: Option<Time>,
     arrivals: Option<mpsc::UnboundedSender<(Call, Fingerprint)>>,
 }
 
+/// Where the packets of a port come from.
+pub(super) struct Source(Kind);
+
+enum Kind {
+    /// Its socket.
+    Own(Room),
+    /// A socket of QUIC, which has the port.
+    Beside(Below),
+}
+
 /// One association as the endpoint sees it.
 pub(super) struct Line {
-    port: Arc<Port>,
+    /// Gone where the endpoint is closed, whoever may still hold this.
+    port: Weak<Port>,
     id: Id,
-    pub(super) remote: SocketAddr,
+    ends: Ends,
     is_target: bool,
     pub(super) inbox: Arc<Queue>,
     control: Mutex<Control>,
     waker: AtomicWaker,
+    /// The largest datagram that goes through, in bytes.
+    most_bytes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -76,7 +92,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.0.inbox.end(DatagramError::Cut);
         let id = self.0.id;
-        self.0.port.act(|hub, now| hub.close(now, id));
+        self.0.act(|hub, now| hub.close(now, id));
     }
 }
 
@@ -96,25 +112,48 @@ pub(super) fn listen(
     socket: std::net::UdpSocket,
     identity: &Arc<Identity>,
     config: &Config,
+) -> Result<(Arc<Port>, Source, Arrivals), BindError> {
+    let (port, arrivals) = open(socket, identity, config)?;
+    Ok((port, Source(Kind::Own(Room::new())), arrivals))
+}
+
+/// The same on the port of a socket of QUIC, of which `socket` is a copy; `None` where there is one already.
+pub(super) fn listen_beside(
+    (socket, sieve): (std::net::UdpSocket, &Sieve),
+    identity: &Arc<Identity>,
+    config: &Config,
+) -> Result<Option<(Arc<Port>, Source, Arrivals)>, BindError> {
+    let (port, arrivals) = open(socket, identity, config)?;
+    Ok(sieve.begin().map(|below| (port, Source(Kind::Beside(below)), arrivals)))
+}
+
+fn open(
+    socket: std::net::UdpSocket,
+    identity: &Arc<Identity>,
+    config: &Config,
 ) -> Result<(Arc<Port>, Arrivals), BindError> {
     let failed = |error: &dyn std::fmt::Display| BindError::Tls(error.to_string());
     let hub = Hub::new(Arc::clone(identity), limits(config), true).map_err(|error| failed(&error))?;
-    let socket = UdpSocket::from_std(socket).map_err(|error| failed(&error))?;
+    let wire = Wire::new(socket).map_err(|error| failed(&error))?;
+    // There are no more of them than the hub lets be.
     let (sender, arrivals) = mpsc::unbounded_channel();
-    Ok((Port::new(socket, None, hub, Some(sender)), arrivals))
+    Ok((Port::new(wire, None, hub, Some(sender)), arrivals))
 }
 
 /// Reaches `target` at `at` and makes sure that it is there.
 pub(super) async fn dial(shared: &Shared, at: SocketAddr, target: Fingerprint) -> Result<Call, Failure> {
     let network = |error: io::Error| Failure::Network(named(at, &error));
     let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = udp_socket(SocketAddr::new(any, 0)).and_then(UdpSocket::from_std).map_err(network)?;
-    socket.connect(at).await.map_err(network)?;
+    let socket = udp_socket(SocketAddr::new(any, 0)).map_err(network)?;
+    socket.connect(at).map_err(network)?;
+    let wire = Wire::new(socket).map_err(network)?;
     let broken = |error: kith_identity::tls::TlsError| Failure::Handshake(error.to_string());
     let hub = Hub::new(Arc::clone(&shared.identity), limits(&shared.config), false).map_err(broken)?;
-    let port = Port::new(socket, Some(at), hub, None);
+    let port = Port::new(wire, Some(at), hub, None);
     let call = port.call(at, target).map_err(broken)?;
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(run(port)));
+    shared
+        .tasks
+        .spawn(shared.closing.clone().run_until_cancelled_owned(run(port, Source(Kind::Own(Room::new())))));
     std::future::poll_fn(|cx| call.0.poll_reached(cx)).await.map_err(|end| match end {
         End::WrongPeer(found) => Failure::WrongPeer(found),
         End::Unreachable(why) => Failure::Network(why),
@@ -128,9 +167,8 @@ pub(super) async fn dial(shared: &Shared, at: SocketAddr, target: Fingerprint) -
 
 /// Reads, sends what could not be sent at once, and lets timers fire; ends with the association of a port that was made
 /// for one.
-pub(super) async fn run(port: Arc<Port>) {
+pub(super) async fn run(port: Arc<Port>, mut source: Source) {
     let _forgetting = Forgetting(Arc::clone(&port));
-    let mut buffer = vec![0; MAX_PACKET_BYTES + 1];
     loop {
         let (planned, is_full) = {
             let mut state = port.state();
@@ -138,40 +176,43 @@ pub(super) async fn run(port: Arc<Port>) {
                 return;
             }
             state.planned = state.hub.poll_timeout();
-            (state.planned, !state.unsent.is_empty())
+            (state.planned, !state.outgoing.is_empty())
         };
         tokio::select! {
-            ready = port.socket.readable() => match ready {
-                Ok(()) => port.read(&mut buffer),
-                Err(error) => return tracing::error!(%error, "cannot read from a DTLS socket"),
+            goes_on = port.read(&mut source) => if !goes_on {
+                return;
             },
-            _ = port.socket.writable(), if is_full => port.act(|_, _| ()),
-            () = due(planned) => port.act(|hub, now| hub.handle_timeout(now)),
+            _ = port.wire.writable(), if is_full => port.act(None, |_, _| ()),
+            () = due(planned) => port.act(None, Hub::handle_timeout),
             () = port.changed.notified() => {}
         }
     }
 }
 
-/// Lets go of what is left of a port that nobody reads any more; its lines know it, and it knows them.
+/// Ends what is left of a port that nobody reads any more, and tells the peers.
 struct Forgetting(Arc<Port>);
 
 impl Drop for Forgetting {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.0.state().lines);
-        lines.values().for_each(|line| line.inbox.end(DatagramError::Cut));
+        for (id, line) in lines {
+            line.inbox.end(DatagramError::Cut);
+            self.0.act(Some(line.ends), |hub, now| hub.close(now, id));
+        }
     }
 }
 
 impl Port {
     fn new(
-        socket: UdpSocket,
+        wire: Wire,
         sole: Option<SocketAddr>,
         hub: Hub,
         arrivals: Option<mpsc::UnboundedSender<(Call, Fingerprint)>>,
     ) -> Arc<Port> {
-        let state = State { hub, lines: HashMap::new(), unsent: VecDeque::new(), planned: None, arrivals };
+        let outgoing = Outgoing::default();
+        let state = State { hub, lines: HashMap::new(), outgoing, planned: None, arrivals };
         Arc::new(Port {
-            socket,
+            wire,
             sole,
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -187,29 +228,39 @@ impl Port {
         let line = {
             let mut state = self.state();
             let id = state.hub.connect(now(), at, target)?;
-            let line = Line::new(self, id, at, false);
+            let line = Line::new(self, id, Ends { peer: at, own: None }, false);
             state.lines.insert(id, Arc::clone(&line));
             line
         };
-        self.act(|_, _| ());
+        self.act(None, |_, _| ());
         Ok(Call(line))
     }
 
-    /// Has the hub do something, and does what it wants done.
-    fn act<R>(self: &Arc<Self>, work: impl FnOnce(&mut Hub, Now) -> R) -> R {
+    /// Whether strangers may come from now on; those who are there stay.
+    pub(super) fn listen(self: &Arc<Self>, listens: bool) {
+        self.act(None, |hub, _| hub.listen(listens));
+    }
+
+    /// Has the hub do something, and does what it wants done. What goes to the peer of `ends` leaves from the address that
+    /// the peer knows.
+    fn act<R>(self: &Arc<Self>, ends: Option<Ends>, work: impl FnOnce(&mut Hub, Now) -> R) -> R {
         let mut arrived = Vec::new();
         let mut state = self.state();
         let result = work(&mut state.hub, now());
-        self.send_unsent(&mut state);
         while let Some(output) = state.hub.poll_output() {
-            arrived.extend(self.carry_out(&mut state, output));
+            arrived.extend(self.carry_out(&mut state, ends, output));
+        }
+        let was_full = !state.outgoing.has_room();
+        let is_full = !self.wire.try_send(&mut state.outgoing);
+        if was_full && state.outgoing.has_room() {
+            self.emptied.notify_waiters();
         }
         let due = state.hub.poll_timeout();
         let is_sooner = due.is_some_and(|due| state.planned.is_none_or(|planned| due < planned));
-        if is_sooner || state.hub.is_empty() || !state.unsent.is_empty() {
+        if is_sooner || state.hub.is_empty() || is_full {
             self.changed.notify_one();
         }
-        let arrivals = state.arrivals.clone();
+        let arrivals = state.arrivals.clone().filter(|_| !arrived.is_empty());
         drop(state);
         for call in arrived {
             // Nobody takes them where the endpoint is closed; they end with being dropped, which needs the lock.
@@ -218,11 +269,18 @@ impl Port {
         result
     }
 
-    fn carry_out(self: &Arc<Self>, state: &mut State, output: Output) -> Option<(Call, Fingerprint)> {
+    fn carry_out(
+        self: &Arc<Self>,
+        state: &mut State,
+        ends: Option<Ends>,
+        output: Output,
+    ) -> Option<(Call, Fingerprint)> {
+        let towards =
+            |peer: SocketAddr| ends.filter(|ends| ends.peer == peer).unwrap_or(Ends { peer, own: None });
         match output {
-            Output::Transmit(to, packet) => self.transmit(state, to, packet),
+            Output::Transmit(to, packet) => state.outgoing.push(towards(to), &packet),
             Output::Arrived(id, from, peer) => {
-                let line = Line::new(self, id, from, true);
+                let line = Line::new(self, id, towards(from), true);
                 state.lines.insert(id, Arc::clone(&line));
                 return Some((Call(line), peer));
             }
@@ -231,6 +289,11 @@ impl Port {
             Output::Datagram(id, datagram) => {
                 if let Some(line) = state.lines.get(&id) {
                     line.inbox.push([datagram]);
+                }
+            }
+            Output::Size(id, bytes) => {
+                if let Some(line) = state.lines.get(&id) {
+                    line.most_bytes.store(bytes, Ordering::Relaxed);
                 }
             }
             Output::Over(id, end) => {
@@ -243,48 +306,46 @@ impl Port {
         None
     }
 
-    fn transmit(&self, state: &mut State, to: SocketAddr, packet: Bytes) {
-        if state.unsent.is_empty() && self.try_send(to, &packet) {
-            return;
+    /// Waits for packets and takes them; `false` where no more come.
+    async fn read(self: &Arc<Self>, source: &mut Source) -> bool {
+        match &mut source.0 {
+            Kind::Own(room) => match self.wire.readable().await {
+                Ok(()) => self.read_own(room),
+                Err(error) => {
+                    tracing::error!(%error, "cannot read from a DTLS socket");
+                    return false;
+                }
+            },
+            Kind::Beside(below) => {
+                let Some(sifted) = below.next().await else { return false };
+                self.take(&sifted);
+            }
         }
-        if state.unsent.len() >= MAX_UNSENT {
-            state.unsent.pop_front();
-        }
-        state.unsent.push_back((to, packet));
+        true
     }
 
-    fn send_unsent(&self, state: &mut State) {
-        let before = state.unsent.len();
-        while let Some((to, packet)) = state.unsent.front()
-            && self.try_send(*to, packet)
-        {
-            state.unsent.pop_front();
-        }
-        if state.unsent.len() < before {
-            self.emptied.notify_waiters();
-        }
+    fn take(self: &Arc<Self>, sifted: &Sifted) {
+        self.act(Some(sifted.ends), |hub, now| {
+            let packets = sifted.bytes.chunks(sifted.size);
+            packets.for_each(|packet| hub.handle_packet(now, sifted.ends.peer, packet));
+        });
     }
 
-    /// Whether the system took a packet, or will not take it ever.
-    fn try_send(&self, to: SocketAddr, packet: &[u8]) -> bool {
-        let sent = match self.sole {
-            Some(_) => self.socket.try_send(packet),
-            None => self.socket.try_send_to(packet, to),
-        };
-        !matches!(sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
-    /// Takes what has come.
-    fn read(self: &Arc<Self>, buffer: &mut [u8]) {
-        for _ in 0..BATCH {
-            match self.socket.try_recv_from(buffer) {
-                Ok((bytes, from)) => self.act(|hub, now| hub.handle_packet(now, from, &buffer[..bytes])),
+    fn read_own(self: &Arc<Self>, room: &mut Room) {
+        for _ in 0..READS {
+            let read = self.wire.try_recv(room, |ends, packets| {
+                self.act(Some(ends), |hub, now| {
+                    packets.for_each(|packet| hub.handle_packet(now, ends.peer, packet));
+                });
+            });
+            match read {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     if let Some(at) = self.sole {
                         let ids: Vec<Id> = self.state().lines.keys().copied().collect();
                         let why = named(at, &error);
-                        ids.into_iter().for_each(|id| self.act(|hub, now| hub.give_up(now, id, &why)));
+                        ids.into_iter().for_each(|id| self.act(None, |hub, now| hub.give_up(now, id, &why)));
                     }
                     return;
                 }
@@ -307,31 +368,46 @@ impl State {
 }
 
 impl Line {
-    fn new(port: &Arc<Port>, id: Id, remote: SocketAddr, is_target: bool) -> Arc<Line> {
+    fn new(port: &Arc<Port>, id: Id, ends: Ends, is_target: bool) -> Arc<Line> {
         let waiting_bytes =
             if is_target { defaults::STRANGER_DATAGRAM_BYTES } else { defaults::DATAGRAM_BACKLOG_BYTES };
         Arc::new(Line {
-            port: Arc::clone(port),
+            port: Arc::downgrade(port),
             id,
-            remote,
+            ends,
             is_target,
             inbox: Queue::new(waiting_bytes),
             control: Mutex::default(),
             waker: AtomicWaker::new(),
+            most_bytes: AtomicUsize::new(MAX_DATAGRAM_BYTES),
         })
+    }
+
+    /// The peer's address.
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.ends.peer
+    }
+
+    /// The largest datagram that is sent now, in bytes.
+    pub(super) fn most_bytes(&self) -> usize {
+        self.most_bytes.load(Ordering::Relaxed)
+    }
+
+    fn act<R: Default>(&self, work: impl FnOnce(&mut Hub, Now) -> R) -> R {
+        self.port.upgrade().map_or_else(R::default, |port| port.act(Some(self.ends), work))
     }
 
     /// Sends datagrams in one go, and says how many: those that are too large are left out.
     pub(super) fn send<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) -> usize {
-        self.port.act(|hub, now| hub.send(now, self.id, datagrams))
+        self.act(|hub, now| hub.send(now, self.id, datagrams))
     }
 
     /// Waits until the system takes more.
     pub(super) async fn room(&self) {
-        loop {
-            let mut emptied = std::pin::pin!(self.port.emptied.notified());
+        while let Some(port) = self.port.upgrade() {
+            let mut emptied = std::pin::pin!(port.emptied.notified());
             emptied.as_mut().enable();
-            if self.port.state().unsent.len() < MAX_UNSENT / 2 {
+            if port.state().outgoing.has_room() {
                 return;
             }
             emptied.await;
@@ -340,7 +416,7 @@ impl Line {
 
     /// Answers the hello.
     pub(super) fn answer(&self, is_admitted: bool) {
-        self.port.act(|hub, now| hub.answer(now, self.id, is_admitted));
+        self.act(|hub, now| hub.answer(now, self.id, is_admitted));
     }
 
     /// What is written is the hello, or the answer to it.
@@ -348,7 +424,7 @@ impl Line {
         if self.is_target {
             self.answer(words == [ADMITTED]);
         } else {
-            self.port.act(|hub, now| hub.ask(now, self.id, words));
+            self.act(|hub, now| hub.ask(now, self.id, words));
         }
     }
 

@@ -169,6 +169,8 @@ pub(super) struct Shared {
     knocks: Mutex<Knocks>,
     /// Where connections go that begin with a token, while this node relays.
     hook: Mutex<Option<Hook>>,
+    /// DTLS on the ports of QUIC, once it was wanted there.
+    dtls_beside: Mutex<Vec<Arc<dtls::Port>>>,
 }
 
 /// Whose share of a limit is used: a peer's, or where it has no name its network's.
@@ -279,6 +281,7 @@ impl Endpoint {
             listening: Mutex::default(),
             knocks: Mutex::new(Knocks::new(defaults::KNOCK_EVERY, defaults::MAX_KNOCKS)),
             hook: Mutex::default(),
+            dtls_beside: Mutex::default(),
             config,
         });
         accept::start(&shared, tcp, dtls, changes);
@@ -316,6 +319,26 @@ impl Endpoint {
         if network.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Whether peers are let in over DTLS at the ports of QUIC too, from now on: one open or mapped port is then enough for
+    /// both. At first they are not. Associations that are open stay as they are.
+    pub fn accept_dtls(&self, accepts: bool) -> Result<(), BindError> {
+        let shared = self.shared();
+        let mut beside = shared.dtls_beside.lock().unwrap_or_else(PoisonError::into_inner);
+        if accepts && beside.is_empty() {
+            for socket in shared.quic.sieves() {
+                let socket = socket.map_err(|error| BindError::Tls(error.to_string()))?;
+                if let Some((port, source, arrivals)) =
+                    dtls::listen_beside(socket, &shared.identity, &shared.config)?
+                {
+                    accept::start_dtls(shared, Arc::clone(&port), source, arrivals);
+                    beside.push(port);
+                }
+            }
+        }
+        beside.iter().for_each(|port| port.listen(accepts));
+        Ok(())
     }
 
     /// Whether the default port was taken, so that another one is in use.

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use self::congestion::Congestion;
 use super::bind::udp_socket;
 use super::direct::Hub;
+use super::dtls::Sieve;
 use super::endpoint::{PathInfo, Peer};
 use super::flows::Flows;
 use super::pin::Pin;
@@ -76,6 +77,8 @@ pub(super) struct Quic {
     paths: Arc<Paths>,
     /// Probes beside the first listener.
     pub(super) hub: Arc<Hub>,
+    /// What takes DTLS out of what comes to the listeners, and their sockets.
+    sieves: Vec<(Arc<Sieve>, std::net::UdpSocket)>,
 }
 
 /// One QUIC connection with a peer.
@@ -172,6 +175,8 @@ impl Quic {
         movable_server.transport_config(Arc::new(movable_towards_strangers));
         let mut endpoint_config = EndpointConfig::default();
         endpoint_config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES).map_err(|error| tls_error(&error))?;
+        // So that packets of QUIC can be told from those of DTLS.
+        endpoint_config.grease_quic_bit(false);
         let mut quic = Quic {
             listeners: Vec::new(),
             dialers: Mutex::default(),
@@ -180,6 +185,7 @@ impl Quic {
             movable: (Arc::new(movable), Arc::new(movable_server)),
             paths: Arc::default(),
             hub: Hub::new(sockets.first().and_then(|socket| socket.try_clone().ok())),
+            sieves: Vec::new(),
         };
         for socket in sockets {
             let listen_error = |source, at: Option<SocketAddr>| BindError::Listen {
@@ -187,9 +193,12 @@ impl Quic {
                 source,
             };
             let at = socket.local_addr().ok();
-            let endpoint =
-                quic.endpoint(socket, Some(server.clone())).map_err(|source| listen_error(source, at))?;
+            let copy = socket.try_clone().map_err(|source| listen_error(source, at))?;
+            let sieve = Arc::new(Sieve::default());
+            let server = (server.clone(), Arc::clone(&sieve));
+            let endpoint = quic.endpoint(socket, Some(server)).map_err(|source| listen_error(source, at))?;
             quic.listeners.push(endpoint);
+            quic.sieves.push((sieve, copy));
         }
         Ok(quic)
     }
@@ -197,10 +206,15 @@ impl Quic {
     fn endpoint(
         &self,
         socket: std::net::UdpSocket,
-        server: Option<noq::ServerConfig>,
+        server: Option<(noq::ServerConfig, Arc<Sieve>)>,
     ) -> io::Result<noq::Endpoint> {
         let runtime = Arc::new(noq::TokioRuntime);
-        let socket = Box::new(Lean::new(runtime.wrap_udp_socket(socket)?, MAX_UDP_PAYLOAD_BYTES));
+        let mut socket = Lean::new(runtime.wrap_udp_socket(socket)?, MAX_UDP_PAYLOAD_BYTES);
+        let (server, sieve) = server.unzip();
+        if let Some(sieve) = sieve {
+            socket = socket.sifted(sieve);
+        }
+        let socket = Box::new(socket);
         let is_first_listener = server.is_some() && self.listeners.is_empty();
         let socket: Box<dyn noq::AsyncUdpSocket> = if is_first_listener {
             Box::new(Woven::new(socket, Arc::clone(&self.paths), Arc::clone(&self.hub)))
@@ -316,6 +330,11 @@ impl Quic {
         let endpoint = self.endpoint(udp_socket((own, 0).into())?, None)?;
         dialers.insert(own, endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// The sockets of the listeners, and what takes DTLS out of what comes there.
+    pub(super) fn sieves(&self) -> impl Iterator<Item = io::Result<(std::net::UdpSocket, &Sieve)>> {
+        self.sieves.iter().map(|(sieve, socket)| Ok((socket.try_clone()?, &**sieve)))
     }
 
     fn all(&self) -> Vec<noq::Endpoint> {

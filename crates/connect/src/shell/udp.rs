@@ -2,10 +2,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use noq::udp::RecvMeta;
 use noq::{AsyncUdpSocket, UdpSender};
+
+use super::dtls::Sieve;
 
 /// Most bytes that the kernel hands over at once, however many datagrams it has put together.
 const MAX_GRO_BYTES: usize = 1 << 16;
@@ -18,6 +21,8 @@ const MAX_GRO_BYTES: usize = 1 << 16;
 pub(super) struct Lean {
     socket: Box<dyn AsyncUdpSocket>,
     segments: NonZeroUsize,
+    /// Takes out what is not for QUIC.
+    sieve: Option<Arc<Sieve>>,
 }
 
 impl Lean {
@@ -26,7 +31,12 @@ impl Lean {
         let enough = MAX_GRO_BYTES.div_ceil(usize::from(max_payload_bytes.max(1)));
         let segments =
             NonZeroUsize::new(enough).unwrap_or(NonZeroUsize::MIN).min(socket.max_receive_segments());
-        Lean { socket, segments }
+        Lean { socket, segments, sieve: None }
+    }
+
+    /// The same, with what `sieve` takes out.
+    pub(super) fn sifted(self, sieve: Arc<Sieve>) -> Lean {
+        Lean { sieve: Some(sieve), ..self }
     }
 }
 
@@ -41,7 +51,13 @@ impl AsyncUdpSocket for Lean {
         bufs: &mut [io::IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.socket.poll_recv(cx, bufs, meta)
+        let ready = self.socket.poll_recv(cx, bufs, meta);
+        if let (Poll::Ready(Ok(count)), Some(sieve)) = (&ready, &self.sieve) {
+            for (one, received) in meta.iter_mut().zip(bufs).take(*count) {
+                sieve.sift(one, received);
+            }
+        }
+        ready
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

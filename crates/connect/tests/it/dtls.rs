@@ -67,7 +67,16 @@ async fn datagrams_arrive_whole_in_both_directions() {
     assert_eq!((near.path().transport, near.path().remote), (Transport::Dtls, dtls_of(&two)));
     assert_eq!(far.path().transport, Transport::Dtls);
     assert_eq!(one.endpoint.paths(&two.fingerprint()), [near.path()]);
-    for bytes in [0, 1, 1000, near.max_size()] {
+    // Loopback carries more than anything that is tried.
+    for one in [&near, &far] {
+        soon(async {
+            while one.max_size() < 1449 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    for bytes in [0, 1, 1000, 1209, near.max_size()] {
         arrives(&near, &far, &vec![7; bytes]).await;
         arrives(&far, &near, &vec![8; bytes]).await;
     }
@@ -115,9 +124,43 @@ async fn dtls_is_taken_where_it_is_insisted_on_or_nothing_else_is_known() {
     let stream = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, Via::Dtls)).await;
     assert!(matches!(stream, Err(ConnectError::NotFound { .. })), "{stream:?}");
 
-    let (one, two) = friends(|known| known.transport != Transport::Dtls).await;
+    let (one, two) = friends(|known| known.transport == Transport::Tcp).await;
     let other = soon(one.endpoint.connect_datagrams_with(&two.fingerprint(), &TUN, Via::Dtls)).await;
     assert!(matches!(other, Err(ConnectError::OtherTransport { .. })), "{other:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_of_quic_takes_dtls_while_it_is_told_to() {
+    let mut config = on_loopback();
+    config.pace.attempt_timeout = kith_sansio::Span::secs(2);
+    let (one, two) = (Node::with(config).await, Node::new().await);
+    one.book.add(&two);
+    two.book.add(&one);
+    believe(&one, &two, |known| known.transport == Transport::Quic);
+    let mut incoming = two.endpoint.listen_datagrams(TUN, Admission::Contacts).unwrap();
+    two.echo(Admission::Contacts);
+    let (target, tun) = (two.fingerprint(), TUN);
+    let dial = || one.endpoint.connect_datagrams_with(&target, &tun, Via::Dtls);
+    assert!(matches!(soon(dial()).await, Err(ConnectError::Unreachable { .. })));
+
+    for _ in 0..2 {
+        two.endpoint.accept_dtls(true).unwrap();
+    }
+    let (near, far) = open(&one, &two, &mut incoming).await;
+    let quic = two.endpoint.local_addresses().into_iter().find(|one| one.transport == Transport::Quic);
+    assert_eq!(near.path().remote, quic.unwrap().socket);
+    arrives(&near, &far, b"there").await;
+    arrives(&far, &near, b"and back").await;
+    // QUIC goes on beside it.
+    soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, Via::Quic)).await.unwrap();
+
+    two.endpoint.accept_dtls(false).unwrap();
+    assert!(matches!(soon(dial()).await, Err(ConnectError::Unreachable { .. })));
+    arrives(&near, &far, b"still").await;
+    arrives(&far, &near, b"here").await;
+    two.endpoint.accept_dtls(true).unwrap();
+    let (near, far) = open(&one, &two, &mut incoming).await;
+    arrives(&near, &far, b"again").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

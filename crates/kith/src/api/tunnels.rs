@@ -13,7 +13,7 @@ pub(crate) struct NewTunnel {
     /// The contact's networks; those of the own addresses where there are none.
     #[serde(default)]
     pub(crate) allow: Vec<String>,
-    /// `tcp` or `quic`, to insist on it.
+    /// `quic`, `dtls` or `tcp`, to insist on it.
     #[serde(default)]
     pub(crate) transport: Option<String>,
     #[serde(default)]

@@ -1,8 +1,6 @@
 //! `kith tun`.
 
-use clap::{Args, Subcommand};
-
-use super::ViaTransport;
+use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tun {
@@ -20,6 +18,17 @@ pub(crate) enum Tun {
     List,
 }
 
+/// A transport that a tunnel insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TunTransport {
+    /// QUIC over UDP
+    Quic,
+    /// DTLS 1.3 over UDP, not post-quantum; the node takes it at its UDP port while a tunnel wants it
+    Dtls,
+    /// TLS 1.3 over TCP, where UDP does not get through
+    Tcp,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TunUp {
     /// Name or fingerprint of a contact
@@ -32,9 +41,9 @@ pub(crate) struct TunUp {
     /// times [default: the networks of the addresses]
     #[arg(long, value_name = "CIDR")]
     pub(crate) allow: Vec<String>,
-    /// Insist on a transport [default: QUIC, and TCP where QUIC does not get through]
+    /// Insist on a transport; say the same on both sides [default: QUIC, and TCP where QUIC does not get through]
     #[arg(long, value_enum)]
-    pub(crate) transport: Option<ViaTransport>,
+    pub(crate) transport: Option<TunTransport>,
     /// Name of the network device; tunnels to several contacts share one [default: kith0]
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<String>,

@@ -4,9 +4,9 @@ use hyper::Method;
 use indicatif::HumanBytes;
 use serde_json::Value;
 
-use super::{Context, escape, ping::via};
+use super::{Context, escape};
 use crate::api::tunnels::{NewTunnel, State, Tunnel};
-use crate::cli::{Tun, TunUp};
+use crate::cli::{Tun, TunTransport, TunUp};
 use crate::failure::Result;
 use crate::output::printable;
 
@@ -37,9 +37,18 @@ fn wish(options: TunUp) -> NewTunnel {
         contact: options.contact,
         addresses: options.address,
         allow: options.allow,
-        transport: via(options.transport),
+        transport: options.transport.map(|transport| name(transport).to_owned()),
         device: options.device,
         mtu: options.mtu,
+    }
+}
+
+/// The transport's name in the control API.
+fn name(transport: TunTransport) -> &'static str {
+    match transport {
+        TunTransport::Quic => "quic",
+        TunTransport::Dtls => "dtls",
+        TunTransport::Tcp => "tcp",
     }
 }
 

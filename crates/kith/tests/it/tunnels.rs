@@ -27,7 +27,12 @@ impl Bed {
     /// Starts the node of a home on a machine.
     #[track_caller]
     fn up(&self, machine: usize, person: &mut Person) {
-        let [quic, tcp] = ["quic", "tcp"].map(|scheme| format!("{scheme}://10.99.0.{machine}:7117"));
+        self.up_at(machine, person, &format!("10.99.0.{machine}"));
+    }
+
+    #[track_caller]
+    fn up_at(&self, machine: usize, person: &mut Person, host: &str) {
+        let [quic, tcp] = ["quic", "tcp"].map(|scheme| format!("{scheme}://{host}:7117"));
         let node = self.0.kith(machine, &person.home, &["up", "--listen", &quic, "--listen", &tcp]);
         node.line("ready");
         person.node = Some(node);
@@ -83,10 +88,10 @@ fn open(north: &Person, south: &Person, more: &[&str]) {
 
 #[test]
 fn packets_of_every_size_and_family_go_through_and_come_back_after_a_node_was_killed() {
-    for transport in ["quic", "tcp"] {
+    for transport in ["quic", "dtls", "tcp"] {
         let bed = bed!(2);
         let place = Place::new();
-        let [north, mut south] = bed.friends(&place);
+        let [mut north, mut south] = bed.friends(&place);
         open(&north, &south, &["--transport", transport]);
         for to in ["10.7.0.2", "fd07::2"] {
             bed.reaches(1, to, &[]);
@@ -101,6 +106,10 @@ fn packets_of_every_size_and_family_go_through_and_come_back_after_a_node_was_ki
         bed.reaches(1, "10.7.0.2", &[]);
         bed.reaches(2, "fd07::1", &[]);
         assert_eq!(tunnel(&south)["transport"], transport);
+        north.crash();
+        bed.up(1, &mut north);
+        bed.reaches(2, "10.7.0.1", &[]);
+        bed.reaches(1, "fd07::2", &[]);
         north.run(&["tun", "down", "south"]).ok();
         assert_eq!(bed.run(1, "ip", &["link", "show", "kith0"]).code(), 1);
         assert_eq!(north.run(&["tun", "list", "--json"]).ok().json(), json!([]));
@@ -109,10 +118,16 @@ fn packets_of_every_size_and_family_go_through_and_come_back_after_a_node_was_ki
 
 #[test]
 fn packets_are_as_large_as_the_path_is_found_to_carry() {
+    for transport in ["quic", "dtls"] {
+        finds_the_size(transport);
+    }
+}
+
+fn finds_the_size(transport: &str) {
     let bed = bed!(2);
     let place = Place::new();
     let [north, south] = bed.friends(&place);
-    open(&north, &south, &["--transport", "quic"]);
+    open(&north, &south, &["--transport", transport]);
     bed.reaches(1, "10.7.0.2", &[]);
     // Ethernet carries 1500, of which IP, UDP and QUIC take their part.
     // Each probe that is lost is known to be so when something later has arrived.
@@ -130,7 +145,37 @@ fn packets_are_as_large_as_the_path_is_found_to_carry() {
 }
 
 #[test]
+fn a_tunnel_carries_both_families_over_ipv6_alone() {
+    for transport in ["quic", "dtls", "tcp"] {
+        let bed = bed!(2);
+        let bed = Bed(bed.0.with_v6_alone());
+        let place = Place::new();
+        let mut friends = [place.person("north", &[]), place.person("south", &[])];
+        for (person, machine) in friends.iter_mut().zip(1..) {
+            bed.up_at(machine, person, &format!("[fd99::{machine}]"));
+        }
+        let [north, mut south] = friends;
+        north.knows("south", &south);
+        south.knows("north", &north);
+        open(&north, &south, &["--transport", transport]);
+        bed.reaches(1, "10.7.0.2", &[]);
+        bed.reaches(2, "fd07::1", &["-s", "4000"]);
+        let now = tunnel(&north);
+        assert!(now["remote"].as_str().unwrap().starts_with("[fd99::2]:"), "{now}");
+        south.crash();
+        bed.up_at(2, &mut south, "[fd99::2]");
+        bed.reaches(1, "fd07::2", &[]);
+    }
+}
+
+#[test]
 fn several_contacts_share_a_device_and_each_has_its_own_addresses() {
+    for transport in ["quic", "dtls"] {
+        shares_a_device(transport);
+    }
+}
+
+fn shares_a_device(transport: &str) {
     let bed = bed!(3);
     let place = Place::new();
     let [north, south] = bed.friends(&place);
@@ -138,13 +183,30 @@ fn several_contacts_share_a_device_and_each_has_its_own_addresses() {
     bed.up(3, &mut east);
     north.knows("east", &east);
     east.knows("north", &north);
-    north.run(&["tun", "up", "south", "--address", "10.7.0.1/24", "--allow", "10.7.0.2"]).ok();
-    north.run(&["tun", "up", "east", "--allow", "10.7.0.2"]).fails(2, "goes to south already");
-    north.run(&["tun", "up", "east", "--allow", "10.7.0.3", "--allow", "192.168.5.0/24"]).ok();
-    south.run(&["tun", "up", "north", "--address", "10.7.0.2/24"]).ok();
-    east.run(&["tun", "up", "north", "--address", "10.7.0.3/24"]).ok();
+    let up = |person: &Person, arguments: &[&str]| {
+        person.run(&[&["tun", "up"], arguments, &["--transport", transport]].concat())
+    };
+    up(
+        &north,
+        &[
+            "south",
+            "--address",
+            "10.7.0.1/24",
+            "--address",
+            "fd07::1/64",
+            "--allow",
+            "10.7.0.2",
+            "--allow",
+            "fd07::2",
+        ],
+    )
+    .ok();
+    up(&north, &["east", "--allow", "10.7.0.2"]).fails(2, "goes to south already");
+    up(&north, &["east", "--allow", "10.7.0.3", "--allow", "fd07::3", "--allow", "192.168.5.0/24"]).ok();
+    up(&south, &["north", "--address", "10.7.0.2/24", "--address", "fd07::2/64"]).ok();
+    up(&east, &["north", "--address", "10.7.0.3/24", "--address", "fd07::3/64"]).ok();
     bed.run(3, "ip", &["address", "add", "192.168.5.1/32", "dev", "lo"]).ok();
-    for there in ["10.7.0.2", "10.7.0.3", "192.168.5.1"] {
+    for there in ["10.7.0.2", "10.7.0.3", "fd07::2", "fd07::3", "192.168.5.1"] {
         bed.reaches(1, there, &[]);
     }
     north.run(&["tun", "down", "south"]).ok();

@@ -129,6 +129,7 @@ impl Line {
         match self.via {
             Via::Tcp => datagrams.path().transport == Transport::Tcp,
             Via::Quic => datagrams.path().transport == Transport::Quic,
+            Via::Dtls => datagrams.path().transport == Transport::Dtls,
             _ => true,
         }
     }

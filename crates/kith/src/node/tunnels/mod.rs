@@ -6,7 +6,7 @@ mod rows;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use kith_connect::{Admission, Peer, Protocol, Trust as _};
+use kith_connect::{Admission, Peer, Protocol, Trust as _, Via};
 use kith_identity::Fingerprint;
 use kith_store::Database;
 use kith_tunnel::{AddError, Cidr, DeviceError, Hub, HubConfig, TakenError};
@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use self::rows::{Row, Rows};
 use super::Node;
-use super::connect::via;
+use super::connect;
 use crate::api::tunnels::{State, Tunnel};
 use crate::failure::{Failure, Result, chain};
 use crate::floors::Floor;
@@ -64,6 +64,7 @@ impl Tunnels {
 
 async fn start(node: &Arc<Node>) -> Result<()> {
     let mut incoming = node.endpoint.listen_datagrams(TUN, Admission::Contacts).map_err(Failure::failed)?;
+    node.tunnels.follow(node)?;
     {
         let mut devices = node.tunnels.open.lock().await;
         for (peer, row) in node.tunnels.rows.all() {
@@ -101,13 +102,25 @@ async fn start(node: &Arc<Node>) -> Result<()> {
             }
             let all = leaving.tunnels.rows.all();
             for (peer, _) in all.into_iter().filter(|(peer, _)| leaving.book.contact_of(peer).is_none()) {
-                if let Err(failure) = leaving.tunnels.down(&peer).await {
+                if let Err(failure) = leaving.tunnels.down(&leaving, &peer).await {
                     tracing::error!(%failure, "the tunnel of a former contact is not forgotten");
                 }
             }
         }
     });
     Ok(())
+}
+
+/// The transport that a tunnel insists on.
+fn via(name: Option<&str>) -> Result<Via> {
+    match name {
+        Some("dtls") => Ok(Via::Dtls),
+        other => connect::via(other).map_err(|failure| failure.hint("quic, dtls or tcp")),
+    }
+}
+
+fn is_over_dtls(row: &Row) -> bool {
+    row.transport.as_deref() == Some("dtls")
 }
 
 async fn stop(node: &Arc<Node>) {
@@ -131,7 +144,11 @@ impl Tunnels {
         if let Some(old) = old.as_ref().filter(is_other) {
             devices.take_down(&peer, old).await;
         }
+        if is_over_dtls(&row) {
+            accept_dtls(node, true)?;
+        }
         if let Err(failure) = devices.bring_up(node, peer, &row) {
+            self.follow(node)?;
             // As it was, as far as that still works.
             devices.drop_if_empty(&row.device).await;
             if let Some(old) = old {
@@ -144,16 +161,23 @@ impl Tunnels {
         if stored.is_err() {
             devices.take_down(&peer, &row).await;
         }
+        self.follow(node)?;
         stored
     }
 
+    /// Takes DTLS while there is a tunnel that insists on it, and no longer.
+    fn follow(&self, node: &Node) -> Result<()> {
+        accept_dtls(node, self.rows.any(is_over_dtls))
+    }
+
     /// Closes a tunnel; `false` where there is none.
-    async fn down(&self, peer: &Fingerprint) -> Result<bool> {
+    async fn down(&self, node: &Node, peer: &Fingerprint) -> Result<bool> {
         let mut devices = self.open.lock().await;
         let Some(row) = self.rows.get(peer) else { return Ok(false) };
         self.rows.remove(peer).await?;
         devices.failed.remove(peer);
         devices.take_down(peer, &row).await;
+        self.follow(node)?;
         Ok(true)
     }
 
@@ -242,6 +266,10 @@ impl Devices {
             malformed: count(|peering| peering.malformed),
         }
     }
+}
+
+fn accept_dtls(node: &Node, accepts: bool) -> Result<()> {
+    node.endpoint.accept_dtls(accepts).map_err(|error| Failure::failed(chain(&error)))
 }
 
 fn no_device(error: &DeviceError) -> Failure {

@@ -10,12 +10,12 @@ use kith_tunnel::Cidr;
 use serde_json::{Value, json};
 
 use super::rows::Row;
+use super::via;
 use crate::api::server::{Answer, Route};
 use crate::api::tunnels::{NewTunnel, Tunnel};
 use crate::api::wish::Body;
 use crate::failure::{Failure, Result, chain};
 use crate::node::Node;
-use crate::node::connect::via;
 
 /// The device where none is named.
 const DEVICE: &str = "kith0";
@@ -46,7 +46,7 @@ async fn up(State(node): State<Arc<Node>>, Body(wish): Body<NewTunnel>) -> Answe
 
 async fn down(State(node): State<Arc<Node>>, Path(contact): Path<String>) -> Answer<Value> {
     let peer = node.book.resolve(&contact)?.fingerprint;
-    if !node.tunnels.down(&peer).await? {
+    if !node.tunnels.down(&node, &peer).await? {
         return Err(
             Failure::not_found(format!("there is no tunnel to {contact}")).hint("see 'kith tun list'")
         );

@@ -73,6 +73,11 @@ impl Rows {
         self.read().get(peer).cloned()
     }
 
+    /// Whether there is one like this.
+    pub(super) fn any(&self, is_it: impl Fn(&Row) -> bool) -> bool {
+        self.read().values().any(is_it)
+    }
+
     /// How many there are; `None` where there are none.
     pub(super) fn count(&self) -> Option<usize> {
         Some(self.read().len()).filter(|count| *count > 0)
