@@ -49,3 +49,20 @@ pub const MEND_AGAIN: (Span, Span) = (Span::millis(500), Span::secs(60));
 pub const RELAYS_PATIENCE: Span = Span::secs(3);
 /// How long a relay may take to say where it sees this node.
 pub const OBSERVE_PATIENCE: Span = Span::millis(300);
+/// Rounds over TCP that are under way at once.
+pub const MAX_ROUNDS: usize = 8;
+/// Most SYNs' worth of dialling that one address gets in a round over TCP: when it is dialled again, where it refused.
+pub const DIAL_AT: [Span; 5] =
+    [Span::ZERO, Span::millis(150), Span::millis(400), Span::millis(900), Span::millis(1_900)];
+/// How long a port of a round may take to be ready, which includes asking the relay where it is seen.
+pub const READY_PATIENCE: Span = Span::secs(2);
+/// How long the other side may take to say where it is.
+pub const ANSWER_PATIENCE: Span = Span::secs(4);
+/// How long the two sides dial each other.
+pub const PUNCH_TIME: Span = Span::secs(3);
+/// How long a target goes on after the first connection of a round, because the initiator may have chosen another.
+pub const PUNCH_TAIL: Span = Span::millis(500);
+/// Addresses kept at which a peer has proved to be.
+pub const MAX_PROVEN: usize = 4;
+/// Rounds that a peer may begin at once, and how soon another one, where it names only such addresses.
+pub const PROVEN_ROUNDS: (u32, Span) = (32, Span::secs(1));

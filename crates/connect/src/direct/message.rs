@@ -22,9 +22,9 @@ const MOST_BYTES: usize = LEAST_BYTES + MAX_CANDIDATES * 19;
 pub struct Candidates {
     /// Whether the other side is to say the same of itself; else this is the answer to that.
     pub wants_answer: bool,
-    /// What probes for the sender have to show.
+    /// What probes for the sender have to show; in `punch/1` the name of the round.
     pub token: Token,
-    /// UDP addresses of its QUIC, [`MAX_CANDIDATES`] at most; none is an IPv4 address inside an IPv6 one.
+    /// UDP addresses of its QUIC, in `punch/1` TCP ones, [`MAX_CANDIDATES`] at most; none is an IPv4 address inside an IPv6 one.
     pub addresses: Vec<SocketAddr>,
 }
 

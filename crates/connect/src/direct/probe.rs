@@ -1,4 +1,4 @@
-//! The datagrams that go between two peers beside QUIC, and from a node to a relay: all of one length, so that none is
+//! The datagrams that go between two peers beside QUIC, and from a node to a relay (there over TCP as well): all of one length, so that none is
 //! worth sending in another's name.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -6,9 +6,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use kith_sansio::wire::{Reader, Writer};
 
 use crate::relay::Token;
-
-/// What every probe begins with.
-const PREAMBLE: [u8; 8] = *b"kith-pn1";
 
 /// What a probe says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +31,10 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// What every one begins with.
+    pub const PREAMBLE: [u8; 8] = *b"kith-pn1";
     /// Length in bytes.
-    pub const BYTES: usize = PREAMBLE.len() + Token::BYTES + 1 + 16 + 2;
+    pub const BYTES: usize = Probe::PREAMBLE.len() + Token::BYTES + 1 + 16 + 2;
 
     /// The datagram.
     pub fn to_bytes(&self) -> [u8; Probe::BYTES] {
@@ -50,7 +49,7 @@ impl Probe {
             IpAddr::V6(ip) => ip,
         });
         let mut to = Writer::new();
-        to.bytes(&PREAMBLE).bytes(self.token.as_bytes()).u8(kind).bytes(&ip.octets());
+        to.bytes(&Probe::PREAMBLE).bytes(self.token.as_bytes()).u8(kind).bytes(&ip.octets());
         to.u16(address.map_or(0, |address| address.port()));
         let mut bytes = [0; Probe::BYTES];
         for (to, from) in bytes.iter_mut().zip(to.finish()) {
@@ -64,7 +63,7 @@ impl Probe {
         if bytes.len() != Probe::BYTES {
             return None;
         }
-        let rest = bytes.strip_prefix(&PREAMBLE)?;
+        let rest = bytes.strip_prefix(&Probe::PREAMBLE)?;
         let mut from = Reader::new(rest);
         let token = Token::from_bytes(from.array().ok()?);
         let kind = from.u8().ok()?;

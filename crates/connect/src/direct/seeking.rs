@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use kith_identity::{Address, Reach, Transport};
 use kith_sansio::{Machine, Now, Rng, Span, Time};
 
+use super::allowance::Allowance;
 use super::limits::{
     AGAIN, DIRECT_SILENCE, MAX_ANSWERS, MAX_CANDIDATES, MAX_STRAYS, PROBE_AT, ROUND_EVERY, ROUND_GAP,
     ROUNDS_AT_ONCE,
@@ -113,21 +114,17 @@ impl Try {
     }
 }
 
-/// How many rounds the peer may begin.
-#[derive(Debug)]
-struct Allowance {
-    left: u32,
-    since: Time,
-}
-
-impl Allowance {
-    fn take(&mut self, now: Time) -> bool {
-        let gained = (now - self.since).0 / ROUND_EVERY.0;
-        self.since += ROUND_EVERY.times(gained);
-        self.left = self.left.saturating_add(u32::try_from(gained).unwrap_or(u32::MAX)).min(ROUNDS_AT_ONCE);
-        let may = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        may
+impl Place {
+    /// Whether this node would dial `to` if a record set said so. A node on loopback has peers there alone.
+    pub(super) fn may_try(&self, to: SocketAddr) -> bool {
+        let address = Address::new(Transport::Quic, to);
+        let is_reached = match to.ip() {
+            IpAddr::V4(_) => self.v4,
+            IpAddr::V6(_) => self.v6,
+        };
+        is_reached
+            && self.vantage.loopback_only == (address.reach() == Reach::Loopback)
+            && may_dial(&address, Origin::Discovered, &self.vantage)
     }
 }
 
@@ -148,7 +145,7 @@ impl Seeking {
             last_round: None,
             next_round: None,
             pause: AGAIN.0,
-            allowance: Allowance { left: ROUNDS_AT_ONCE, since: now.time },
+            allowance: Allowance::new(now.time, ROUNDS_AT_ONCE, ROUND_EVERY),
             outputs: VecDeque::new(),
             is_over: false,
         };
@@ -216,17 +213,8 @@ impl Seeking {
         self.outputs.push_back(Output::End(why));
     }
 
-    /// Whether this node would dial `to` if a record set said so. A node on loopback has peers there alone.
     fn may_probe(&self, to: SocketAddr) -> bool {
-        let address = Address::new(Transport::Quic, to);
-        let is_reached = match to.ip() {
-            IpAddr::V4(_) => self.place.v4,
-            IpAddr::V6(_) => self.place.v6,
-        };
-        is_reached
-            && !self.place.candidates.contains(&to)
-            && self.place.vantage.loopback_only == (address.reach() == Reach::Loopback)
-            && may_dial(&address, Origin::Discovered, &self.place.vantage)
+        !self.place.candidates.contains(&to) && self.place.may_try(to)
     }
 
     fn is_tried(&self, to: SocketAddr) -> bool {

@@ -112,11 +112,16 @@ async fn greet_tcp(
     let hook = shared.hook().clone();
     if let Some(hook) = hook {
         let taking = async {
-            let is_side = relay::is_token_ahead(&stream).await?;
-            if is_side { relay::take(&mut stream).await.map(Some) } else { Ok(None) }
+            let is_for_relay = relay::is_ahead(&stream).await?;
+            if is_for_relay { relay::take(&mut stream).await.map(Some) } else { Ok(None) }
         };
         match within(deadline - time(), taking).await {
-            Some(Ok(Some(token))) => return hook.present(stream, token, place).await,
+            Some(Ok(Some(relay::Ahead::Token(token)))) => return hook.present(stream, token, place).await,
+            Some(Ok(Some(relay::Ahead::Question(token)))) => {
+                // Whoever does not hear the answer has gone.
+                let _ = within(deadline - time(), relay::reflect(stream, token, from)).await;
+                return;
+            }
             Some(Ok(None)) => {}
             _ => return tracing::debug!("TCP connection turned away"),
         }
@@ -193,6 +198,23 @@ async fn greet_dtls(shared: Arc<Shared>, call: dtls::Call, peer: Fingerprint) {
     let result = within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow));
     if let Err(error) = result {
         tracing::debug!(%error, "DTLS association turned away");
+    }
+}
+
+/// The target's side of a direct connection that was made together with `peer`, who has proved his key.
+pub(super) async fn greet_punched(
+    shared: Arc<Shared>,
+    tls: Box<tcp::Tls>,
+    from: SocketAddr,
+    peer: Fingerprint,
+) {
+    let cut = Cut::new(Some(Arc::clone(&tls.get_ref().0.0)));
+    let path = PathInfo { transport: Transport::Tcp, remote: from, direct: true, relay: None, rtt: None };
+    let admission = admit(&shared, Carrier::Tcp(tls), None, cut, Peer::Known(peer), path);
+    if let Err(error) =
+        within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow))
+    {
+        tracing::debug!(%error, "a punched connection turned away");
     }
 }
 
@@ -308,13 +330,19 @@ async fn admit(
         // Over DTLS there are no streams.
         Ok((_, Kind::Stream)) if carrier.line().is_some() => None,
         Ok((protocol, kind)) => {
-            match link.and_then(|link| Some((link, direct::asked(shared, link, &protocol)?))) {
-                Some((link, side)) => {
-                    direct::answer(shared, link, side, carrier);
-                    return Ok(None);
-                }
-                None => decide(shared, peer, path.remote, protocol, kind),
+            if let Some(link) = link
+                && let Some(side) = direct::asked(shared, link, &protocol)
+            {
+                direct::answer(shared, link, side, carrier);
+                return Ok(None);
             }
+            if link.is_none()
+                && let Some(peer) = direct::tcp::asked(shared, peer, &path, &protocol)
+            {
+                direct::tcp::answer(shared, peer, &path, carrier);
+                return Ok(None);
+            }
+            decide(shared, peer, path.remote, protocol, kind)
         }
         Err(TurnedAway::Hello(_)) => None,
         Err(error) => return Err(error),

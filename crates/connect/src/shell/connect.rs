@@ -122,6 +122,13 @@ impl Shared {
             Via::Bulk => return self.connect_bulk(aim).await,
             Via::Tcp | Via::Dtls => None,
         };
+        let is_direct = link.as_ref().is_some_and(|link| link.is_direct());
+        if matches!(via, Via::Any | Via::Tcp)
+            && !is_direct
+            && let Some(stream) = self.connect_punched(aim).await
+        {
+            return Ok(stream);
+        }
         let Some(link) = link else { return self.connect_fresh(aim, via).await };
         self.connect_on(&link, aim, via).await
     }
@@ -154,12 +161,22 @@ impl Shared {
         }
     }
 
+    /// A stream over a connection that is punched, where that is possible.
+    async fn connect_punched(self: &Arc<Self>, aim: Aim<'_>) -> Option<Stream> {
+        let way = self.lines.way(&aim.target).await?;
+        // What fails here is tried in another way.
+        Box::pin(self.open(way, aim, Fate::Kept)).await.ok()
+    }
+
     /// A stream for much data: over a new connection, or, where none comes about in time, over one that is there. A
     /// peer that only reaches out (behind a NAT, say) has no address to be dialled at.
     async fn connect_bulk(self: &Arc<Self>, aim: Aim<'_>) -> Result<Stream, ConnectError> {
         // A race would end at a relay again.
         if let Some(link) = self.links.newest(&aim.target).filter(|link| link.has_moved()) {
             return Box::pin(self.connect_on(&link, aim, Via::Bulk)).await;
+        }
+        if let Some(stream) = self.connect_punched(aim).await {
+            return Ok(stream);
         }
         let fresh = self.connect_fresh(aim, Via::Bulk);
         if self.links.newest(&aim.target).is_none() {
@@ -461,9 +478,13 @@ impl Attempts {
         let carriage = if via == Via::Quic { Carriage::Datagrams } else { Carriage::Stream };
         let over = async move {
             let way = relay::over(&shared, (target, &beyond), &relay, carriage).await;
-            let is_target = beyond.is_empty();
-            if is_target && matches!((&way, via), (Ok(Way::Tcp { .. }), Via::Any | Via::Bulk)) {
-                direct::beside(&shared, target, relay);
+            // Whoever is reached in order to reach somebody else is not looked for.
+            if let (Ok(Way::Tcp { .. }), true) = (&way, beyond.is_empty()) {
+                match via {
+                    Via::Any | Via::Bulk => direct::beside(&shared, target, relay),
+                    Via::Tcp => direct::tcp::begin(&shared, target, relay),
+                    Via::Quic | Via::Dtls => {}
+                }
             }
             (attempt, way)
         };

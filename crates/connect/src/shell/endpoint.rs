@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::bind::{Listeners, bind};
 use super::datagrams::Datagrams;
 use super::direct::Beside;
+use super::direct::tcp::Lines;
 use super::quic::{Links, Quic};
 use super::registry::Registry;
 use super::relay::Hook;
@@ -54,8 +55,8 @@ pub struct Config {
     pub incoming_queue: usize,
     /// How long an existing connection may take to answer before a new one is dialled beside it.
     pub pool_patience: Span,
-    /// Whether QUIC connections over relays move to a direct path where there is one. The peer learns addresses of this
-    /// node for that.
+    /// Whether a direct way is looked for where a relay is between: QUIC connections move there, over TCP it is punched
+    /// for later streams. The peer learns addresses of this node for that.
     pub seek_direct: bool,
 }
 
@@ -162,6 +163,8 @@ pub(super) struct Shared {
     pub(super) beside: Beside,
     /// How often this machine has lost an address.
     pub(super) network: watch::Sender<u64>,
+    /// With whom it is punched over TCP.
+    pub(super) lines: Lines,
     /// Addresses beside its listeners' at which this node is reached.
     pub(super) offered: watch::Sender<Vec<Address>>,
     default_port_taken: bool,
@@ -276,6 +279,7 @@ impl Endpoint {
             local,
             beside: Beside::default(),
             network: watch::Sender::new(0),
+            lines: Lines::default(),
             offered: watch::Sender::new(Vec::new()),
             default_port_taken,
             listening: Mutex::default(),
@@ -470,6 +474,13 @@ impl Endpoint {
         let mut paths = shared.links.paths(peer);
         paths.extend(shared.registry.sole_paths(peer));
         paths
+    }
+
+    /// Whether a new stream to `peer`, which is reached over a relay otherwise, is expected to go directly.
+    pub fn has_direct_way(&self, peer: &Fingerprint, via: Via) -> bool {
+        let (any, tcp) = (matches!(via, Via::Any | Via::Bulk), via == Via::Tcp);
+        let is_connected = self.paths(peer).iter().any(|path| path.direct);
+        any && is_connected || (any || tcp) && self.shared().lines.works(peer)
     }
 
     /// Closes every connection, tells the peers and waits for it, a second at most.

@@ -12,6 +12,7 @@ mod hostile;
 mod library;
 mod nats;
 mod nodes;
+mod punched;
 mod relayed;
 mod relayed_datagrams;
 mod relays;

@@ -321,8 +321,8 @@ impl Session {
     /// Opens the stream anew where it goes over a relay and a direct way has been found beside it.
     fn leave_relay(&mut self) {
         let is_relayed = self.open.as_ref().is_some_and(|open| !open.path().direct);
-        let paths = self.node.endpoint.paths(&self.contact.ni.fingerprint);
-        if is_relayed && self.via == Via::Any && paths.iter().any(|path| path.direct) {
+        let has_way = self.node.endpoint.has_direct_way(&self.contact.ni.fingerprint, self.via);
+        if is_relayed && self.via != Via::Quic && has_way {
             self.open = None;
         }
     }

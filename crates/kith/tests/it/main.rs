@@ -14,6 +14,7 @@ mod mapping;
 mod namespaces;
 mod nat;
 mod nat_more;
+mod nat_tcp;
 mod orders;
 mod outsiders;
 mod relay_flood;

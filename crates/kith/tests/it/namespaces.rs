@@ -14,7 +14,7 @@ pub struct Lan {
     net: &'static str,
 }
 
-/// What a NAT does with UDP (RFC 4787 §4 and §5). TCP from outside is refused by all of them.
+/// What a NAT does with UDP (RFC 4787 §4 and §5) or with TCP (RFC 5382); what else comes from outside is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
     /// One port outside for a port inside, open for everybody.
@@ -28,11 +28,11 @@ pub enum Nat {
 }
 
 impl Nat {
-    /// The rules of a router whose way out is `eth0`, for one machine behind it.
-    fn rules(self, inside: &str) -> String {
+    /// The rules of a router whose way out is `eth0`, for one machine behind it, and for `udp` or `tcp`.
+    fn rules(self, inside: &str, protocol: &str) -> String {
         let lets_in = match self {
-            Nat::Open => format!("iifname eth0 udp dport @mapped dnat to {inside}"),
-            Nat::Restricted => format!("iifname eth0 ip saddr . udp dport @met dnat to {inside}"),
+            Nat::Open => format!("iifname eth0 {protocol} dport @mapped dnat to {inside}"),
+            Nat::Restricted => format!("iifname eth0 ip saddr . {protocol} dport @met dnat to {inside}"),
             Nat::PortRestricted | Nat::Symmetric => String::new(),
         };
         let ports = if self == Nat::Symmetric { "random,fully-random" } else { "" };
@@ -43,7 +43,7 @@ impl Nat {
                 set met {{ type ipv4_addr . inet_service; flags dynamic,timeout; timeout 2m; }}
                 chain seen {{
                     type filter hook postrouting priority 90;
-                    oifname eth0 ip saddr {inside} udp sport > 0 update @mapped {{ udp sport }} update @met {{ ip daddr . udp sport }}
+                    oifname eth0 ip saddr {inside} {protocol} sport > 0 update @mapped {{ {protocol} sport }} update @met {{ ip daddr . {protocol} sport }}
                 }}
                 chain out {{ type nat hook postrouting priority srcnat; oifname eth0 masquerade {ports}; }}
                 chain in {{ type nat hook prerouting priority dstnat; {lets_in}; }}
@@ -144,9 +144,27 @@ impl Lan {
     /// A machine of its own behind a router, which is NAT between it and the others from now on; its number.
     /// `None` where the system has no NAT.
     pub fn behind(&mut self, router: usize, nat: Nat) -> Option<usize> {
+        self.behind_nat(router, nat, "udp")
+    }
+
+    /// As [`behind`](Self::behind), for TCP; no UDP gets through.
+    pub fn behind_without_udp(&mut self, router: usize, nat: Nat) -> Option<usize> {
+        let inside = self.behind_nat(router, nat, "tcp")?;
+        self.block_udp(router).then_some(inside)
+    }
+
+    /// Has a router let no UDP through; whether it does.
+    pub fn block_udp(&self, router: usize) -> bool {
+        let rules = "table inet no_udp {
+            chain through { type filter hook forward priority -10; meta l4proto udp drop; }
+        }";
+        self.rules(router, rules)
+    }
+
+    fn behind_nat(&mut self, router: usize, nat: Nat, protocol: &str) -> Option<usize> {
         let number = self.wired_to(router)?;
         let may_forward = self.machines[router - 1].can("sysctl -q -w net.ipv4.ip_forward=1");
-        (may_forward && self.rules(router, &nat.rules(&self.inside(router)))).then_some(number)
+        (may_forward && self.rules(router, &nat.rules(&self.inside(router), protocol))).then_some(number)
     }
 
     /// The address of the machine behind a router.
@@ -242,7 +260,7 @@ impl Lan {
         gate.run(&format!("ip address add {net}.1/24 dev eth1")).ok();
         gate.run("ip link set eth1 up").ok();
         let may_forward = gate.can("sysctl -q -w net.ipv4.ip_forward=1");
-        (may_forward && self.rules(router, &nat.rules(&self.inside(router)))).then_some(())
+        (may_forward && self.rules(router, &nat.rules(&self.inside(router), "udp"))).then_some(())
     }
 
     /// Takes a machine's way out and its address away, and gives it those of its second uplink.

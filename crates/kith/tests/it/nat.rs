@@ -10,7 +10,7 @@ use crate::namespaces::{Lan, Nat};
 use crate::relayed::configure;
 
 const PROBE: &str = include_str!("nat_probe.py");
-const KINDS: [Nat; 4] = [Nat::Open, Nat::Restricted, Nat::PortRestricted, Nat::Symmetric];
+pub const KINDS: [Nat; 4] = [Nat::Open, Nat::Restricted, Nat::PortRestricted, Nat::Symmetric];
 
 /// What the probe says of each kind.
 pub fn described(nat: Nat) -> &'static str {

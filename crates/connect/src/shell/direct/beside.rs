@@ -8,7 +8,7 @@ use kith_identity::{Fingerprint, Relay};
 use kith_sansio::system::time;
 use kith_sansio::{Span, Time};
 
-use super::{Seeker, ask, is_trusted};
+use super::{Seeker, ask, is_trusted, tcp};
 use crate::Failure;
 use crate::delegator::Opener;
 use crate::direct::Side;
@@ -21,6 +21,8 @@ use crate::shell::{DONE_CODE, accept, relay, within};
 
 /// How long a direct path may take to be found before the connection is given up.
 const PATIENCE: Span = Span::secs(15);
+/// When it is punched over TCP as well, which needs no UDP and leads to one stream at a time.
+const HEAD_START: Span = Span::secs(4);
 /// How soon it is tried again with the same peer, at first and at most; doubled with each failure.
 const AGAIN: (Span, Span) = (Span::secs(30), Span::secs(600));
 /// Peers of which that is remembered.
@@ -32,6 +34,7 @@ pub(in crate::shell) struct Beside(Mutex<HashMap<Fingerprint, Attempted>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Attempted {
+    since: Time,
     /// Until then nothing else is tried.
     until: Time,
     pause: Span,
@@ -50,9 +53,15 @@ impl Beside {
         }
         let pause = before.map_or(AGAIN.0, |before| before.pause.times(2).min(AGAIN.1));
         if all.len() < MAX_PEERS {
-            all.insert(peer, Attempted { until: now + pause, pause });
+            all.insert(peer, Attempted { since: now, until: now + pause, pause });
         }
         true
+    }
+
+    /// Whether it has been tried with `peer` and nothing was found in good time.
+    fn is_vain(&self, peer: &Fingerprint, now: Time) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(peer).is_some_and(|before| now >= before.since + HEAD_START)
     }
 
     fn found(&self, peer: &Fingerprint) {
@@ -62,19 +71,38 @@ impl Beside {
 
 /// Looks for a direct path to `target`, which has just been reached over `over` by TCP.
 pub(in crate::shell) fn beside(shared: &Arc<Shared>, target: Fingerprint, over: Relay) {
-    let may_seek = shared.config.seek_direct && !shared.quic.listeners.is_empty();
+    if shared.quic.listeners.is_empty() {
+        return tcp::begin(shared, target, over);
+    }
+    let may_seek = shared.config.seek_direct;
     // A connection that is there has looked, or does.
     let may_seek = may_seek && is_trusted(shared, &target);
-    if !may_seek || shared.links.newest(&target).is_some() || !shared.beside.begin(target, time()) {
+    if !may_seek || shared.links.newest(&target).is_some() {
+        return;
+    }
+    if !shared.beside.begin(target, time()) {
+        if shared.beside.is_vain(&target, time()) {
+            tcp::begin(shared, target, over);
+        }
         return;
     }
     let task = Arc::clone(shared);
     let work = async move {
-        match meet(&task, target, &over).await {
-            Ok(true) => task.beside.found(&target),
+        let also = over.clone();
+        let mut meeting = std::pin::pin!(meet(&task, target, &over));
+        let met = match within(HEAD_START, meeting.as_mut()).await {
+            Some(met) => met,
+            None => {
+                tcp::begin(&task, target, also.clone());
+                meeting.await
+            }
+        };
+        match met {
+            Ok(true) => return task.beside.found(&target),
             Ok(false) => tracing::debug!(peer = %target, "no direct path beside the relayed one"),
             Err(error) => tracing::debug!(peer = %target, %error, "no direct path beside the relayed one"),
         }
+        tcp::begin(&task, target, also);
     };
     shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
 }
@@ -118,7 +146,10 @@ mod tests {
             assert!(beside.begin(Fingerprint::from_bytes([2; 32]), Time(now.0 + 100_000_000_000)));
             now = later;
         }
+        let last = Time(now.0 - 600_000_000);
+        assert!(!beside.is_vain(&peer, last) && beside.is_vain(&peer, last + HEAD_START));
         beside.found(&peer);
+        assert!(!beside.is_vain(&peer, now));
         assert!(beside.begin(peer, now) && !beside.begin(peer, now));
     }
 }

@@ -2,6 +2,7 @@
 
 mod beside;
 mod hub;
+pub(super) mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

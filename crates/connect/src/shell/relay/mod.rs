@@ -16,5 +16,5 @@ pub use serving::Relaying;
 pub(super) use mending::tend;
 pub(super) use reaching::over;
 pub(super) use serving::Hook;
-pub(super) use side::{is_token_ahead, take};
+pub(super) use side::{Ahead, is_ahead, reflect, take};
 pub(super) use weave::{OpenPath, Over, Paths, Woven};

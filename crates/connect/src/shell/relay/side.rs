@@ -7,6 +7,7 @@ use kith_sansio::Span;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
+use crate::direct::{Kind, Probe};
 use crate::relay::Token;
 use crate::relay::limits::TOKEN_LIFE;
 use crate::shell::bind::{tune_tcp, udp_socket};
@@ -22,23 +23,50 @@ const CONNECT_PATIENCE: Span = Span::secs(5);
 /// How soon a token is shown again over UDP.
 const SHOW_AGAIN: Span = Span::millis(200);
 
-/// Whether what comes over `stream` begins as a token does; waits for its first byte.
-pub(in crate::shell) async fn is_token_ahead(stream: &TcpStream) -> io::Result<bool> {
+/// What a connection begins with that is for a relay and no handshake.
+#[derive(Debug)]
+pub(in crate::shell) enum Ahead {
+    /// One side of a session.
+    Token(Token),
+    /// Somebody asks where the relay sees him.
+    Question(Token),
+}
+
+/// Whether what comes over `stream` begins as that does; waits for its first byte.
+pub(in crate::shell) async fn is_ahead(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
     Ok(stream.peek(&mut first).await? == 1 && first[0] == PREAMBLE[0])
 }
 
-/// Takes the token that is ahead.
-pub(in crate::shell) async fn take(stream: &mut TcpStream) -> io::Result<Token> {
-    let mut preamble = [0; PREAMBLE.len()];
-    stream.read_exact(&mut preamble).await?;
-    if preamble != PREAMBLE {
+/// Takes what is ahead.
+pub(in crate::shell) async fn take(stream: &mut TcpStream) -> io::Result<Ahead> {
+    let mut bytes = [0; Probe::BYTES];
+    let (preamble, rest) = bytes.split_at_mut(PREAMBLE.len());
+    stream.read_exact(preamble).await?;
+    if *preamble == PREAMBLE {
+        let mut token = [0; Token::BYTES];
+        stream.read_exact(&mut token).await?;
+        tune_tcp(stream)?;
+        return Ok(Ahead::Token(Token::from_bytes(token)));
+    }
+    if *preamble != Probe::PREAMBLE {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut token = [0; Token::BYTES];
-    stream.read_exact(&mut token).await?;
-    tune_tcp(stream)?;
-    Ok(Token::from_bytes(token))
+    stream.read_exact(rest).await?;
+    match Probe::from_bytes(&bytes) {
+        Some(Probe { token, kind: Kind::Observe }) => Ok(Ahead::Question(token)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Says to whoever asked with `token` that he comes from `seen`.
+pub(in crate::shell) async fn reflect(
+    mut stream: TcpStream,
+    token: Token,
+    seen: SocketAddr,
+) -> io::Result<()> {
+    let seen = SocketAddr::new(seen.ip().to_canonical(), seen.port());
+    stream.write_all(&Probe { token, kind: Kind::Observed(seen) }.to_bytes()).await
 }
 
 /// Waits until a side that waits has gone. One that speaks before its time is not looked at any more.

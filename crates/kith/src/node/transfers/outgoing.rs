@@ -275,8 +275,8 @@ impl Run<'_> {
         loop {
             tokio::time::sleep(LOOK).await;
             note_path(live, &way.now());
-            let is_relayed = self.via == Via::Any && way.now().relay.is_some();
-            if !is_relayed || !node.endpoint.paths(&live.peer).iter().any(|path| path.direct) {
+            let is_relayed = self.via != Via::Quic && way.now().relay.is_some();
+            if !is_relayed || !node.endpoint.has_direct_way(&live.peer, self.via) {
                 continue;
             }
             let Transfer { bytes, total_bytes, .. } = live.snapshot();
