@@ -374,7 +374,8 @@ async fn admit(
     let waiting_bytes =
         if is_trusted { defaults::DATAGRAM_BACKLOG_BYTES } else { defaults::STRANGER_DATAGRAM_BYTES };
     if let Some(line) = carrier.line() {
-        line.inbox.allow(waiting_bytes);
+        let most = if is_trusted { defaults::DATAGRAM_ARRIVAL_BYTES } else { waiting_bytes };
+        line.inbox.allow(most);
     }
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
     stream.stay_as(link.map(Link::guest), strange.flatten());

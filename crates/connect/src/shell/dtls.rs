@@ -29,9 +29,6 @@ use crate::error::named;
 use crate::protocol::ADMITTED;
 use crate::{BindError, DatagramError, Failure, defaults};
 
-/// How often a socket is read before others have their turn.
-const READS: usize = 16;
-
 /// One UDP socket and its associations.
 pub(super) struct Port {
     wire: Wire,
@@ -321,6 +318,8 @@ impl Port {
                 self.take(&sifted);
             }
         }
+        // Whoever takes the datagrams has a turn before there are more.
+        tokio::task::yield_now().await;
         true
     }
 
@@ -332,24 +331,16 @@ impl Port {
     }
 
     fn read_own(self: &Arc<Self>, room: &mut Room) {
-        for _ in 0..READS {
-            let read = self.wire.try_recv(room, |ends, packets| {
-                self.act(Some(ends), |hub, now| {
-                    packets.for_each(|packet| hub.handle_packet(now, ends.peer, packet));
-                });
+        let read = self.wire.try_recv(room, |ends, packets| {
+            self.act(Some(ends), |hub, now| {
+                packets.for_each(|packet| hub.handle_packet(now, ends.peer, packet));
             });
-            match read {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    if let Some(at) = self.sole {
-                        let ids: Vec<Id> = self.state().lines.keys().copied().collect();
-                        let why = named(at, &error);
-                        ids.into_iter().for_each(|id| self.act(None, |hub, now| hub.give_up(now, id, &why)));
-                    }
-                    return;
-                }
-            }
+        });
+        let Err(error) = read else { return };
+        if let Some(at) = self.sole.filter(|_| error.kind() != io::ErrorKind::WouldBlock) {
+            let ids: Vec<Id> = self.state().lines.keys().copied().collect();
+            let why = named(at, &error);
+            ids.into_iter().for_each(|id| self.act(None, |hub, now| hub.give_up(now, id, &why)));
         }
     }
 
@@ -370,7 +361,7 @@ impl State {
 impl Line {
     fn new(port: &Arc<Port>, id: Id, ends: Ends, is_target: bool) -> Arc<Line> {
         let waiting_bytes =
-            if is_target { defaults::STRANGER_DATAGRAM_BYTES } else { defaults::DATAGRAM_BACKLOG_BYTES };
+            if is_target { defaults::STRANGER_DATAGRAM_BYTES } else { defaults::DATAGRAM_ARRIVAL_BYTES };
         Arc::new(Line {
             port: Arc::downgrade(port),
             id,
