@@ -54,7 +54,7 @@ pub use error::{BindError, ConnectError, DatagramError, Failure, ListenError, Ro
 pub use node::{Node, NodeError};
 pub use protocol::{Admission, MAX_PROTOCOL_BYTES, Protocol, ProtocolError};
 pub use shell::{
-    Config, Datagrams, Endpoint, Exposing, Incoming, MappingConfig, PathInfo, PathWatch, Peer, PortMapping,
-    Relaying, Stream, interfaces,
+    Config, Datagrams, Endpoint, Exposing, Incoming, MappingConfig, OwnDevice, PathInfo, PathWatch, Peer,
+    PortMapping, Relaying, Stream, interfaces,
 };
 pub use trust::{ChangeSignal, Changes, Discovery, Found, NoDiscovery, Trust};

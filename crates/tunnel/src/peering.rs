@@ -8,6 +8,10 @@ use crate::Probe;
 
 /// Most connections with one peer: both sides may connect at the same moment, and each send over another one.
 const MAX_CONNECTIONS: usize = 2;
+/// How soon a better way is tried again.
+const BETTER_AGAIN: Span = Span::secs(30);
+/// How long the connection before it stays, for what is on its way.
+const KEEP_WORSE: Span = Span::secs(5);
 
 /// The shell's number of a connection with the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +62,8 @@ pub enum Input {
     Sent,
     /// There is reason to try now: addresses have changed, here or there.
     Hope,
+    /// There seems to be a better way than the newest connection goes.
+    Better,
 }
 
 /// What is to be done.
@@ -89,6 +95,11 @@ pub struct Peering {
     unanswered: Option<Time>,
     questions: u32,
     asked: Time,
+    /// It is being connected although there is a connection.
+    is_bettering: bool,
+    better_again: Time,
+    /// When all connections but the newest end.
+    drop_worse_at: Option<Time>,
     outputs: VecDeque<Output>,
 }
 
@@ -105,6 +116,9 @@ impl Peering {
             unanswered: None,
             questions: 0,
             asked: now.time,
+            is_bettering: false,
+            better_again: now.time,
+            drop_worse_at: None,
             outputs: VecDeque::new(),
         }
     }
@@ -117,6 +131,9 @@ impl Peering {
     fn connected(&mut self, now: Time, connection: Connection) {
         self.is_connecting = false;
         self.retry_at = None;
+        if std::mem::take(&mut self.is_bettering) {
+            self.drop_worse_at = Some(now + KEEP_WORSE);
+        }
         self.open.push(connection);
         if self.open.len() > MAX_CONNECTIONS {
             self.outputs.push_back(Output::Close(self.open.remove(0)));
@@ -187,7 +204,7 @@ impl Machine for Peering {
         match input {
             Input::Connected(connection) => self.connected(now, connection),
             Input::Failed => {
-                self.is_connecting = false;
+                (self.is_connecting, self.is_bettering) = (false, false);
                 if self.open.is_empty() {
                     self.retry(now, rng);
                 }
@@ -209,7 +226,12 @@ impl Machine for Peering {
                     self.ask(now, rng);
                 }
             }
-            Input::Heard(_) | Input::Sent => {}
+            Input::Better if self.newest().is_some() && !self.is_connecting && now >= self.better_again => {
+                self.better_again = now + BETTER_AGAIN;
+                (self.is_connecting, self.is_bettering) = (true, true);
+                self.outputs.push_back(Output::Connect);
+            }
+            Input::Heard(_) | Input::Sent | Input::Better => {}
         }
     }
 
@@ -219,6 +241,11 @@ impl Machine for Peering {
             self.retry_at = None;
             self.is_connecting = true;
             self.outputs.push_back(Output::Connect);
+        }
+        if self.drop_worse_at.is_some_and(|at| at <= now) {
+            self.drop_worse_at = None;
+            let worse = self.open.len().saturating_sub(1);
+            self.outputs.extend(self.open.drain(..worse).map(Output::Close));
         }
         if self.ask_at().is_some_and(|at| at <= now) {
             self.ask(now, rng);
@@ -230,7 +257,7 @@ impl Machine for Peering {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        [self.retry_at, self.ask_at()].into_iter().flatten().min()
+        [self.retry_at, self.ask_at(), self.drop_worse_at].into_iter().flatten().min()
     }
 }
 

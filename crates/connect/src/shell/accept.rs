@@ -55,7 +55,7 @@ pub(super) fn start(
 
 /// Looks which addresses this machine has, where it has others than those of loopback to lose.
 async fn follow_network(shared: Arc<Shared>) {
-    let addresses = || super::interfaces().into_iter().map(|one| one.ip).collect::<HashSet<_>>();
+    let addresses = || shared.interfaces().into_iter().map(|one| one.ip).collect::<HashSet<_>>();
     if loopback_only(&shared.local) {
         return;
     }

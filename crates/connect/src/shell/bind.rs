@@ -20,7 +20,13 @@ pub(super) struct Listeners {
 
 /// The addresses of this machine; empty where the system does not tell.
 pub fn interfaces() -> Vec<Interface> {
-    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces_but(&[])
+}
+
+/// The addresses of this machine but for those of some devices.
+pub(super) fn interfaces_but(devices: &[String]) -> Vec<Interface> {
+    let mut all = if_addrs::get_if_addrs().unwrap_or_default();
+    all.retain(|own| !devices.contains(&own.name));
     let each = all.into_iter().map(|own| match own.addr {
         if_addrs::IfAddr::V4(v4) => Interface { ip: v4.ip.into(), prefix_bits: v4.prefixlen },
         if_addrs::IfAddr::V6(v6) => Interface { ip: v6.ip.into(), prefix_bits: v6.prefixlen },

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bind::{Listeners, bind};
+use super::bind::{Listeners, bind, interfaces_but};
 use super::datagrams::Datagrams;
 use super::direct::Beside;
 use super::direct::tcp::Lines;
@@ -25,7 +25,7 @@ use crate::knocks::Knocks;
 use crate::limits::Places;
 use crate::protocol::{Kind, Wanted};
 use crate::{
-    Admission, BindError, ConnectError, Discovery, ListenError, Protocol, Trust, Vantage, address,
+    Admission, BindError, ConnectError, Discovery, Interface, ListenError, Protocol, Trust, Vantage, address,
     advertised, defaults,
 };
 
@@ -130,6 +130,22 @@ pub struct Endpoint {
     guard: Arc<Guard>,
 }
 
+/// A network device whose packets go over an endpoint, for as long as this is held.
+#[derive(Debug)]
+pub struct OwnDevice {
+    devices: Arc<Mutex<Vec<String>>>,
+    name: String,
+}
+
+impl Drop for OwnDevice {
+    fn drop(&mut self) {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = devices.iter().position(|name| *name == self.name) {
+            devices.swap_remove(at);
+        }
+    }
+}
+
 /// Closes the endpoint when nobody holds it any more; tasks hold [`Shared`] alone.
 struct Guard(Arc<Shared>);
 
@@ -161,6 +177,8 @@ pub(super) struct Shared {
     pub(super) local: Vec<Address>,
     /// With whom a direct path is sought beside a relayed stream.
     pub(super) beside: Beside,
+    /// Network devices whose packets go over this endpoint.
+    own_devices: Arc<Mutex<Vec<String>>>,
     /// How often this machine has lost an address.
     pub(super) network: watch::Sender<u64>,
     /// With whom it is punched over TCP.
@@ -278,6 +296,7 @@ impl Endpoint {
             tasks: TaskTracker::new(),
             local,
             beside: Beside::default(),
+            own_devices: Arc::default(),
             network: watch::Sender::new(0),
             lines: Lines::default(),
             offered: watch::Sender::new(Vec::new()),
@@ -304,7 +323,21 @@ impl Endpoint {
 
     /// The addresses worth announcing now, by [`advertised`].
     pub fn advertised_addresses(&self) -> Vec<Address> {
-        advertised(&self.shared().local, &super::interfaces())
+        advertised(&self.shared().local, &self.interfaces())
+    }
+
+    /// The addresses of this machine, but for those of devices whose packets go over this endpoint.
+    pub fn interfaces(&self) -> Vec<Interface> {
+        self.shared().interfaces()
+    }
+
+    /// Says that what goes into a network device goes over this endpoint: until the result is dropped its addresses are
+    /// told nobody, and its network counts as none of this machine's, since a connection there would carry itself.
+    #[must_use]
+    pub fn carries(&self, device: &str) -> OwnDevice {
+        let devices = Arc::clone(&self.shared().own_devices);
+        devices.lock().unwrap_or_else(PoisonError::into_inner).push(device.to_owned());
+        OwnDevice { devices, name: device.to_owned() }
     }
 
     /// Addresses at which this node is reached beside those of its listeners, such as ports that a router maps. Peers
@@ -507,7 +540,11 @@ impl Shared {
 
     /// Where this node stands, as the address policy needs it.
     pub(super) fn vantage(&self) -> Vantage {
-        Vantage { loopback_only: address::loopback_only(&self.local), interfaces: super::interfaces() }
+        Vantage { loopback_only: address::loopback_only(&self.local), interfaces: self.interfaces() }
+    }
+
+    pub(super) fn interfaces(&self) -> Vec<Interface> {
+        interfaces_but(&self.own_devices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Notes that somebody who is not trusted wanted in.

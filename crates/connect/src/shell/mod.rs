@@ -23,7 +23,7 @@ mod udp;
 pub use bind::interfaces;
 pub use datagrams::Datagrams;
 pub use delegator::{Delegator, Subscription, SubscriptionState};
-pub use endpoint::{Config, Endpoint, Incoming, PathInfo, Peer};
+pub use endpoint::{Config, Endpoint, Incoming, OwnDevice, PathInfo, Peer};
 pub use mapping::{MappingConfig, PortMapping};
 pub use relay::{Exposing, Relaying};
 pub use stream::{PathWatch, Stream};

@@ -83,6 +83,16 @@ impl Scene {
         self.relays[busy].crash();
     }
 
+    fn ping(&self, machine: usize, count: &str, to: &str) -> Running {
+        let ping = ["-n", "-q", "-i", "0.05", "-W", "0.5", "-c", count, to];
+        Running::spawn(self.lan.on(machine, "ping", &ping))
+    }
+
+    /// Waits until `to` answers a ping from a machine.
+    fn reaches(&self, machine: usize, to: &str) {
+        eventually("an answer", || (self.ping(machine, "1", to).finish().code() == 0).then_some(()));
+    }
+
     fn busy_relay(&self) -> usize {
         let sessions = |relay: &Person| relay.status()["relay"]["serves"]["sessions"].as_u64();
         self.relays.iter().position(|relay| sessions(relay) > Some(0)).expect("a relay with a session")
@@ -219,43 +229,39 @@ fn tunnel(scene: &Scene) -> Value {
 }
 
 #[test]
-fn a_tunnel_moves_from_its_relay_to_a_direct_path_and_to_another_relay_without_a_break() {
+fn a_tunnel_moves_from_its_relay_to_a_direct_path_and_back_to_another_relay() {
     needs!("ping");
     let mut scene = scene!(Nat::PortRestricted);
-    let souths_machine = scene.norths_machine + 1;
     let device = Running::spawn(scene.lan.on(1, "ip", &["tuntap", "add", "trial", "mode", "tun"]));
     if device.finish().code() != 0 {
         return kith_vnet::skipped("network devices (/dev/net/tun)");
     }
     // Until then they see each other at relays alone.
     scene.lan.closes(FIRST_ROUTER, SOUTHS_ROUTER);
-    let up = |person: &Person, contact: &str, own: &str| {
-        person.run(&["tun", "up", contact, "--address", own, "--transport", "quic"]).ok();
-    };
-    up(&scene.north, "south", "10.7.0.1/24");
-    up(&scene.south, "north", "10.7.0.2/24");
-    let ping = |machine: usize, count: &str, to: &str| {
-        Running::spawn(scene.lan.on(machine, "ping", &["-n", "-q", "-i", "0.05", "-W", "2", "-c", count, to]))
-    };
-    eventually("an answer over a relay", || {
-        (ping(scene.norths_machine, "1", "10.7.0.2").finish().code() == 0).then_some(())
-    });
-    assert!(tunnel(&scene)["relay"].is_string());
-    let pinging = ping(scene.norths_machine, "600", "10.7.0.2");
-    let pinging_back = ping(souths_machine, "600", "10.7.0.1");
-    scene.lan.opens(FIRST_ROUTER);
-    eventually("a direct path", || tunnel(&scene)["relay"].is_null().then_some(()));
-    for pinging in [pinging, pinging_back] {
-        let done = pinging.finish().ok();
-        assert!(done.out.contains("600 received"), "{done:?}");
+    for (person, contact, own) in
+        [(&scene.north, "south", "10.7.0.1/24"), (&scene.south, "north", "10.7.0.2/24")]
+    {
+        person.run(&["tun", "up", contact, "--address", own]).ok();
     }
-    // What was in reserve is gone now, and nothing is closed any more but the way to each other.
+    let (north, south) = (scene.norths_machine, scene.norths_machine + 1);
+    scene.reaches(north, "10.7.0.2");
+    assert!(tunnel(&scene)["relay"].is_string());
+    let pinging = [scene.ping(north, "300", "10.7.0.2"), scene.ping(south, "300", "10.7.0.1")];
+    scene.lan.opens(FIRST_ROUTER);
+    let now = eventually("a direct path", || Some(tunnel(&scene)).filter(|now| now["relay"].is_null()));
+    // Not through the tunnel itself.
+    assert!(now["remote"].as_str().expect("an address").starts_with("93.184.216."), "{now}");
+    let told = scene.north.status()["addresses"].to_string();
+    assert!(!told.contains("10.7.0.1"), "{told}");
+    for pinging in pinging {
+        let done = pinging.finish().ok();
+        assert!(done.out.contains("300 received"), "{done:?}");
+    }
+    // They see each other no more, and the relay that was kept in reserve is gone.
     let busy = scene.busy_relay();
     scene.relays[busy].crash();
     scene.lan.closes(FIRST_ROUTER, SOUTHS_ROUTER);
     let began = system::time();
-    eventually("an answer over the other relay", || {
-        (ping(scene.norths_machine, "1", "10.7.0.2").finish().code() == 0).then_some(())
-    });
+    scene.reaches(north, "10.7.0.2");
     moves_again("a tunnel", system::time() - began);
 }

@@ -50,6 +50,22 @@ const ONE: Connection = Connection(1);
 const TWO: Connection = Connection(2);
 const THREE: Connection = Connection(3);
 
+#[test]
+fn a_better_way_is_taken_beside_the_one_that_is_there_which_ends_a_little_later() {
+    let mut bench = Bench::connected();
+    assert_eq!(bench.input(Input::Better), [Output::Connect]);
+    assert_eq!(bench.input(Input::Better), [], "one at a time");
+    assert_eq!(bench.input(Input::Connected(TWO)), []);
+    assert_eq!(bench.peering.newest(), Some(TWO));
+    assert_eq!(bench.run(Span::secs(6)), [(Span::secs(5), Output::Close(ONE))]);
+    assert_eq!(bench.input(Input::Better), [], "not in a circle");
+    bench.now = Time(0) + Span::secs(31);
+    assert_eq!(bench.input(Input::Better), [Output::Connect]);
+    // What is there stays where it led nowhere.
+    assert_eq!(bench.input(Input::Failed), []);
+    assert_eq!(bench.peering.newest(), Some(TWO));
+}
+
 fn is_ask(output: &Output, of: Connection) -> bool {
     matches!(output, Output::Ask(connection, _) if *connection == of)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::BytesMut;
-use kith_connect::{ConnectError, Datagrams, Endpoint, PathInfo, Protocol, Via};
+use kith_connect::{ConnectError, Datagrams, Endpoint, OwnDevice, PathInfo, Protocol, Via};
 use kith_identity::Fingerprint;
 use kith_sansio::Span;
 use kith_sansio::system::time;
@@ -80,6 +80,7 @@ pub struct Hub {
 
 pub(super) struct Shared {
     pub(super) device: Device,
+    _own_device: OwnDevice,
     endpoint: Endpoint,
     protocol: Protocol,
     most_mtu: u16,
@@ -122,8 +123,10 @@ impl Hub {
     pub fn open(endpoint: Endpoint, protocol: Protocol, config: &HubConfig) -> Result<Hub, DeviceError> {
         let mtu = fitting_mtu([], config.most_mtu);
         let closing = CancellationToken::new();
+        let own_device = endpoint.carries(&config.device);
         let shared = Arc::new(Shared {
             device: Device::open(&config.device, &config.addresses, mtu)?,
+            _own_device: own_device,
             endpoint,
             protocol,
             most_mtu: config.most_mtu,
@@ -248,6 +251,10 @@ impl Shared {
 
     pub(super) async fn connect(&self, peer: &Fingerprint, via: Via) -> Result<Datagrams, ConnectError> {
         self.endpoint.connect_datagrams_with(peer, &self.protocol, via).await
+    }
+
+    pub(super) fn paths(&self, peer: &Fingerprint) -> Vec<PathInfo> {
+        self.endpoint.paths(peer)
     }
 
     pub(super) fn inbound(&self, peer: &Fingerprint, packet: &[u8]) -> Result<Header, Dropped> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use kith_connect::{Datagrams, Via};
+use kith_connect::{Datagrams, PathInfo, Via};
 use kith_identity::{Fingerprint, Transport};
 use kith_sansio::system::{OsRng, now, time};
 use kith_sansio::{Machine, Span, Time};
@@ -21,6 +21,8 @@ use crate::{Cidr, Connection, Dropped, Frame, Halves, Input, Output, Pace, Peeri
 const BATCH: usize = 128;
 /// How often the peering is told that datagrams came and went.
 const TELL_EVERY: Span = Span::millis(250);
+/// How often it is looked whether there is a way without the relay that a connection goes over.
+const LOOK_EVERY: Span = Span::secs(2);
 /// Events that wait for the peering.
 const EVENTS: usize = 16;
 
@@ -157,7 +159,7 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        let mut tell_at = Time(0);
+        let (mut tell_at, mut look_at) = (Time(0), time() + LOOK_EVERY);
         let line = Arc::clone(&self.line);
         loop {
             self.follow(&line);
@@ -175,12 +177,25 @@ impl Keeper {
                     self.tell_traffic(&line);
                     self.peering.handle_timeout(now(), &mut OsRng);
                 }
+                () = until(look_at), if line.via == Via::Any => {
+                    look_at = time() + LOOK_EVERY;
+                    if self.could_leave_relay(&line) {
+                        self.input(Input::Better);
+                    }
+                }
                 () = stirred => {
                     tell_at = time() + TELL_EVERY;
                     self.tell_traffic(&line);
                 }
             }
         }
+    }
+
+    /// Whether the connection goes over a relay by TCP, which stays there, and the peer is reached directly otherwise.
+    fn could_leave_relay(&self, line: &Line) -> bool {
+        let stays = |path: PathInfo| path.relay.is_some() && path.transport == Transport::Tcp;
+        let paths = || self.shared.paths(&line.peer);
+        line.newest().is_some_and(|newest| stays(newest.path())) && paths().iter().any(|path| path.direct)
     }
 
     fn input(&mut self, input: Input) {

@@ -17,7 +17,7 @@ use crate::relay::Carriage;
 use crate::shell::connect::Way;
 use crate::shell::endpoint::{Peer, Shared};
 use crate::shell::quic::Link;
-use crate::shell::{DONE_CODE, accept, relay, within};
+use crate::shell::{DONE_CODE, accept, relay, until, within};
 
 /// How long a direct path may take to be found before the connection is given up.
 const PATIENCE: Span = Span::secs(15);
@@ -41,12 +41,12 @@ struct Attempted {
 }
 
 impl Beside {
-    /// Whether it is to be tried with `peer` now.
-    fn begin(&self, peer: Fingerprint, now: Time) -> bool {
+    /// When it may be tried with `peer` again, where it is to be tried now.
+    fn begin(&self, peer: Fingerprint, now: Time) -> Option<Time> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.get(&peer).copied();
         if before.is_some_and(|before| now < before.until) {
-            return false;
+            return None;
         }
         if all.len() >= MAX_PEERS {
             all.retain(|_, one| now < one.until);
@@ -55,7 +55,7 @@ impl Beside {
         if all.len() < MAX_PEERS {
             all.insert(peer, Attempted { since: now, until: now + pause, pause });
         }
-        true
+        Some(now + pause)
     }
 
     /// Whether it has been tried with `peer` and nothing was found in good time.
@@ -80,31 +80,49 @@ pub(in crate::shell) fn beside(shared: &Arc<Shared>, target: Fingerprint, over: 
     if !may_seek || shared.links.newest(&target).is_some() {
         return;
     }
-    if !shared.beside.begin(target, time()) {
+    let Some(again) = shared.beside.begin(target, time()) else {
         if shared.beside.is_vain(&target, time()) {
             tcp::begin(shared, target, over);
         }
         return;
-    }
-    let task = Arc::clone(shared);
-    let work = async move {
-        let also = over.clone();
-        let mut meeting = std::pin::pin!(meet(&task, target, &over));
-        let met = match within(HEAD_START, meeting.as_mut()).await {
-            Some(met) => met,
-            None => {
-                tcp::begin(&task, target, also.clone());
-                meeting.await
-            }
-        };
-        match met {
-            Ok(true) => return task.beside.found(&target),
-            Ok(false) => tracing::debug!(peer = %target, "no direct path beside the relayed one"),
-            Err(error) => tracing::debug!(peer = %target, %error, "no direct path beside the relayed one"),
-        }
-        tcp::begin(&task, target, also);
     };
+    let work = seek(Arc::clone(shared), target, over, again);
     shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+}
+
+/// Tries until there is a direct path, or nothing is open any more that goes to `target` over a relay by TCP.
+async fn seek(shared: Arc<Shared>, target: Fingerprint, over: Relay, mut again: Time) {
+    loop {
+        if is_met(&shared, target, &over).await {
+            return shared.beside.found(&target);
+        }
+        until(again).await;
+        let is_relayed = shared.registry.sole_paths(&target).iter().any(|path| path.relay.is_some());
+        if !is_relayed || shared.links.newest(&target).is_some() {
+            return;
+        }
+        let Some(later) = shared.beside.begin(target, time()) else { return };
+        again = later;
+    }
+}
+
+/// Whether a connection to `target` has become a direct one. Where none has in good time, TCP is tried beside it.
+async fn is_met(shared: &Arc<Shared>, target: Fingerprint, over: &Relay) -> bool {
+    let mut meeting = std::pin::pin!(meet(shared, target, over));
+    let met = match within(HEAD_START, meeting.as_mut()).await {
+        Some(met) => met,
+        None => {
+            tcp::begin(shared, target, over.clone());
+            meeting.await
+        }
+    };
+    match met {
+        Ok(true) => return true,
+        Ok(false) => tracing::debug!(peer = %target, "no direct path beside the relayed one"),
+        Err(error) => tracing::debug!(peer = %target, %error, "no direct path beside the relayed one"),
+    }
+    tcp::begin(shared, target, over.clone());
+    false
 }
 
 /// Whether a connection to `target` over a relay has become a direct one, which is kept.
@@ -140,16 +158,17 @@ mod tests {
         let (beside, peer) = (Beside::default(), Fingerprint::from_bytes([1; 32]));
         let mut now = Time(0);
         for pause in [30, 60, 120, 240, 480, 600, 600] {
-            assert!(beside.begin(peer, now));
+            assert_eq!(beside.begin(peer, now), Some(now + Span::secs(pause)));
             let later = now + Span::secs(pause);
-            assert!(!beside.begin(peer, Time(later.0 - 1)), "{pause}");
-            assert!(beside.begin(Fingerprint::from_bytes([2; 32]), Time(now.0 + 100_000_000_000)));
+            assert_eq!(beside.begin(peer, Time(later.0 - 1)), None, "{pause}");
+            let other = Fingerprint::from_bytes([2; 32]);
+            assert!(beside.begin(other, Time(now.0 + 100_000_000_000)).is_some());
             now = later;
         }
         let last = Time(now.0 - 600_000_000);
         assert!(!beside.is_vain(&peer, last) && beside.is_vain(&peer, last + HEAD_START));
         beside.found(&peer);
         assert!(!beside.is_vain(&peer, now));
-        assert!(beside.begin(peer, now) && !beside.begin(peer, now));
+        assert!(beside.begin(peer, now).is_some() && beside.begin(peer, now).is_none());
     }
 }

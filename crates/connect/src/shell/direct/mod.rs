@@ -295,7 +295,7 @@ impl Seeker {
         let is_ours = |address: &&kith_identity::Address| {
             address.transport == Transport::Quic && address.socket.port() == own.port()
         };
-        let listening = advertised(&self.shared.local, &super::interfaces());
+        let listening = advertised(&self.shared.local, &self.shared.interfaces());
         let offered = self.shared.offered.borrow().clone();
         let offered = offered.iter().filter(|one| one.transport == Transport::Quic);
         let mut candidates: Vec<SocketAddr> = Vec::new();

@@ -90,7 +90,7 @@ fn introduction(node: &Node) -> Introduction {
 fn met(node: &Node, peer: Fingerprint, who: &Introduction, called: Option<Petname>) -> Met {
     let vantage = Vantage {
         loopback_only: address::loopback_only(&node.endpoint.local_addresses()),
-        interfaces: kith_connect::interfaces(),
+        interfaces: node.endpoint.interfaces(),
     };
     let dialled = |one: &&Address| may_dial(one, Origin::Discovered, &vantage);
     let addresses: Vec<Address> = who.addresses.iter().filter(dialled).copied().collect();
