@@ -288,12 +288,21 @@ impl Session {
         self.seq += 1;
         self.leave_relay();
         let began = system::time();
-        let (mut stream, connected) = match self.open.take() {
+        let (mut stream, mut connected) = match self.open.take() {
             Some(stream) => (stream, None),
             None => (self.connect().await?, Some(system::time() - began)),
         };
-        let sent = system::time();
-        exchange(&mut stream).await.map_err(|error| {
+        let mut sent = system::time();
+        let mut answer = exchange(&mut stream).await;
+        if answer.is_err() && connected.is_none() {
+            // What it went over may be gone, and something else be there.
+            let again = system::time();
+            stream = self.connect().await?;
+            sent = system::time();
+            connected = Some(sent - again);
+            answer = exchange(&mut stream).await;
+        }
+        answer.map_err(|error| {
             Failure::unreachable(format!("the connection to {} broke off: {error}", self.contact.name))
         })?;
         let answered = system::time();
