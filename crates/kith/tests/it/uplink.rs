@@ -23,19 +23,22 @@ const FIRST_ROUTER: usize = 4;
 const SECOND_ROUTER: usize = 5;
 const SOUTHS_ROUTER: usize = 6;
 
-/// North has two uplinks, each behind a NAT, and uses the first; south is behind another one and names two relays.
+/// North and south are behind a NAT each, and south names two relays. One of them has a second uplink behind another NAT,
+/// and does not use it yet.
 struct Scene {
     north: Person,
     south: Person,
     relays: [Person; 2],
     norths_machine: usize,
+    /// The machine that has two uplinks.
+    mover: usize,
     _directory: Person,
     place: Place,
     lan: Lan,
 }
 
 impl Scene {
-    fn set(mut lan: Lan, nat: Nat) -> Option<Scene> {
+    fn set(mut lan: Lan, nat: Nat, does_north_move: bool) -> Option<Scene> {
         let mount = ["--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"];
         if Running::spawn(lan.on(1, "unshare", &mount)).finish().code() != 0 {
             return None;
@@ -59,11 +62,12 @@ impl Scene {
             up(&lan, &place, machine, relay, "up");
         }
         let norths_machine = lan.behind(FIRST_ROUTER, nat)?;
-        lan.second_uplink(norths_machine, SECOND_ROUTER, nat)?;
         let souths_machine = lan.behind(SOUTHS_ROUTER, nat)?;
+        let mover = if does_north_move { norths_machine } else { souths_machine };
+        lan.second_uplink(mover, SECOND_ROUTER, nat)?;
         up(&lan, &place, norths_machine, &mut north, "up");
         up(&lan, &place, souths_machine, &mut south, "up");
-        let scene = Scene { north, south, relays, norths_machine, _directory: directory, place, lan };
+        let scene = Scene { north, south, relays, norths_machine, mover, _directory: directory, place, lan };
         eventually("both relays in south's record set", || {
             let found = scene.north.run(&["discover", scene.south.ni().trim(), "--via", "https", "--json"]);
             (found.code() == 0 && found.json()["relay"].as_array()?.len() == 2).then_some(())
@@ -76,10 +80,10 @@ impl Scene {
         self.north.run(&["ping", "south", "--count", "1", "--json"]).ok().json()["path"].clone()
     }
 
-    /// North's machine has another uplink, and the relay that is used is killed.
+    /// The machine that has two uplinks uses the other one, and the relay that is used is killed.
     fn everything_changes(&mut self) {
         let busy = self.busy_relay();
-        self.lan.changes_uplink(self.norths_machine, SECOND_ROUTER);
+        self.lan.changes_uplink(self.mover, SECOND_ROUTER);
         self.relays[busy].crash();
     }
 
@@ -168,9 +172,12 @@ fn size(folder: &Path) -> u64 {
 
 /// Makes a scene, or skips the test.
 macro_rules! scene {
-    ($nat:expr) => {{
+    ($nat:expr) => {
+        scene!($nat, true)
+    };
+    ($nat:expr, $does_north_move:expr) => {{
         needs!("nft", "sysctl", "mount");
-        match Scene::set(lan_of!(6, public), $nat) {
+        match Scene::set(lan_of!(6, public), $nat, $does_north_move) {
             Some(scene) => scene,
             None => return kith_vnet::unable("NAT by nftables and mount namespaces"),
         }
@@ -191,6 +198,16 @@ fn a_folder_arrives_whole_although_its_sender_changes_the_uplink_and_the_relay_d
     sending.more(4 << 20);
     scene.everything_changes();
     moves_again("over relays", sending.more(12 << 20));
+    assert_eq!(sending.arrives()["path"], "relayed");
+}
+
+#[test]
+fn a_folder_arrives_whole_although_its_receiver_changes_the_uplink_and_the_relay_dies() {
+    let mut scene = scene!(Nat::Symmetric, false);
+    let sending = Sending::start(&scene);
+    sending.more(4 << 20);
+    scene.everything_changes();
+    moves_again("receiver elsewhere", sending.more(12 << 20));
     assert_eq!(sending.arrives()["path"], "relayed");
 }
 
