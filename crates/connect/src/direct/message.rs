@@ -24,7 +24,8 @@ pub struct Candidates {
     pub wants_answer: bool,
     /// What probes for the sender have to show; in `punch/1` the name of the round.
     pub token: Token,
-    /// UDP addresses of its QUIC, in `punch/1` TCP ones, [`MAX_CANDIDATES`] at most; none is an IPv4 address inside an IPv6 one.
+    /// UDP addresses of its QUIC, in `punch/1` TCP ones, [`MAX_CANDIDATES`] at most; none is an IPv4 address inside an
+    /// IPv6 one.
     pub addresses: Vec<SocketAddr>,
 }
 

@@ -1,5 +1,5 @@
-//! The datagrams that go between two peers beside QUIC, and from a node to a relay (there over TCP as well): all of one length, so that none is
-//! worth sending in another's name.
+//! The datagrams that go between two peers beside QUIC, and from a node to a relay (there over TCP as well): all of one
+//! length, so that none is worth sending in another's name.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

@@ -41,16 +41,16 @@ pub(super) fn start(
     }
     for listener in tcp {
         let task = accept_tcp(Arc::clone(shared), listener);
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+        shared.spawn(task);
     }
     for endpoint in shared.quic.listeners.clone() {
         let task = accept_quic(Arc::clone(shared), endpoint);
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+        shared.spawn(task);
     }
     let task = follow_network(Arc::clone(shared));
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    shared.spawn(task);
     let task = follow_trust(Arc::clone(shared), changes);
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    shared.spawn(task);
 }
 
 /// Looks which addresses this machine has, where it has others than those of loopback to lose.
@@ -91,7 +91,7 @@ async fn accept_tcp(shared: Arc<Shared>, listener: std::net::TcpListener) {
             Ok((stream, from)) => {
                 let Some(place) = shared.half_open.take(source(from.ip())) else { continue };
                 let task = greet_tcp(Arc::clone(&shared), stream, (from, None), place);
-                shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+                shared.spawn(task);
             }
             Err(error) => {
                 tracing::debug!(%error, "no TCP connection accepted");
@@ -179,26 +179,22 @@ pub(super) fn start_dtls(
     source: dtls::Source,
     arrivals: dtls::Arrivals,
 ) {
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(dtls::run(port, source)));
+    shared.spawn(dtls::run(port, source));
     let task = accept_dtls(Arc::clone(shared), arrivals);
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    shared.spawn(task);
 }
 
 async fn accept_dtls(shared: Arc<Shared>, mut arrivals: dtls::Arrivals) {
     while let Some((call, peer)) = arrivals.recv().await {
         let task = greet_dtls(Arc::clone(&shared), call, peer);
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+        shared.spawn(task);
     }
 }
 
 async fn greet_dtls(shared: Arc<Shared>, call: dtls::Call, peer: Fingerprint) {
     let from = SocketAddr::new(call.0.remote().ip().to_canonical(), call.0.remote().port());
     let path = PathInfo { transport: Transport::Dtls, remote: from, direct: true, relay: None, rtt: None };
-    let admission = admit(&shared, Carrier::Dtls(call), None, Cut::new(None), Peer::Known(peer), path);
-    let result = within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow));
-    if let Err(error) = result {
-        tracing::debug!(%error, "DTLS association turned away");
-    }
+    admit_proved(&shared, Carrier::Dtls(call), Cut::new(None), peer, path).await;
 }
 
 /// The target's side of a direct connection that was made together with `peer`, who has proved his key.
@@ -210,11 +206,21 @@ pub(super) async fn greet_punched(
 ) {
     let cut = Cut::new(Some(Arc::clone(&tls.get_ref().0.0)));
     let path = PathInfo { transport: Transport::Tcp, remote: from, direct: true, relay: None, rtt: None };
-    let admission = admit(&shared, Carrier::Tcp(tls), None, cut, Peer::Known(peer), path);
-    if let Err(error) =
-        within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow))
-    {
-        tracing::debug!(%error, "a punched connection turned away");
+    admit_proved(&shared, Carrier::Tcp(tls), cut, peer, path).await;
+}
+
+/// Admits what is a stream by itself, of a peer who has proved his key.
+async fn admit_proved(
+    shared: &Arc<Shared>,
+    carrier: Carrier,
+    cut: Arc<Cut>,
+    peer: Fingerprint,
+    path: PathInfo,
+) {
+    let admission = admit(shared, carrier, None, cut, Peer::Known(peer), path);
+    let result = within(shared.config.handshake_timeout, admission).await.unwrap_or(Err(TurnedAway::Slow));
+    if let Err(error) = result {
+        tracing::debug!(%error, transport = %path.transport, "a connection turned away");
     }
 }
 
@@ -232,7 +238,7 @@ async fn accept_quic(shared: Arc<Shared>, endpoint: noq::Endpoint) {
             continue;
         };
         let task = greet_quic(Arc::clone(&shared), incoming, over, place);
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+        shared.spawn(task);
     }
 }
 
@@ -271,7 +277,7 @@ async fn greet_quic(shared: Arc<Shared>, incoming: noq::Incoming, over: Option<O
 pub(super) fn serve(shared: &Arc<Shared>, link: Arc<Link>, on_trial: bool) {
     relay::tend(shared, &link);
     let task = take_streams(Arc::clone(shared), link, on_trial);
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+    shared.spawn(task);
 }
 
 async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) {
@@ -291,7 +297,7 @@ async fn take_streams(shared: Arc<Shared>, link: Arc<Link>, mut on_trial: bool) 
         link.begin_greeting();
         let carrier = Carrier::Quic(send, recv, link.connection.clone());
         let task = greet_stream(Arc::clone(&shared), Arc::clone(&link), carrier);
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+        shared.spawn(task);
     }
     shared.links.forget(&link);
 }

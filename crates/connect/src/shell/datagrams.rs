@@ -168,14 +168,14 @@ impl Datagrams {
             (_, Some(line)) => {
                 let task = watch(stream, Arc::clone(&line.inbox));
                 let task = stop.clone().run_until_cancelled_owned(task);
-                shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+                shared.spawn(task);
                 Road::Dtls(line)
             }
             (Some(channel), None) => {
                 let channel = Arc::new(channel);
                 let task = watch(stream, Arc::clone(&channel.inbox));
                 let task = stop.clone().run_until_cancelled_owned(task);
-                shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+                shared.spawn(task);
                 Road::Quic { flow: channel.flow, channel }
             }
             (None, None) => {
@@ -184,7 +184,7 @@ impl Datagrams {
                 let outbox = Queue::new(defaults::DATAGRAM_BACKLOG_BYTES);
                 let task = write_frames(write, Arc::clone(&outbox));
                 let task = stop.clone().run_until_cancelled_owned(task);
-                shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(task));
+                shared.spawn(task);
                 let reader = Reader { stream: read, frames: Frames::default() };
                 Road::Tcp { outbox, reader: tokio::sync::Mutex::new(reader) }
             }

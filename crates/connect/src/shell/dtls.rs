@@ -148,9 +148,7 @@ pub(super) async fn dial(shared: &Shared, at: SocketAddr, target: Fingerprint) -
     let hub = Hub::new(Arc::clone(&shared.identity), limits(&shared.config), false).map_err(broken)?;
     let port = Port::new(wire, Some(at), hub, None);
     let call = port.call(at, target).map_err(broken)?;
-    shared
-        .tasks
-        .spawn(shared.closing.clone().run_until_cancelled_owned(run(port, Source(Kind::Own(Room::new())))));
+    shared.spawn(run(port, Source(Kind::Own(Room::new()))));
     std::future::poll_fn(|cx| call.0.poll_reached(cx)).await.map_err(|end| match end {
         End::WrongPeer(found) => Failure::WrongPeer(found),
         End::Unreachable(why) => Failure::Network(why),

@@ -530,6 +530,11 @@ impl Endpoint {
 }
 
 impl Shared {
+    /// Runs a task until it ends or the endpoint is closed, which waits for it.
+    pub(super) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) {
+        self.tasks.spawn(self.closing.clone().run_until_cancelled_owned(task));
+    }
+
     pub(super) fn listening(&self) -> MutexGuard<'_, HashMap<(Protocol, Kind), Listening>> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -156,14 +156,15 @@ impl Quic {
         towards_strangers
             .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
             .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS));
+        let may_move = |config: &mut TransportConfig| {
+            config
+                .max_concurrent_multipath_paths(MAX_PATHS)
+                .stream_receive_window(VarInt::from_u32(MOVABLE_STREAM_WINDOW_BYTES));
+        };
         let mut movable_towards_strangers = towards_strangers.clone();
-        movable_towards_strangers
-            .max_concurrent_multipath_paths(MAX_PATHS)
-            .stream_receive_window(VarInt::from_u32(MOVABLE_STREAM_WINDOW_BYTES));
+        may_move(&mut movable_towards_strangers);
         let mut movable = transport().map_err(|error| tls_error(&error))?;
-        movable
-            .max_concurrent_multipath_paths(MAX_PATHS)
-            .stream_receive_window(VarInt::from_u32(MOVABLE_STREAM_WINDOW_BYTES));
+        may_move(&mut movable);
         let transport = Arc::new(transport().map_err(|error| tls_error(&error))?);
         let mut server = noq::ServerConfig::with_crypto(Arc::new(crypto));
         server

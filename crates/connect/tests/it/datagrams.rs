@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::nodes::{ECHO, Node, echoes, friends, soon};
 
-const TUN: Protocol = Protocol::new("test-datagrams/1");
+pub(crate) const TUN: Protocol = Protocol::new("test-datagrams/1");
 const VIAS: [Via; 2] = [Via::Quic, Via::Tcp];
 
 struct Pair {
@@ -34,7 +34,7 @@ async fn pair(via: Via) -> Pair {
     Pair { one, two, near, far, incoming }
 }
 
-async fn open(
+pub(crate) async fn open(
     one: &Node,
     two: &Node,
     incoming: &mut Incoming<Datagrams>,
@@ -47,7 +47,7 @@ async fn open(
 }
 
 /// Sends until something of it has arrived, since anything may get lost.
-async fn arrives(from: &Datagrams, to: &Datagrams, datagram: &[u8]) {
+pub(crate) async fn arrives(from: &Datagrams, to: &Datagrams, datagram: &[u8]) {
     let sending = async {
         loop {
             from.send(datagram).unwrap();

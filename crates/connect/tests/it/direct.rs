@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
 use crate::nodes::{ECHO, Node, echoes, on_loopback, soon};
-use crate::relayed::Relayer;
+use crate::relayed::{Relayer, expose};
 
 /// A relay, a target that is exposed there, and an initiator who knows of no other way to it.
 struct Scene {
@@ -32,15 +32,7 @@ fn listening(at: &[&str]) -> Config {
 async fn scene(initiator: Config, target: Config) -> Scene {
     let relay = Relayer::with(Quota::default(), listening(&["127.0.0.1", "[::1]"])).await;
     let (initiator, target) = (Node::with(initiator).await, Node::with(target).await);
-    target.echo(Admission::Contacts);
-    target.book.add(&initiator);
-    initiator.book.add(&target);
-    relay.node.book.add(&target);
-    target.meet(&relay.node);
-    initiator.meet(&relay.node);
-    initiator.believe_relays(&target.fingerprint(), vec![relay.record(1)]);
-    let mut exposing = target.endpoint.expose(vec![relay.record(1)]);
-    soon(async { while exposing.named().is_empty() && exposing.changed().await {} }).await;
+    let exposing = expose(&initiator, &target, &[&relay]).await;
     Scene { relay, initiator, target, _exposing: exposing }
 }
 

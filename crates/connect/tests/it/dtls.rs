@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 
 use kith_connect::{
-    Admission, Config, ConnectError, DatagramError, Datagrams, Failure, Incoming, Peer, Protocol, Via,
+    Admission, Config, ConnectError, DatagramError, Datagrams, Failure, Incoming, Protocol, Via,
 };
 use kith_identity::{Address, Transport};
 use tokio::net::UdpSocket;
 
+use crate::datagrams::{self, TUN, arrives};
 use crate::nodes::{ECHO, Node, on_loopback, soon};
-
-const TUN: Protocol = Protocol::new("test-datagrams/1");
 
 fn with_dtls() -> Config {
     let mut config = on_loopback();
@@ -38,25 +37,7 @@ fn dtls_of(node: &Node) -> SocketAddr {
 }
 
 async fn open(one: &Node, two: &Node, incoming: &mut Incoming<Datagrams>) -> (Datagrams, Datagrams) {
-    let near = soon(one.endpoint.connect_datagrams_with(&two.fingerprint(), &TUN, Via::Dtls)).await.unwrap();
-    let (peer, far) = soon(incoming.next()).await.unwrap();
-    assert_eq!(peer, Peer::Known(one.fingerprint()));
-    (near, far)
-}
-
-/// Sends until something of it has arrived, since anything may get lost.
-async fn arrives(from: &Datagrams, to: &Datagrams, datagram: &[u8]) {
-    let sending = async {
-        loop {
-            from.send(datagram).unwrap();
-            tokio::task::yield_now().await;
-        }
-    };
-    let receiving = async { while to.recv().await.unwrap() != datagram {} };
-    soon(async {
-        tokio::select! { () = sending => {}, () = receiving => {} }
-    })
-    .await;
+    datagrams::open(one, two, incoming, Via::Dtls).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

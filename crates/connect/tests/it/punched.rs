@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use kith_connect::direct::{Kind, Probe};
 use kith_connect::relay::{Quota, Token};
-use kith_connect::{Admission, Config, Exposing, Stream, Via};
+use kith_connect::{Config, Exposing, Stream, Via};
 use kith_identity::Transport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::nodes::{ECHO, Node, echoes, soon};
-use crate::relayed::Relayer;
+use crate::relayed::{Relayer, expose};
 
 /// A relay, a target that is exposed there, and an initiator who knows of no other way to it; none has UDP.
 struct Scene {
@@ -28,15 +28,7 @@ impl Scene {
     async fn set(initiator: Config, target: Config) -> Scene {
         let relay = Relayer::with(Quota::default(), tcp_alone(true)).await;
         let (initiator, target) = (Node::with(initiator).await, Node::with(target).await);
-        target.echo(Admission::Contacts);
-        target.book.add(&initiator);
-        initiator.book.add(&target);
-        relay.node.book.add(&target);
-        target.meet(&relay.node);
-        initiator.meet(&relay.node);
-        initiator.believe_relays(&target.fingerprint(), vec![relay.record(1)]);
-        let mut exposing = target.endpoint.expose(vec![relay.record(1)]);
-        soon(async { while exposing.named().is_empty() && exposing.changed().await {} }).await;
+        let exposing = expose(&initiator, &target, &[&relay]).await;
         Scene { initiator, target, _relay: relay, _exposing: exposing }
     }
 

@@ -53,11 +53,22 @@ async fn exposed(relays: &[&Relayer]) -> (Node, Node, Exposing) {
     // What goes over a relay stays there: moving is a matter of its own.
     let initiator = Node::with(Config { pace, seek_direct: false, ..on_loopback() }).await;
     let target = Node::new().await;
+    let exposing = expose(&initiator, &target, relays).await;
+    (initiator, target, exposing)
+}
+
+/// Has two nodes trust each other; the target echoes.
+fn acquaint(initiator: &Node, target: &Node) {
     target.echo(Admission::Contacts);
-    target.book.add(&initiator);
-    initiator.book.add(&target);
+    target.book.add(initiator);
+    initiator.book.add(target);
+}
+
+/// Exposes `target` at `relays`; `initiator`, whom it trusts, knows these and no address of it.
+pub(crate) async fn expose(initiator: &Node, target: &Node, relays: &[&Relayer]) -> Exposing {
+    acquaint(initiator, target);
     for relay in relays {
-        relay.node.book.add(&target);
+        relay.node.book.add(target);
         target.meet(&relay.node);
         initiator.meet(&relay.node);
     }
@@ -66,7 +77,7 @@ async fn exposed(relays: &[&Relayer]) -> (Node, Node, Exposing) {
     let mut exposing = target.endpoint.expose(records.clone());
     soon(async { while exposing.named().len() < records.len() && exposing.changed().await {} }).await;
     assert_eq!(exposing.named(), records);
-    (initiator, target, exposing)
+    exposing
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,9 +301,7 @@ async fn chained(count: usize) -> (Vec<Relayer>, Node, Node, Vec<Exposing>) {
     let pace = Pace { relay_stagger: Span::secs(12), ..Pace::default() };
     let initiator = Node::with(Config { pace, seek_direct: false, ..on_loopback() }).await;
     let target = Node::new().await;
-    target.echo(Admission::Contacts);
-    target.book.add(&initiator);
-    initiator.book.add(&target);
+    acquaint(&initiator, &target);
     let mut relays: Vec<Relayer> = Vec::new();
     for _ in 0..count {
         relays.push(Relayer::new(Quota::default()).await);

@@ -331,7 +331,7 @@ impl Session {
     fn leave_relay(&mut self) {
         let is_relayed = self.open.as_ref().is_some_and(|open| !open.path().direct);
         let has_way = self.node.endpoint.has_direct_way(&self.contact.ni.fingerprint, self.via);
-        if is_relayed && self.via != Via::Quic && has_way {
+        if is_relayed && has_way {
             self.open = None;
         }
     }

@@ -67,17 +67,25 @@ pub fn up(lan: &Lan, place: &Place, machine: usize, person: &mut Person, argumen
     person.node = Some(node);
 }
 
+/// The directory, on the first machine at these addresses, and where everything else is to be; `None` where the system does
+/// not let each machine know the directory's name.
+pub fn zone_on(lan: &Lan, ips: &[&str]) -> Option<(Place, Person)> {
+    let mount = ["--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"];
+    if Running::spawn(lan.on(1, "unshare", &mount)).finish().code() != 0 {
+        return None;
+    }
+    let place = Place::new();
+    let hosts = ips.iter().map(|ip| format!("{} directory.test\n", ip.trim_matches(['[', ']'])));
+    fs::write(place.path("hosts"), format!("127.0.0.1 localhost\n{}", hosts.collect::<String>())).unwrap();
+    let mut directory = place.person("zone", &["--authority", AUTHORITY]);
+    let listen = ips.iter().map(|ip| format!(" --listen-https {ip}:8443 --listen-dns {ip}:5353"));
+    up(lan, &place, 1, &mut directory, &format!("directory serve{}", listen.collect::<String>()));
+    Some((place, directory))
+}
+
 impl Scene {
     fn set(mut lan: Lan) -> Option<Scene> {
-        let mount = ["--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"];
-        if Running::spawn(lan.on(1, "unshare", &mount)).finish().code() != 0 {
-            return None;
-        }
-        let place = Place::new();
-        fs::write(place.path("hosts"), "127.0.0.1 localhost\n93.184.216.1 directory.test\n").unwrap();
-        let mut directory = place.person("zone", &["--authority", AUTHORITY]);
-        let serve = format!("directory serve --listen-https 93.184.216.1:8443 --listen-dns {RESOLVER}");
-        up(&lan, &place, 1, &mut directory, &serve);
+        let (place, directory) = zone_on(&lan, &["93.184.216.1"])?;
         let pin = directory.ni();
         let zone = ["--authority", AUTHORITY, "--pin", &pin, "--resolver", RESOLVER];
         let person = |name: &str| place.person(name, &zone);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::{Person, Place, Running, eventually};
 use crate::lan_of;
 use crate::namespaces::{Lan, Nat};
-use crate::nat::{AUTHORITY, can_meet, described, name, probe, up};
+use crate::nat::{AUTHORITY, can_meet, described, name, probe, up, zone_on};
 use crate::relayed::configure;
 use crate::tree;
 
@@ -29,18 +29,8 @@ impl World {
     /// The directory on the first machine, the relay on the second, and nobody else up. `None` where the system does
     /// not let each machine know the directory's name.
     pub fn set(lan: Lan, names: &[&str], has_v6: bool) -> Option<World> {
-        let mount = ["--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"];
-        if Running::spawn(lan.on(1, "unshare", &mount)).finish().code() != 0 {
-            return None;
-        }
-        let place = Place::new();
         let ips: &[&str] = if has_v6 { &["93.184.216.1", "[2600:99::1]"] } else { &["93.184.216.1"] };
-        let hosts = ips.iter().map(|ip| format!("{} directory.test\n", ip.trim_matches(['[', ']'])));
-        fs::write(place.path("hosts"), format!("127.0.0.1 localhost\n{}", hosts.collect::<String>()))
-            .unwrap();
-        let mut directory = place.person("zone", &["--authority", AUTHORITY]);
-        let listen = ips.iter().map(|ip| format!(" --listen-https {ip}:8443 --listen-dns {ip}:5353"));
-        up(&lan, &place, 1, &mut directory, &format!("directory serve{}", listen.collect::<String>()));
+        let (place, directory) = zone_on(&lan, ips)?;
         let pin = directory.ni();
         let resolvers: Vec<String> = ips.iter().map(|ip| format!("{ip}:5353")).collect();
         let mut zone = vec!["--authority", AUTHORITY, "--pin", pin.trim()];

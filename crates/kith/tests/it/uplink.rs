@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::{Person, Place, Running, eventually};
 use crate::lan_of;
 use crate::namespaces::{Lan, Nat};
-use crate::nat::{AUTHORITY, RESOLVER, up};
+use crate::nat::{AUTHORITY, RESOLVER, up, zone_on};
 use crate::relayed::configure;
 use crate::tree;
 
@@ -39,15 +39,7 @@ struct Scene {
 
 impl Scene {
     fn set(mut lan: Lan, nat: Nat, does_north_move: bool) -> Option<Scene> {
-        let mount = ["--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"];
-        if Running::spawn(lan.on(1, "unshare", &mount)).finish().code() != 0 {
-            return None;
-        }
-        let place = Place::new();
-        fs::write(place.path("hosts"), "127.0.0.1 localhost\n93.184.216.1 directory.test\n").unwrap();
-        let mut directory = place.person("zone", &["--authority", AUTHORITY]);
-        let serve = format!("directory serve --listen-https 93.184.216.1:8443 --listen-dns {RESOLVER}");
-        up(&lan, &place, 1, &mut directory, &serve);
+        let (place, directory) = zone_on(&lan, &["93.184.216.1"])?;
         let pin = directory.ni();
         let zone = ["--authority", AUTHORITY, "--pin", &pin, "--resolver", RESOLVER];
         let [mut north, mut south] = ["north", "south"].map(|name| place.person(name, &zone));

@@ -2,7 +2,7 @@
 //! later goes over it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kith_identity::{Fingerprint, Relay};
 use kith_sansio::system::time;
@@ -41,9 +41,13 @@ struct Attempted {
 }
 
 impl Beside {
+    fn all(&self) -> MutexGuard<'_, HashMap<Fingerprint, Attempted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// When it may be tried with `peer` again, where it is to be tried now.
     fn begin(&self, peer: Fingerprint, now: Time) -> Option<Time> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all();
         let before = all.get(&peer).copied();
         if before.is_some_and(|before| now < before.until) {
             return None;
@@ -60,12 +64,11 @@ impl Beside {
 
     /// Whether it has been tried with `peer` and nothing was found in good time.
     fn is_vain(&self, peer: &Fingerprint, now: Time) -> bool {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(peer).is_some_and(|before| now >= before.since + HEAD_START)
+        self.all().get(peer).is_some_and(|before| now >= before.since + HEAD_START)
     }
 
     fn found(&self, peer: &Fingerprint) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+        self.all().remove(peer);
     }
 }
 
@@ -87,7 +90,7 @@ pub(in crate::shell) fn beside(shared: &Arc<Shared>, target: Fingerprint, over: 
         return;
     };
     let work = seek(Arc::clone(shared), target, over, again);
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+    shared.spawn(work);
 }
 
 /// Tries until there is a direct path, or nothing is open any more that goes to `target` over a relay by TCP.
@@ -138,7 +141,7 @@ async fn meet(shared: &Arc<Shared>, target: Fingerprint, over: &Relay) -> Result
         && link.start_seeking()
     {
         let seeker = Seeker::new(Arc::clone(shared), Arc::clone(&link), Side::Initiator, carrier);
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(seeker.run()));
+        shared.spawn(seeker.run());
         if within(PATIENCE, link.moved()).await.is_some() && shared.links.keep(&link) {
             // Nothing has been opened on it yet; where the trust is withdrawn, it ends all the same.
             link.admit(Opener::Own, &DIRECT, true);

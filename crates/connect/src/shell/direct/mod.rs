@@ -50,7 +50,7 @@ pub(super) fn begin(shared: &Arc<Shared>, link: &Arc<Link>) {
             _ => tracing::debug!("the peer looks for no direct path"),
         }
     };
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+    shared.spawn(work);
 }
 
 async fn ask(link: &Link) -> std::io::Result<Carrier> {
@@ -103,7 +103,7 @@ pub(super) fn answer(shared: &Arc<Shared>, link: &Arc<Link>, side: Side, mut car
             Seeker::new(task, link, side, carrier).run().await;
         }
     };
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+    shared.spawn(work);
 }
 
 /// A path that is being opened: to where, and whether that went well.

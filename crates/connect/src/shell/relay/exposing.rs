@@ -208,7 +208,7 @@ impl Driver {
                 let _ = events.send(Event::Input(Input::Lost(link))).await;
             }
         };
-        self.shared.tasks.spawn(self.shared.closing.clone().run_until_cancelled_owned(work));
+        self.shared.spawn(work);
     }
 
     /// Brings this node's token, and serves the initiator as if he had come by himself.
@@ -226,7 +226,7 @@ impl Driver {
                     tracing::debug!(%error, "nobody was met at a relay");
                 }
             };
-            self.shared.tasks.spawn(self.shared.closing.clone().run_until_cancelled_owned(work));
+            self.shared.spawn(work);
             return;
         }
         let at = reaching::session_address(path, &meeting.pass);
@@ -237,6 +237,6 @@ impl Driver {
                 Err(error) => tracing::debug!(%error, "nobody was met at a relay"),
             }
         };
-        self.shared.tasks.spawn(self.shared.closing.clone().run_until_cancelled_owned(work));
+        self.shared.spawn(work);
     }
 }

@@ -113,7 +113,7 @@ pub(in crate::shell) fn tend(shared: &Arc<Shared>, link: &Arc<Link>) {
     if link.may_move() {
         link.tune();
         let work = run(Arc::clone(shared), Arc::clone(link));
-        shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+        shared.spawn(work);
     }
 }
 

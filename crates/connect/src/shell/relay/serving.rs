@@ -93,7 +93,7 @@ impl Endpoint {
         let routes = Arc::new(Routes::default());
         for work in sockets.into_iter().flat_map(|sockets| sockets.forward(&routes, &sender)) {
             let work = stop.clone().run_until_cancelled_owned(work);
-            shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+            shared.spawn(work);
         }
         let driver = Driver {
             shared: Arc::clone(shared),
@@ -269,7 +269,7 @@ impl Driver {
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.shared.tasks.spawn(self.shared.closing.clone().run_until_cancelled_owned(work));
+        self.shared.spawn(work);
     }
 
     fn drain(&mut self) {

@@ -275,8 +275,7 @@ impl Run<'_> {
         loop {
             tokio::time::sleep(LOOK).await;
             note_path(live, &way.now());
-            let is_relayed = self.via != Via::Quic && way.now().relay.is_some();
-            if !is_relayed || !node.endpoint.has_direct_way(&live.peer, self.via) {
+            if way.now().relay.is_none() || !node.endpoint.has_direct_way(&live.peer, self.via) {
                 continue;
             }
             let Transfer { bytes, total_bytes, .. } = live.snapshot();

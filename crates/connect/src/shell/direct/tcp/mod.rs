@@ -51,7 +51,7 @@ pub(in crate::shell) fn begin(shared: &Arc<Shared>, target: Fingerprint, over: R
         }
         task.lines.end(&target);
     };
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+    shared.spawn(work);
 }
 
 /// The initiator's side: asks the target over the relay for a conversation, and has it.
@@ -113,7 +113,7 @@ pub(in crate::shell) fn answer(
         }
         drop(place);
     };
-    shared.tasks.spawn(shared.closing.clone().run_until_cancelled_owned(work));
+    shared.spawn(work);
 }
 
 /// What happens beside the conversation.
@@ -151,9 +151,7 @@ impl Puncher {
             spare: None,
         }
     }
-}
 
-impl Puncher {
     async fn run(mut self, carrier: Carrier, mut wished: Option<mpsc::Receiver<Wish>>) {
         let (from, mut write) = tokio::io::split(carrier);
         let mut reader = Reader { from, buffer: Vec::new() };
@@ -282,7 +280,7 @@ impl Puncher {
                 match self.side {
                     Side::Target => {
                         let work = accept::greet_punched(Arc::clone(&self.shared), tls, from, self.peer);
-                        self.shared.tasks.spawn(self.shared.closing.clone().run_until_cancelled_owned(work));
+                        self.shared.spawn(work);
                     }
                     Side::Initiator => self.deliver(Way::Tcp { tls, rtt, relays: Vec::new() }),
                 }
