@@ -15,7 +15,7 @@ use super::limits::{
 use super::message::{Message, Pass};
 use super::request::{Carriage, Request};
 use knocks::{Knocks, Nonces};
-use post::{Post, State, Warm};
+use post::{Post, State};
 
 /// One stream to one relay; a new one for each attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,9 +178,10 @@ impl Exposure {
         }
         match (&mut post.state, message) {
             (State::Exposing { link, .. }, Message::Exposed) => {
-                post.state = State::Warm(Warm::new(*link, now.time, post.ceiling));
+                let link = *link;
+                post.take_in(now.time, link);
             }
-            (State::Warm(warm), Message::Pong(number)) => warm.answered(now.time, number, post.ceiling),
+            (State::Warm(_), Message::Pong(number)) => post.answered(now.time, number),
             (State::Warm(_), Message::Observed(address)) => {
                 self.outputs.push_back(Output::Observed(relay, address));
             }

@@ -22,6 +22,8 @@ pub const MAX_QUARANTINED_KNOWN: usize = 256;
 pub const MAX_WAITING_PER_CLIENT: usize = 16;
 /// Requests that wait in all.
 pub const MAX_WAITING: usize = MAX_QUARANTINED + MAX_QUARANTINED_KNOWN;
+/// How often a target is asked about one request that it does not answer: again where it comes back on another stream.
+pub const MAX_ASKED: u8 = 3;
 /// Nodes that are exposed at one relay.
 pub const MAX_EXPOSED: usize = 4096;
 /// Streams of `relay/1` that have not said yet what they are for, or that wait.

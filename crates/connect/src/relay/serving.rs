@@ -9,8 +9,8 @@ use kith_identity::{Address, Fingerprint};
 use kith_sansio::{Machine, Now, Rng, Time};
 
 use super::limits::{
-    EXPOSED_SILENCE, FIRST_MESSAGE, FIRST_MESSAGE_OF_STRANGER, MAX_CLIENTS, MAX_EXPOSED, MESSAGES_AT_ONCE,
-    MESSAGES_PER_SECOND, REFUSED_AFTER, TOKEN_LIFE,
+    EXPOSED_SILENCE, FIRST_MESSAGE, FIRST_MESSAGE_OF_STRANGER, MAX_ASKED, MAX_CLIENTS, MAX_EXPOSED,
+    MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, REFUSED_AFTER, TOKEN_LIFE,
 };
 use super::message::{Message, Pass, Token};
 use super::quarantine::{Inmate, Quarantine};
@@ -185,10 +185,20 @@ enum Role {
 struct Waiting {
     client: Client,
     inmate: Inmate,
-    target: Fingerprint,
-    carriage: Carriage,
-    /// Whose answer counts; nobody's where there is nobody to ask, or he has declined.
-    asked: Option<Client>,
+    request: Box<Request>,
+    asked: Asked,
+    /// How often the target was asked.
+    times: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// The target is not here, and is asked once it comes.
+    Nobody,
+    /// Its answer over this stream counts; once it comes back on another, it is asked there.
+    Over(Client),
+    /// It has answered, or is not to be asked.
+    Done,
 }
 
 impl Relay {
@@ -249,7 +259,7 @@ impl Relay {
             // He keeps his place until he would have been refused: what he may ask for is a rate, not a number at once.
             Role::Waiting(id) => {
                 if let Some(waiting) = self.waiting.get_mut(&id) {
-                    waiting.asked = None;
+                    waiting.asked = Asked::Done;
                 }
             }
         }
@@ -289,7 +299,7 @@ impl Relay {
                     Message::Admit(id) => self.admit(now, client, id, rng),
                     Message::Decline(id) => {
                         if let Some(waiting) = self.answer(client, id) {
-                            waiting.asked = None;
+                            waiting.asked = Asked::Done;
                         }
                     }
                     _ => self.close(client),
@@ -314,6 +324,23 @@ impl Relay {
         }
         self.send(client, Message::Exposed);
         self.send(client, Message::Observed(from));
+        // What was said on the old one it may not have heard.
+        let is_for_it =
+            |(_, waiting): &(&u32, &Waiting)| waiting.request.target == peer && waiting.asked != Asked::Done;
+        let mut unanswered: Vec<u32> = self.waiting.iter().filter(is_for_it).map(|(id, _)| *id).collect();
+        unanswered.sort_unstable();
+        unanswered.into_iter().for_each(|id| self.ask(id, client));
+    }
+
+    /// Asks a target, over its stream `at`, whether it wants whoever waits for it.
+    fn ask(&mut self, id: u32, at: Client) {
+        let Some(waiting) = self.waiting.get_mut(&id).filter(|waiting| waiting.times < MAX_ASKED) else {
+            return;
+        };
+        waiting.times += 1;
+        waiting.asked = Asked::Over(at);
+        let knock = Message::Knock(id, waiting.request.clone());
+        self.send(at, knock);
     }
 
     /// Asks the target, and keeps the initiator waiting. What is no proper request ends his stream.
@@ -333,15 +360,16 @@ impl Relay {
         let id = self.free_id();
         let has_room = self.sessions.has_room(now.time, [&inmate.who, &target], is_known);
         let may_ask = has_room && self.port(carriage).is_some();
-        let asked = self.exposed.get(&target).copied().filter(|_| may_ask);
-        self.waiting.insert(id, Waiting { client, inmate, target, carriage, asked });
+        let asked = if may_ask { Asked::Nobody } else { Asked::Done };
+        let request = Box::new(verified.into_request());
+        self.waiting.insert(id, Waiting { client, inmate, request, asked, times: 0 });
         self.timers.insert((now.time + REFUSED_AFTER, Timer::Waiting(id)));
         if let Some(member) = self.clients.get_mut(&client) {
             member.role = Role::Waiting(id);
         }
         self.send(client, Message::Observed(from));
-        if let Some(asked) = asked {
-            self.send(asked, Message::Knock(id, Box::new(verified.into_request())));
+        if let Some(at) = self.exposed.get(&target).copied().filter(|_| may_ask) {
+            self.ask(id, at);
         }
     }
 
@@ -363,15 +391,15 @@ impl Relay {
 
     /// The request that `client` was asked about.
     fn answer(&mut self, client: Client, id: u32) -> Option<&mut Waiting> {
-        self.waiting.get_mut(&id).filter(|waiting| waiting.asked == Some(client))
+        self.waiting.get_mut(&id).filter(|waiting| waiting.asked == Asked::Over(client))
     }
 
     fn admit(&mut self, now: Now, client: Client, id: u32, rng: &mut dyn Rng) {
         let Some(waiting) = self.answer(client, id) else { return };
         // Answered; from here on it is in a session, or waits for its refusal.
-        waiting.asked = None;
-        let (initiator, carriage) = (waiting.client, waiting.carriage);
-        let (parties, is_known) = ([waiting.inmate.who, waiting.target], waiting.inmate.is_known);
+        waiting.asked = Asked::Done;
+        let (initiator, carriage) = (waiting.client, waiting.request.carriage);
+        let (parties, is_known) = ([waiting.inmate.who, waiting.request.target], waiting.inmate.is_known);
         let has_room = self.sessions.has_room(now.time, parties.each_ref(), is_known);
         let Some(port) = self.port(carriage).filter(|_| has_room) else { return };
         let (session, tokens) = self.sessions.open(now.time, parties, (carriage, is_known), rng);

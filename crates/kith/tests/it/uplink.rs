@@ -14,8 +14,8 @@ use crate::nat::{AUTHORITY, RESOLVER, up, zone_on};
 use crate::relayed::configure;
 use crate::tree;
 
-/// How long bytes may stand still when the network changes. What a quiet machine needs is a third of it.
-const STANDSTILL: Span = Span::secs(10);
+/// How long bytes may stand still when the network changes. What a quiet machine needs is half of it at most.
+const STANDSTILL: Span = Span::secs(6);
 
 /// The machines of a [`Scene`], counted from 1.
 const RELAYS: [usize; 2] = [2, 3];

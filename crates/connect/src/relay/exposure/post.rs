@@ -15,7 +15,9 @@ pub(super) struct Post {
     failures: u32,
     /// How often in a row it ended with something that made no sense.
     faults: u32,
-    /// Until when it is left alone for that, whatever else happens.
+    /// The network has changed under the stream that is open or being opened, which has shown no life since.
+    is_shaken: bool,
+    /// Until when it is left alone for its faults, whatever else happens.
     blamed_until: Option<Time>,
     /// The longest time between pings that has not been found too long.
     pub(super) ceiling: Span,
@@ -50,7 +52,7 @@ pub(super) struct Warm {
 }
 
 impl Warm {
-    pub(super) fn new(link: Link, now: Time, ceiling: Span) -> Warm {
+    fn new(link: Link, now: Time, ceiling: Span) -> Warm {
         let interval = PING_LEAST.min(ceiling);
         Warm {
             link,
@@ -78,7 +80,7 @@ impl Warm {
     }
 
     /// A pong came. One that was not asked for means nothing.
-    pub(super) fn answered(&mut self, now: Time, number: u32, ceiling: Span) {
+    fn answered(&mut self, now: Time, number: u32, ceiling: Span) {
         let is_asked = number.wrapping_sub(self.first) <= self.last.0.wrapping_sub(self.first);
         if self.asked.is_none() || !is_asked {
             return;
@@ -100,6 +102,7 @@ impl Post {
             state: State::Away { again: now },
             failures: 0,
             faults: 0,
+            is_shaken: false,
             blamed_until: None,
             ceiling: PING_MOST,
             named_until: None,
@@ -129,16 +132,37 @@ impl Post {
 
     pub(super) fn begin(&mut self, now: Time, link: Link) {
         self.state = State::Connecting { link };
+        self.is_shaken = false;
         self.allowance = Allowance::new(now, MESSAGES_AT_ONCE);
     }
 
-    /// It is tried again after a while, which grows until it has served for some time.
+    /// This node can be reached through it.
+    pub(super) fn take_in(&mut self, now: Time, link: Link) {
+        self.state = State::Warm(Warm::new(link, now, self.ceiling));
+        self.is_shaken = false;
+    }
+
+    /// It answers a ping.
+    pub(super) fn answered(&mut self, now: Time, number: u32) {
+        if let State::Warm(warm) = &mut self.state {
+            warm.answered(now, number, self.ceiling);
+            self.is_shaken &= warm.asked.is_some();
+        }
+    }
+
+    /// It is tried again after a while, which grows until it has served for some time; at once where it was not at fault
+    /// but this machine is elsewhere.
     pub(super) fn lose(&mut self, now: Time, rng: &mut dyn Rng) {
         if self.warm().is_some_and(|warm| now - warm.since >= PING_MOST) {
             (self.failures, self.faults) = (0, 0);
         }
-        let again = now + pause(AGAIN_FIRST, self.failures, rng);
-        self.failures = self.failures.saturating_add(1);
+        let again = if std::mem::take(&mut self.is_shaken) {
+            now
+        } else {
+            let wait = pause(AGAIN_FIRST, self.failures, rng);
+            self.failures = self.failures.saturating_add(1);
+            now + wait
+        };
         self.state = State::Away { again: self.blamed_until.map_or(again, |until| until.max(again)) };
     }
 
@@ -164,8 +188,9 @@ impl Post {
             State::Warm(warm) => {
                 warm.interval = PING_LEAST;
                 warm.next_ping = now;
+                self.is_shaken = true;
             }
-            _ => {}
+            State::Connecting { .. } | State::Exposing { .. } => self.is_shaken = true,
         }
     }
 

@@ -190,8 +190,30 @@ fn a_changed_network_is_tried_at_once() {
     let link = bench.warm(2);
     let outputs = bench.give(Input::Shaken);
     assert_eq!(outputs, [Output::Send(link, Message::Ping(1))]);
-    bench.give(Input::Lost(link));
+    bench.says(link, Message::Pong(1));
+    assert_eq!(bench.give(Input::Lost(link)), []);
     assert!(matches!(bench.give(Input::Shaken)[..], [Output::Connect(..)]));
+}
+
+#[test]
+fn what_is_lost_because_the_network_has_changed_is_tried_again_at_once_and_once() {
+    let mut bench = bench();
+    let link = bench.warm(2);
+    bench.give(Input::Shaken);
+    let outputs = bench.give(Input::Lost(link));
+    let [Output::Connect(link, _)] = outputs[..] else { panic!("{outputs:?}") };
+    // The same while it is being reached.
+    bench.give(Input::Shaken);
+    let outputs = bench.give(Input::Lost(link));
+    let [Output::Connect(link, _)] = outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(bench.give(Input::Lost(link)), []);
+    // One that has answered since was not lost for that.
+    let link = tried(&mut bench);
+    bench.take_in(link);
+    let outputs = bench.give(Input::Shaken);
+    let [Output::Send(_, Message::Ping(number))] = outputs[..] else { panic!("{outputs:?}") };
+    bench.says(link, Message::Pong(number));
+    assert_eq!(bench.give(Input::Lost(link)), []);
 }
 
 #[test]

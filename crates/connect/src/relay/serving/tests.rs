@@ -163,6 +163,58 @@ fn a_late_answer_and_the_answer_of_another_put_nobody_through() {
     assert_eq!(bench.relay.load(), Load { exposed: 2, waiting: 0, sessions: 0 });
 }
 
+/// The knocks that a target hears when it comes, on a new stream.
+fn comes(bench: &mut Bench, target: Fingerprint) -> (Client, Vec<u32>) {
+    let at = bench.arrives(target, [10, 0, 0, 2], Regard::Known);
+    let knock = |output: Output| match output {
+        Output::Send(to, Message::Knock(id, _)) if to == at => Some(id),
+        _ => None,
+    };
+    (at, bench.says(at, Message::Expose).into_iter().filter_map(knock).collect())
+}
+
+#[test]
+fn who_waits_is_put_through_by_a_target_that_comes_back_on_another_stream_or_comes_at_last() {
+    for is_there in [true, false] {
+        let mut bench = bench(Quota::default());
+        let (target, elsewhere) = (bench.identity().fingerprint(), bench.identity().fingerprint());
+        let before = is_there.then(|| bench.exposed(target));
+        let (declined, who, other) = (bench.identity(), bench.identity(), bench.identity());
+        let mut all = Vec::new();
+        for (who, whom) in [(&declined, target), (&who, target), (&other, elsewhere)] {
+            let (client, outputs) = bench.knocks(who, whom);
+            assert_eq!(outputs.len(), 1 + usize::from(is_there && whom == target), "{outputs:?}");
+            all.push(client);
+        }
+        if let Some(before) = before {
+            assert_eq!(bench.says(before, Message::Decline(1)), []);
+        }
+        let (at, ids) = comes(&mut bench, target);
+        assert_eq!(ids, if is_there { vec![2] } else { vec![1, 2] });
+        if let Some(before) = before {
+            assert_eq!(bench.says(before, Message::Admit(2)), [], "nobody hears what it says there");
+        }
+        let outputs = bench.says(at, Message::Admit(2));
+        assert!(
+            matches!(outputs[..], [_, Output::Send(to, Message::Ack(_)), _] if to == all[1]),
+            "{outputs:?}"
+        );
+        assert_eq!(comes(&mut bench, target).1, if is_there { vec![] } else { vec![1] });
+        assert_eq!(bench.wait(REFUSED_AFTER).len(), 4, "the others are refused");
+        assert!(comes(&mut bench, target).1.is_empty());
+    }
+}
+
+#[test]
+fn a_target_that_does_nothing_but_come_back_is_asked_three_times() {
+    let mut bench = bench(Quota::default());
+    let (who, target) = (bench.identity(), bench.identity().fingerprint());
+    bench.exposed(target);
+    assert_eq!(bench.knocks(&who, target).1.len(), 2);
+    let asked: Vec<usize> = (0..4).map(|_| comes(&mut bench, target).1.len()).collect();
+    assert_eq!(asked, [1, 1, 0, 0]);
+}
+
 #[test]
 fn what_is_no_proper_request_ends_the_stream() {
     let mut bench = bench(Quota::default());
