@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,16 +15,13 @@ use super::quic::{Link, key_of};
 use super::registry::Cut;
 use super::relay::Over;
 use super::stream::Stream;
-use super::{DONE_CODE, REFUSED_CODE, direct, dtls, relay, tcp, until, within};
-use crate::address::loopback_only;
+use super::{DONE_CODE, REFUSED_CODE, direct, dtls, network, relay, tcp, until, within};
 use crate::delegator::Opener;
 use crate::error::TurnedAway;
 use crate::limits::{Place, source};
 use crate::protocol::{ADMITTED, Kind, hello_form};
 use crate::{Admission, Changes, Protocol, defaults};
 
-/// How often it is looked which addresses this machine has.
-const ADDRESSES_EVERY: Span = Span::secs(1);
 /// How long accepting rests where the system has no room for another connection.
 const BREATHER: Span = Span::millis(50);
 
@@ -47,32 +43,10 @@ pub(super) fn start(
         let task = accept_quic(Arc::clone(shared), endpoint);
         shared.spawn(task);
     }
-    let task = follow_network(Arc::clone(shared));
+    let task = network::follow(Arc::clone(shared));
     shared.spawn(task);
     let task = follow_trust(Arc::clone(shared), changes);
     shared.spawn(task);
-}
-
-/// Looks which addresses this machine has, where it has others than those of loopback to lose.
-async fn follow_network(shared: Arc<Shared>) {
-    let addresses = || shared.interfaces().into_iter().map(|one| one.ip).collect::<HashSet<_>>();
-    if loopback_only(&shared.local) {
-        return;
-    }
-    let mut before = addresses();
-    loop {
-        until(time() + ADDRESSES_EVERY).await;
-        let now = addresses();
-        if now == before {
-            continue;
-        }
-        shared.quic.moved();
-        if !before.is_subset(&now) {
-            tracing::debug!("this machine has lost an address");
-            shared.network.send_modify(|count| *count += 1);
-        }
-        before = now;
-    }
 }
 
 async fn follow_trust(shared: Arc<Shared>, mut changes: Changes) {

@@ -179,8 +179,9 @@ pub(super) struct Shared {
     pub(super) beside: Beside,
     /// Network devices whose packets go over this endpoint.
     own_devices: Arc<Mutex<Vec<String>>>,
-    /// How often this machine has lost an address.
-    pub(super) network: watch::Sender<u64>,
+    /// How often this machine's addresses have changed, and how often it has lost one.
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) losses: watch::Sender<u64>,
     /// With whom it is punched over TCP.
     pub(super) lines: Lines,
     /// Addresses beside its listeners' at which this node is reached.
@@ -297,7 +298,8 @@ impl Endpoint {
             local,
             beside: Beside::default(),
             own_devices: Arc::default(),
-            network: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+            losses: watch::Sender::new(0),
             lines: Lines::default(),
             offered: watch::Sender::new(Vec::new()),
             default_port_taken,
@@ -350,10 +352,10 @@ impl Endpoint {
         });
     }
 
-    /// Waits until this machine has lost an address that it had: what went out from there has to find another way.
+    /// Waits until the addresses of this machine have changed: what went out from one that is lost has to find another way.
     pub async fn moved(&self) {
-        let mut network = self.shared().network.subscribe();
-        if network.changed().await.is_err() {
+        let mut changes = self.shared().changes.subscribe();
+        if changes.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }

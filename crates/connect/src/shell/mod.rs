@@ -11,6 +11,7 @@ mod dtls;
 mod endpoint;
 mod flows;
 mod mapping;
+mod network;
 mod pin;
 mod pulse;
 mod quic;

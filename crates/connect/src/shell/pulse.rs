@@ -7,6 +7,8 @@
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -51,11 +53,7 @@ enum Look {
 
 fn look(socket: &TcpStream, patience: Span) -> Look {
     let (Ok(own), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) else { return Look::Lost };
-    let ip = own.ip().to_canonical();
-    let own_addresses = super::interfaces();
-    // Where the system does not tell its addresses, none is missed.
-    let is_gone = !own_addresses.is_empty() && !own_addresses.iter().any(|one| one.ip == ip);
-    if is_gone && !ip.is_loopback() {
+    if is_gone(own) {
         return Look::Lost;
     }
     match vitals(own, peer) {
@@ -63,6 +61,15 @@ fn look(socket: &TcpStream, patience: Span) -> Look {
         // There is nothing more to learn, so a call that waits for the peer alone asks no further.
         None => Look::Quiet,
     }
+}
+
+/// Whether this machine has lost an address: then nothing can be bound to it.
+fn is_gone(mut own: SocketAddr) -> bool {
+    own.set_port(0);
+    if own.ip().to_canonical().is_ipv4() {
+        own = SocketAddr::new(own.ip().to_canonical(), 0);
+    }
+    UdpSocket::bind(own).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 fn judge(vitals: Vitals, patience: Span) -> Look {
@@ -79,7 +86,7 @@ fn judge(vitals: Vitals, patience: Span) -> Look {
 use linux::vitals;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn vitals(_: std::net::SocketAddr, _: std::net::SocketAddr) -> Option<Vitals> {
+fn vitals(_: SocketAddr, _: SocketAddr) -> Option<Vitals> {
     None
 }
 
@@ -166,6 +173,19 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_the_machine_does_not_have_is_gone() {
+        // One for documentation, which no machine has.
+        for (own, gone) in [
+            ("127.0.0.1:9", false),
+            ("[::ffff:127.0.0.1]:9", false),
+            ("192.0.2.1:9", true),
+            ("[2001:db8::1]:9", true),
+        ] {
+            assert_eq!(is_gone(own.parse().unwrap()), gone, "{own}");
+        }
+    }
 
     #[test]
     fn a_peer_that_takes_its_time_is_there_and_one_that_acknowledges_nothing_is_not() {

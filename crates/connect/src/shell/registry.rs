@@ -1,5 +1,6 @@
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::task::AtomicWaker;
@@ -37,11 +38,24 @@ pub(super) struct Ticket {
     cut: Arc<Cut>,
 }
 
+/// Why a stream was ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It was closed here, or the trust withdrawn.
+    Cut,
+    /// The address that it went out from.
+    Lost,
+}
+
+const OPEN: u8 = 0;
+const CUT: u8 = 1;
+const LOST: u8 = 2;
+
 /// The switch that ends a stream. Costs a stream nothing but one relaxed load per call: TCP is woken by the shutdown
 /// of its socket, QUIC by the wakers, which are set only when a call has to wait.
 #[derive(Debug)]
 pub(super) struct Cut {
-    done: AtomicBool,
+    state: AtomicU8,
     socket: Option<Arc<TcpStream>>,
     pub(super) reader: AtomicWaker,
     pub(super) writer: AtomicWaker,
@@ -50,19 +64,25 @@ pub(super) struct Cut {
 impl Cut {
     pub(super) fn new(socket: Option<Arc<TcpStream>>) -> Arc<Cut> {
         Arc::new(Cut {
-            done: AtomicBool::new(false),
+            state: AtomicU8::new(OPEN),
             socket,
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         })
     }
 
-    pub(super) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Relaxed)
+    /// Why there is no stream any more; `None` while there is.
+    pub(super) fn why(&self) -> Option<Why> {
+        match self.state.load(Ordering::Relaxed) {
+            OPEN => None,
+            CUT => Some(Why::Cut),
+            _ => Some(Why::Lost),
+        }
     }
 
-    fn cut(&self) {
-        self.done.store(true, Ordering::SeqCst);
+    fn end(&self, why: Why) {
+        let state = if why == Why::Cut { CUT } else { LOST };
+        self.state.store(state, Ordering::SeqCst);
         if let Some(socket) = &self.socket {
             // It may be gone already.
             let _ = socket2::SockRef::from(&**socket).shutdown(std::net::Shutdown::Both);
@@ -104,14 +124,24 @@ impl Registry {
         // Asked outside the lock: what trust decides is not ours to know.
         for (opener, peer, protocol, cut) in guarded {
             if !trusts(opener, &peer, &protocol) {
-                cut.cut();
+                cut.end(Why::Cut);
             }
         }
     }
 
     pub(super) fn cut_all(&self) {
         for entry in self.open().streams.values() {
-            entry.cut.cut();
+            entry.cut.end(Why::Cut);
+        }
+    }
+
+    /// Ends every stream over TCP that goes out from one of these addresses, which this machine has lost.
+    pub(super) fn lose(&self, lost: &HashSet<IpAddr>) {
+        for entry in self.open().streams.values() {
+            let own = entry.cut.socket.as_ref().and_then(|socket| socket.local_addr().ok());
+            if own.is_some_and(|own| lost.contains(&own.ip().to_canonical())) {
+                entry.cut.end(Why::Lost);
+            }
         }
     }
 
@@ -136,5 +166,32 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).streams.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_out_from_a_lost_address_is_ended_and_nothing_else_is() {
+        let registry = Registry::default();
+        let mut all = Vec::new();
+        for own in ["127.0.0.1:0", "127.0.0.2:0"] {
+            let listener = TcpListener::bind(own).await.unwrap();
+            let remote = listener.local_addr().unwrap();
+            let (_near, far) = tokio::join!(TcpStream::connect(remote), listener.accept());
+            let cut = Cut::new(Some(Arc::new(far.unwrap().0)));
+            let path = PathInfo { transport: Transport::Tcp, remote, direct: true, relay: None, rtt: None };
+            let protocol = Protocol::new("trial/1");
+            all.push(registry.enter(Peer::Anonymous, protocol, None, path, cut));
+        }
+        registry.lose(&HashSet::from(["127.0.0.2", "192.0.2.1"].map(|ip| ip.parse().unwrap())));
+        let ended: Vec<_> = all.iter().map(|ticket| ticket.cut().why()).collect();
+        assert_eq!(ended, [None, Some(Why::Lost)]);
+        registry.cut_all();
+        assert!(all.iter().all(|ticket| ticket.cut().why() == Some(Why::Cut)));
     }
 }

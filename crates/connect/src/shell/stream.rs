@@ -13,7 +13,7 @@ use super::endpoint::{Party, PathInfo, Peer};
 use super::flows::Channel;
 use super::pulse::{Call, Pulse};
 use super::quic::{Guest, Link};
-use super::registry::Ticket;
+use super::registry::{Ticket, Why};
 use super::{DONE_CODE, within};
 use crate::limits::Place;
 
@@ -170,14 +170,18 @@ impl Stream {
 
     /// Fails where the stream has been cut.
     fn check(&mut self) -> io::Result<()> {
-        if !self.ticket.cut().is_done() {
-            return Ok(());
-        }
+        let Some(why) = self.ticket.cut().why() else { return Ok(()) };
         self.carrier.abort();
-        Err(io::Error::new(
-            io::ErrorKind::ConnectionAborted,
-            "connection cut: closed here, or trust withdrawn",
-        ))
+        Err(match why {
+            Why::Cut => io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "connection cut: closed here, or trust withdrawn",
+            ),
+            Why::Lost => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "nobody hears what is sent from an address that this machine has lost",
+            ),
+        })
     }
 
     /// What a call ends with: where the stream has been cut meanwhile, that is why. A call that waits is woken by

@@ -120,7 +120,7 @@ pub(in crate::shell) fn tend(shared: &Arc<Shared>, link: &Arc<Link>) {
 async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     let connection = link.connection.clone();
     let mut events = connection.path_events();
-    let mut network = shared.network.subscribe();
+    let mut losses = shared.losses.subscribe();
     let mut closed = std::pin::pin!(connection.closed());
     let mut vigil = Vigil::new(time());
     let mut mending: Option<BoxFuture<'static, bool>> = None;
@@ -133,7 +133,7 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
                     followed(&shared, &link, &event);
                 }
             }
-            Ok(()) = network.changed() => vigil.shaken(time()),
+            Ok(()) = losses.changed() => vigil.shaken(time()),
             is_mended = mended(&mut mending) => {
                 let was_silent = vigil.doubt.is_some();
                 mending = None;
