@@ -5,7 +5,7 @@
 //! relay_load idle NI ADDRESS FIRST COUNT           # exposes so many at the relay, says so, and holds on
 //! relay_load pass LISTEN PROXY SESSIONS SECONDS    # bytes through a proxy that passes on to LISTEN
 //! relay_load carry NI ADDRESS FIRST SESSIONS SECONDS            # bytes over sessions of the relay
-//! relay_load flood NI ADDRESS FIRST SESSIONS SECONDS STRANGERS  # the same, before and while strangers knock
+//! relay_load flood NI ADDRESS FIRST SESSIONS SECONDS STRANGERS AT  # the same, before and while strangers knock there
 //! relay_load fail NI ADDRESS NI ADDRESS FIRST      # an echo over two relays, one of which is killed
 //! ```
 //!
@@ -24,8 +24,8 @@ use std::time::Duration;
 use kith_connect::relay::limits::REFUSED_AFTER;
 use kith_connect::relay::message::{Pass, RELAY, length};
 use kith_connect::relay::{Carriage, Message, Request};
-use kith_connect::{Admission, Discovery, Endpoint, Found, Protocol, Stream};
-use kith_identity::{Address, Fingerprint, Identity, Ni, Relay, tls};
+use kith_connect::{Admission, ConnectError, Discovery, Endpoint, Found, Protocol, Stream};
+use kith_identity::{Address, Fingerprint, Identity, Ni, Relay, Transport, tls};
 use kith_sansio::system::{OsRng, time, utc};
 use kith_sansio::{SeededRng, Time};
 use rustls::pki_types::ServerName;
@@ -34,7 +34,6 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 mod peer;
 
@@ -78,9 +77,10 @@ async fn main() {
             let (flow, _kept) = Spot::new(ni, at).sessions(number(first), number(sessions)).await;
             println!("{}", flow.during(Duration::from_secs(number(seconds))).await);
         }
-        ["flood", ni, at, first, sessions, seconds, strangers] => {
+        ["flood", ni, at, first, sessions, seconds, strangers, door] => {
             let span = Duration::from_secs(number(seconds));
-            Spot::new(ni, at).flood(number(first), number(sessions), span, number(strangers)).await;
+            let strangers = (number(strangers), Spot::new(ni, door));
+            Spot::new(ni, at).flood(number(first), number(sessions), span, strangers).await;
         }
         ["fail", one, one_at, two, two_at, first] => {
             fail([Spot::new(one, one_at), Spot::new(two, two_at)], number(first)).await;
@@ -204,7 +204,7 @@ impl Spot {
     }
 
     /// Bytes over sessions: before strangers come, while they shake hands and knock, and while the last of them wait.
-    async fn flood(&self, first: u64, sessions: usize, span: Duration, strangers: usize) {
+    async fn flood(&self, first: u64, sessions: usize, span: Duration, (strangers, door): (usize, Spot)) {
         let (flow, _kept) = self.sessions(first, sessions).await;
         let declining =
             endpoint(identity(first + DECLINING), &["quic://127.0.0.1:0"], There(vec![self.at])).await;
@@ -218,20 +218,24 @@ impl Spot {
         let (came, mut coming) = mpsc::unbounded_channel();
         let mut knocking = JoinSet::new();
         for at in 0..strangers {
-            let (spot, hands, came) = (self.clone(), Arc::clone(&hands), came.clone());
+            let (spot, hands, came) = (door.clone(), Arc::clone(&hands), came.clone());
             let target = declining.fingerprint();
             knocking.spawn(async move {
                 let stranger = {
                     let _turn = hands.acquire().await.expect("hands");
-                    Stranger::new(spot, at).await
+                    match spot.at.transport {
+                        Transport::Quic => Stranger::over_quic(&spot, at).await,
+                        _ => Some(Stranger::over_tcp(&spot, at).await),
+                    }
                 };
-                came.send(()).expect("they are counted");
+                came.send(stranger.is_none()).expect("they are counted");
                 // At once: a relay gives a stranger three seconds to say what he wants.
-                stranger.knock(target).await
+                stranger?.knock(target).await
             });
         }
+        let mut turned = 0;
         for _ in 0..strangers {
-            coming.recv().await.expect("a stranger");
+            turned += usize::from(coming.recv().await.expect("a stranger"));
         }
         let arriving = flow.since(&began);
         let began = flow.mark();
@@ -243,7 +247,7 @@ impl Spot {
         let millis = |span: Option<&Duration>| span.map_or(0, Duration::as_millis);
         println!(
             "{{\"quiet\":{quiet},\"arriving\":{arriving},\"knocking\":{during},\"strangers\":{strangers},\
-             \"refused\":{refused},\"least_ms\":{},\"most_ms\":{}}}",
+             \"turned\":{turned},\"refused\":{refused},\"least_ms\":{},\"most_ms\":{}}}",
             millis(least),
             millis(most)
         );
@@ -254,16 +258,21 @@ impl Spot {
 struct Stranger {
     relay: Fingerprint,
     who: Identity,
-    stream: TlsStream<TcpStream>,
+    stream: Pin<Box<dyn Wire>>,
+    /// What the stream belongs to, where it is more than the stream.
+    _node: Option<Endpoint>,
 }
+
+trait Wire: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Wire for T {}
 
 impl Stranger {
     /// Shakes hands with the relay, from an address that four of them share, where a relay lets eight wait.
-    async fn new(spot: Spot, at: usize) -> Stranger {
-        let who = identity(1 << 32 | at as u64);
-        let [_, _, third, fourth] = u32::try_from(at / 4 + 1).expect("not so many").to_be_bytes();
+    async fn over_tcp(spot: &Spot, at: usize) -> Stranger {
+        let who = Stranger::identity(at);
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((Ipv4Addr::new(127, 2, third, fourth), 0).into()).expect("an address");
+        socket.bind((Stranger::address(at), 0).into()).expect("an address");
         let stream = socket.connect(spot.at.socket).await.expect("the relay listens");
         let certificate = tls::Certificate::self_signed(&who).expect("a certificate");
         let config = tls::node_client(&certificate).expect("a configuration");
@@ -275,7 +284,28 @@ impl Stranger {
         let length = u8::try_from(hello.len()).expect("a short name");
         stream.write_all(&[&[length], hello].concat()).await.expect("the relay reads");
         assert_eq!(stream.read_u8().await.expect("the relay answers"), 1);
-        Stranger { relay: spot.ni.fingerprint, who, stream }
+        Stranger { relay: spot.ni.fingerprint, who, stream: Box::pin(stream), _node: None }
+    }
+
+    /// The same over QUIC; `None` where the relay has no room for more of them there.
+    async fn over_quic(spot: &Spot, at: usize) -> Option<Stranger> {
+        let listen = format!("quic://{}:0", Stranger::address(at));
+        let node = endpoint(Stranger::identity(at), &[&listen], There(vec![spot.at])).await;
+        let stream = match node.connect(&spot.ni.fingerprint, &RELAY).await {
+            Err(ConnectError::Refused { .. }) => return None,
+            stream => Box::pin(stream.expect("a stream")),
+        };
+        let who = Stranger::identity(at);
+        Some(Stranger { relay: spot.ni.fingerprint, who, stream, _node: Some(node) })
+    }
+
+    fn identity(at: usize) -> Identity {
+        identity(1 << 32 | at as u64)
+    }
+
+    fn address(at: usize) -> Ipv4Addr {
+        let [_, _, third, fourth] = u32::try_from(at / 4 + 1).expect("not so many").to_be_bytes();
+        Ipv4Addr::new(127, 2, third, fourth)
     }
 
     /// Asks for `target`, and says how long the relay took to refuse; `None` where it did anything else.

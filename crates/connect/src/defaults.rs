@@ -28,9 +28,11 @@ pub const HANDSHAKE_TIMEOUT: Span = Span::secs(10);
 pub const MAX_HALF_OPEN: usize = 256;
 /// Of these, from one IPv4 address or one IPv6 /64.
 pub const MAX_HALF_OPEN_PER_SOURCE: usize = 32;
-/// Connections in all of peers that are not trusted, where a protocol admits anyone.
+/// Connections in all over TCP and DTLS of peers that are not trusted, where a protocol admits anyone.
 pub const MAX_STRANGERS: usize = 1024;
-/// Of these, from one IPv4 address or one IPv6 /64.
+/// The same over QUIC, where each costs five times the memory.
+pub const MAX_QUIC_STRANGERS: usize = 256;
+/// Of either, from one IPv4 address or one IPv6 /64.
 pub const MAX_STRANGERS_PER_SOURCE: usize = 32;
 /// Open streams with one peer; nameless peers count by source.
 pub const MAX_STREAMS_PER_PEER: usize = 256;

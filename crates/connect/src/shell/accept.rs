@@ -285,8 +285,6 @@ async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
             if trusted(&shared, link.peer, &protocol) {
                 link.welcome();
                 direct::begin(&shared, &link);
-            } else {
-                link.tolerate(&shared.strangers);
             }
             // Trust that was withdrawn meanwhile could not be seen to be what the connection was used for.
             link.close_if_forsaken(|opener, peer, protocol| shared.trust.permits(opener, peer, protocol));
@@ -336,13 +334,16 @@ async fn admit(
         Peer::Anonymous => Party::Source(source(path.remote.ip())),
     };
     let is_trusted = trusted(shared, peer, &protocol);
-    // Over QUIC it is the connection that has a stranger's place.
-    let is_strange = link.is_none() && !is_trusted;
-    let strange = is_strange.then(|| shared.strangers.take(source(path.remote.ip())));
-    if let Some(None) = strange {
+    let strange = match link {
+        _ if is_trusted => Some(None),
+        // Over QUIC it is the connection that has a stranger's place.
+        Some(link) => link.tolerate(&shared.quic_strangers).then_some(None),
+        None => shared.strangers.take(source(path.remote.ip())).map(Some),
+    };
+    let Some(strange) = strange else {
         carrier.refuse().await;
         return Err(TurnedAway::TooMany);
-    }
+    };
     let (Some(place), Some(seat)) = (shared.streams.take(party), listening.queue.reserve().await) else {
         carrier.refuse().await;
         return Err(TurnedAway::TooMany);
@@ -358,7 +359,7 @@ async fn admit(
         line.inbox.allow(most);
     }
     let mut stream = Stream::new(carrier, peer, path, ticket, place);
-    stream.stay_as(link.map(Link::guest), strange.flatten());
+    stream.stay_as(link.map(Link::guest), strange);
     stream.follow(link);
     stream.carry(channel.map(|(link, stream)| Channel::open(link, stream, waiting_bytes)));
     if needs_trust && !trusted(shared, peer, &protocol) {

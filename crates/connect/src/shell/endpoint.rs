@@ -43,9 +43,11 @@ pub struct Config {
     pub max_half_open: usize,
     /// Of these, from one IPv4 address or IPv6 /64.
     pub max_half_open_per_source: usize,
-    /// Connections in all of peers that are not trusted, where a protocol admits anyone.
+    /// Connections in all over TCP and DTLS of peers that are not trusted, where a protocol admits anyone.
     pub max_strangers: usize,
-    /// Of these, from one IPv4 address or IPv6 /64.
+    /// The same over QUIC, where each costs five times the memory.
+    pub max_quic_strangers: usize,
+    /// Of either, from one IPv4 address or IPv6 /64.
     pub max_strangers_per_source: usize,
     /// Open streams in all.
     pub max_streams: usize,
@@ -69,6 +71,7 @@ impl Default for Config {
             max_half_open: defaults::MAX_HALF_OPEN,
             max_half_open_per_source: defaults::MAX_HALF_OPEN_PER_SOURCE,
             max_strangers: defaults::MAX_STRANGERS,
+            max_quic_strangers: defaults::MAX_QUIC_STRANGERS,
             max_strangers_per_source: defaults::MAX_STRANGERS_PER_SOURCE,
             max_streams: defaults::MAX_STREAMS,
             max_streams_per_peer: defaults::MAX_STREAMS_PER_PEER,
@@ -169,8 +172,9 @@ pub(super) struct Shared {
     pub(super) links: Links,
     pub(super) registry: Registry,
     pub(super) half_open: Arc<Places<IpAddr>>,
-    /// Connections of peers that are not trusted, and were let in where anyone is.
+    /// Connections of peers that are not trusted, and were let in where anyone is: over TCP or DTLS, and over QUIC.
     pub(super) strangers: Arc<Places<IpAddr>>,
+    pub(super) quic_strangers: Arc<Places<IpAddr>>,
     pub(super) streams: Arc<Places<Party>>,
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -292,6 +296,7 @@ impl Endpoint {
             registry: Registry::default(),
             half_open: Places::new(config.max_half_open, config.max_half_open_per_source),
             strangers: Places::new(config.max_strangers, config.max_strangers_per_source),
+            quic_strangers: Places::new(config.max_quic_strangers, config.max_strangers_per_source),
             streams: Places::new(config.max_streams, config.max_streams_per_peer),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),

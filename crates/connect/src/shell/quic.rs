@@ -51,6 +51,9 @@ const MAX_UDP_PAYLOAD_BYTES: u16 = 16_000;
 /// Where the search for the largest payload stops, in bytes: half of the probes for a hundredth of the speed. From 16 000
 /// down it tries 1661 and then 1430 of the 1452 that Ethernet carries, so that more than 231 would leave it at 1200.
 const MTU_STEP_BYTES: u16 = 200;
+/// The same where the peer opened the connection: what every Ethernet carries over IPv6. A probe is built in a buffer that
+/// the connection keeps, and one of 16 000 bytes would be a fifth of all that a stranger costs.
+const MAX_UDP_PAYLOAD_BYTES_BACK: u16 = 1452;
 /// Bytes sent before anything is known of the path: 32 full packets of Ethernet, of which the first probe for larger
 /// packets takes a good part.
 const INITIAL_WINDOW_BYTES: u64 = 48 << 10;
@@ -153,7 +156,10 @@ impl Quic {
         let tls_error = |error: &dyn std::fmt::Display| BindError::Tls(error.to_string());
         let crypto = QuicServerConfig::try_from(Arc::clone(tls)).map_err(|error| tls_error(&error))?;
         let mut towards_strangers = transport().map_err(|error| tls_error(&error))?;
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES_BACK);
         towards_strangers
+            .mtu_discovery_config(Some(mtu))
             .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
             .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS));
         let may_move = |config: &mut TransportConfig| {
@@ -479,17 +485,17 @@ impl Link {
         self.welcome.load(Ordering::Relaxed)
     }
 
-    /// A stranger was let in where anyone is: it moves from the places of those who have not said hello to those of
-    /// `strangers`. Closes the connection where they are taken.
-    pub(super) fn tolerate(&self, strangers: &Arc<Places<IpAddr>>) {
-        if self.is_welcome() || self.tolerated.swap(true, Ordering::Relaxed) {
-            return;
+    /// A stranger is about to be let in where anyone is: it moves from the places of those who have not said hello to
+    /// those of `strangers`; `false` where they are taken.
+    pub(super) fn tolerate(&self, strangers: &Arc<Places<IpAddr>>) -> bool {
+        let mut held = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_welcome() || self.tolerated.load(Ordering::Relaxed) {
+            return true;
         }
-        let place = strangers.take(source(self.remote().ip()));
-        if place.is_none() {
-            self.connection.close(REFUSED_CODE, b"");
-        }
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+        let Some(place) = strangers.take(source(self.remote().ip())) else { return false };
+        *held = Some(place);
+        self.tolerated.store(true, Ordering::Relaxed);
+        true
     }
 
     /// A stream is there and has not said hello.

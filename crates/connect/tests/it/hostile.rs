@@ -156,57 +156,36 @@ async fn one_that_closes_in_the_middle_ends_its_stream_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_strangers_are_bounded_where_anyone_is_let_in() {
-    let target = Node::with(Config { max_strangers_per_source: 2, ..on_loopback() }).await;
-    target.echo(Admission::Anyone);
-    let mut open = Vec::new();
-    for _ in 0..6 {
+    let each = Config { max_strangers_per_source: 2, ..on_loopback() };
+    let together = Config { max_strangers: 2, max_quic_strangers: 2, ..on_loopback() };
+    for (config, via) in
+        [(&each, Via::Tcp), (&each, Via::Quic), (&together, Via::Tcp), (&together, Via::Quic)]
+    {
+        let target = Node::with(config.clone()).await;
+        target.echo(Admission::Anyone);
+        let mut open = Vec::new();
+        for at in 0..6 {
+            let stranger = Node::new().await;
+            stranger.meet(&target);
+            match soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, via)).await {
+                Ok(stream) if at < 2 => open.push((stranger, stream)),
+                Err(ConnectError::Refused { .. }) if at >= 2 => {}
+                other => panic!("{via:?}, {at}: {other:?}"),
+            }
+        }
+        let friend = Node::new().await;
+        target.book.add(&friend);
+        friend.meet(&target);
+        let stream = soon(friend.endpoint.connect_with(&target.fingerprint(), &ECHO, via)).await.unwrap();
+        echoes(stream, b"no stranger").await;
+        drop(open);
         let stranger = Node::new().await;
         stranger.meet(&target);
-        // Whether it gets so far as to be told is its own luck.
-        let stream = soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await;
-        open.push((stranger, stream));
+        let again = async {
+            while stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, via).await.is_err() {}
+        };
+        soon(again).await;
     }
-    soon(async {
-        let connected = |node: &Node| usize::from(!target.endpoint.paths(&node.fingerprint()).is_empty());
-        while open.iter().map(|(node, _)| connected(node)).sum::<usize>() > 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    // Whom the target trusts is no stranger.
-    let friend = Node::new().await;
-    target.book.add(&friend);
-    friend.meet(&target);
-    echoes(soon(friend.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Quic)).await.unwrap(), b"x")
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_of_strangers_over_tcp_are_bounded_too() {
-    let target = Node::with(Config { max_strangers_per_source: 2, ..on_loopback() }).await;
-    target.echo(Admission::Anyone);
-    let mut open = Vec::new();
-    for at in 0..6 {
-        let stranger = Node::new().await;
-        stranger.meet(&target);
-        match soon(stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Tcp)).await {
-            Ok(stream) if at < 2 => open.push((stranger, stream)),
-            Err(ConnectError::Refused { .. }) if at >= 2 => {}
-            other => panic!("{at}: {other:?}"),
-        }
-    }
-    let friend = Node::new().await;
-    target.book.add(&friend);
-    friend.meet(&target);
-    let stream = soon(friend.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Tcp)).await.unwrap();
-    echoes(stream, b"no stranger").await;
-    drop(open);
-    let stranger = Node::new().await;
-    stranger.meet(&target);
-    let again = async {
-        while stranger.endpoint.connect_with(&target.fingerprint(), &ECHO, Via::Tcp).await.is_err() {}
-    };
-    soon(again).await;
 }
 
 /// A relay looks at the first byte before anything else; that takes none of the time for the rest away, nor adds any.

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use kith_connect::relay::message::{RELAY, length};
 use kith_connect::relay::{Carriage, Message, Request};
-use kith_connect::{ChangeSignal, Changes, Config, Discovery, Endpoint, Found, Protocol, Trust};
+use kith_connect::{
+    ChangeSignal, Changes, Config, ConnectError, Discovery, Endpoint, Found, Protocol, Trust,
+};
 use kith_identity::{Address, Fingerprint, Identity, Ni, Relay, tls};
 use kith_sansio::system::{OsRng, time, utc};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::harness::{DEADLINE, Person, Place, eventually};
 
@@ -26,6 +27,8 @@ use crate::harness::{DEADLINE, Person, Place, eventually};
 const STRANGERS: usize = 1_000;
 /// What each of them may cost the relay.
 const BYTES_EACH: u64 = 64 << 10;
+/// How many come over QUIC: as many more than may wait there at a time as the test has time for.
+const STRANGERS_OVER_QUIC: usize = 400;
 /// How many of them shake hands at once: fewer than the relay lets wait for that.
 const HANDS: usize = 64;
 
@@ -60,11 +63,42 @@ impl Discovery for Apart {
     }
 }
 
+/// Trusts whoever it likes to reach, and knows where the relay is.
+struct Alone(Address, ChangeSignal);
+
+impl Trust for Alone {
+    fn trusts(&self, _: &Fingerprint, _: &Protocol) -> bool {
+        true
+    }
+
+    fn knocked(&self, _: &Fingerprint, _: SocketAddr) {}
+
+    fn changed(&self) -> Changes {
+        self.1.changes()
+    }
+}
+
+impl Discovery for Alone {
+    fn candidates<'a>(
+        &'a self,
+        _: Fingerprint,
+        found: Found,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move { found.hints([self.0]).await })
+    }
+}
+
 /// Somebody with a key and a stream of `relay/1`, from an address of the loopback network.
 struct Outsider {
-    who: Identity,
-    stream: TlsStream<TcpStream>,
+    who: Arc<Identity>,
+    stream: Pin<Box<dyn Wire>>,
+    /// What the stream belongs to, where it is more than the stream.
+    _node: Option<Endpoint>,
 }
+
+trait Wire: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Wire for T {}
 
 impl Outsider {
     async fn new(who: Identity, from: [u8; 4], relay: &Address) -> Outsider {
@@ -79,7 +113,21 @@ impl Outsider {
         let hello = protocol.as_str().as_bytes();
         stream.write_all(&[&[hello.len() as u8], hello].concat()).await.unwrap();
         assert_eq!(soon(stream.read_u8()).await.unwrap(), 1);
-        Outsider { who, stream }
+        Outsider { who: Arc::new(who), stream: Box::pin(stream), _node: None }
+    }
+
+    /// The same over QUIC; `None` where the relay has no room for more strangers there.
+    async fn over_quic(from: [u8; 4], name: Fingerprint, relay: Address) -> Option<Outsider> {
+        let who = Arc::new(Identity::generate(&mut OsRng));
+        let listen = vec![format!("quic://{}:0", Ipv4Addr::from(from)).parse().unwrap()];
+        let alone = Arc::new(Alone(relay, ChangeSignal::new()));
+        let config = Config { listen, ..Config::default() };
+        let node = Endpoint::bind(Arc::clone(&who), Arc::clone(&alone) as _, alone, config).await.unwrap();
+        let stream = match soon(node.connect(&name, &RELAY)).await {
+            Err(ConnectError::Refused { .. }) => return None,
+            stream => Box::pin(stream.unwrap()),
+        };
+        Some(Outsider { who, stream, _node: Some(node) })
     }
 
     /// Asks the relay for `target`; what it says until it ends the stream, and after what time.
@@ -196,4 +244,49 @@ async fn a_thousand_strangers_learn_nothing_cost_little_and_are_known_to_whom_th
     assert_eq!(*notes.knocks.lock().unwrap(), told);
     eventually("no stranger is left", || (load(&relay, "waiting") == 0).then_some(()));
     assert_eq!(load(&relay, "sessions"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_over_quic_cost_no_more_and_hear_the_same() {
+    let place = Place::new();
+    let mut relay = place.person("relay", &[]);
+    relay.up_with(&["relay", "serve", "--listen", "tcp://127.0.0.1:0", "--listen", "quic://127.0.0.1:0"]);
+    let addresses = relay.addresses();
+    let at = |transport: &str| -> Address {
+        addresses.iter().find(|one| one.starts_with(transport)).unwrap().parse().unwrap()
+    };
+    let (tcp, quic) = (at("tcp"), at("quic"));
+    let name = relay.ni().trim().parse::<Ni>().unwrap().fingerprint;
+    let silent = Identity::generate(&mut OsRng);
+    let target = silent.fingerprint();
+    relay.run(&["contact", "add", "silent", &Ni::new(target, None).to_string()]).ok();
+    let mut silent = Outsider::new(silent, [127, 0, 0, 1], &tcp).await;
+    silent.says(&Message::Expose).await;
+    assert_eq!(soon(silent.hears()).await, Some(Message::Exposed));
+    let nobody = Identity::generate(&mut OsRng).fingerprint();
+
+    let before = memory_bytes(&relay, "VmRSS");
+    let hands = Arc::new(Semaphore::new(HANDS));
+    let mut asking = JoinSet::new();
+    for number in 0..STRANGERS_OVER_QUIC {
+        let from = [127, 3, (number / 4 / 250) as u8, (number / 4 % 250) as u8 + 1];
+        let (hands, target) = (Arc::clone(&hands), [nobody, target][number % 2]);
+        asking.spawn(async move {
+            let stranger = {
+                let _turn = hands.acquire().await.unwrap();
+                Outsider::over_quic(from, name, quic).await
+            };
+            Some(stranger?.asks(name, target).await)
+        });
+    }
+    let answers = asking.join_all().await;
+    let heard: Vec<_> = answers.iter().flatten().collect();
+    assert!(heard.len() >= STRANGERS_OVER_QUIC / 4, "{} were heard", heard.len());
+    for (said, after) in heard {
+        assert!(matches!(said[..], [Message::Observed(_), Message::Refused]), "{said:?}");
+        assert!(*after >= Duration::from_secs(3), "{after:?}");
+    }
+    let most = memory_bytes(&relay, "VmHWM").saturating_sub(before);
+    assert!(most <= STRANGERS as u64 * BYTES_EACH, "{} KiB", most >> 10);
+    eventually("no stranger is left", || (load(&relay, "waiting") == 0).then_some(()));
 }

@@ -9,6 +9,9 @@ use noq_proto::RttEstimator;
 
 /// Packets that go out in a round trip however little went before.
 const LEAST_PACKETS: u32 = 4;
+/// Packets that are put together and sent at once, where the connection has sent hardly anything yet. It reserves room
+/// for as many as may be, and keeps it.
+const FIRST_BATCH: u64 = 2;
 
 /// Makes controllers of BBR: a machine that is busy acknowledges late, and CUBIC takes that for loss and falls to a tenth
 /// of the speed on loopback.
@@ -26,7 +29,7 @@ impl Congestion {
 impl ControllerFactory for Congestion {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         let bbr = Arc::clone(&self.0).build(now, mtu);
-        Box::new(Prompt { bbr, mtu, rtt: None })
+        Box::new(Prompt { bbr, mtu, rtt: None, sent: 0 })
     }
 }
 
@@ -39,6 +42,8 @@ struct Prompt {
     bbr: Box<dyn Controller>,
     mtu: u16,
     rtt: Option<Duration>,
+    /// Bytes sent so far.
+    sent: u64,
 }
 
 /// The pace that BBR asks for, in bytes per second, but no slower than [`LEAST_PACKETS`] in a round trip.
@@ -48,8 +53,15 @@ fn no_slower(pace: u64, mtu: u16, rtt: Duration) -> u64 {
     pace.max(u64::try_from(least).unwrap_or(u64::MAX))
 }
 
+/// Bytes that are put together and sent at once: what BBR allows, but no more than were sent before.
+fn batch(allowed: Option<u64>, mtu: u16, sent: u64) -> u64 {
+    let most = sent.max(FIRST_BATCH * u64::from(mtu));
+    allowed.map_or(most, |allowed| allowed.min(most))
+}
+
 impl Controller for Prompt {
     fn on_sent(&mut self, now: Instant, bytes: u64, largest: u64) {
+        self.sent = self.sent.saturating_add(bytes);
         self.bbr.on_sent(now, bytes, largest);
     }
 
@@ -116,11 +128,12 @@ impl Controller for Prompt {
         if let (Some(pace), Some(rtt)) = (metrics.pacing_rate, self.rtt) {
             metrics.pacing_rate = Some(no_slower(pace, self.mtu, rtt));
         }
+        metrics.send_quantum = Some(batch(metrics.send_quantum, self.mtu, self.sent));
         metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Prompt { bbr: self.bbr.clone_box(), mtu: self.mtu, rtt: self.rtt })
+        Box::new(Prompt { bbr: self.bbr.clone_box(), mtu: self.mtu, rtt: self.rtt, sent: self.sent })
     }
 
     fn initial_window(&self) -> u64 {
@@ -145,6 +158,18 @@ mod tests {
         assert_eq!(no_slower(125_001, 1_250, rtt), 125_001);
         // No round trip is short enough for a division by nothing.
         assert!(no_slower(1, 1_250, Duration::ZERO) > 1 << 40);
+    }
+
+    #[test]
+    fn a_batch_is_what_bbr_allows_and_no_more_than_was_sent_before() {
+        assert_eq!(batch(Some(64_000), 1_250, 0), 2_500);
+        assert_eq!(batch(Some(64_000), 1_250, 5_000), 5_000);
+        assert_eq!(batch(Some(64_000), 1_250, 1 << 40), 64_000);
+        assert_eq!(batch(None, 1_250, 5_000), 5_000);
+        let now = instant(time());
+        let mut ours = Arc::new(Congestion::starting_with(48 << 10)).build(now, 1_250);
+        ours.on_sent(now, 4_000, 3);
+        assert!(ours.metrics().send_quantum.is_some_and(|quantum| quantum <= 4_000));
     }
 
     #[test]
