@@ -30,7 +30,7 @@ pub const MAX_HALF_OPEN: usize = 256;
 pub const MAX_HALF_OPEN_PER_SOURCE: usize = 32;
 /// Connections in all over TCP and DTLS of peers that are not trusted, where a protocol admits anyone.
 pub const MAX_STRANGERS: usize = 1024;
-/// The same over QUIC, where each costs five times the memory.
+/// The same over QUIC, where each costs several times the memory.
 pub const MAX_QUIC_STRANGERS: usize = 256;
 /// Of either, from one IPv4 address or one IPv6 /64.
 pub const MAX_STRANGERS_PER_SOURCE: usize = 32;

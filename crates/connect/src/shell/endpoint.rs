@@ -45,7 +45,7 @@ pub struct Config {
     pub max_half_open_per_source: usize,
     /// Connections in all over TCP and DTLS of peers that are not trusted, where a protocol admits anyone.
     pub max_strangers: usize,
-    /// The same over QUIC, where each costs five times the memory.
+    /// The same over QUIC, where each costs several times the memory.
     pub max_quic_strangers: usize,
     /// Of either, from one IPv4 address or IPv6 /64.
     pub max_strangers_per_source: usize,

@@ -209,10 +209,34 @@ fn shares_a_device(transport: &str) {
     for there in ["10.7.0.2", "10.7.0.3", "fd07::2", "fd07::3", "192.168.5.1"] {
         bed.reaches(1, there, &[]);
     }
+    let device: Value = bed.run(1, "ip", &["-d", "-j", "link", "show", "dev", "kith0"]).ok().json();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    if processors > 1 {
+        let queues = &device[0]["linkinfo"]["info_data"]["numqueues"];
+        assert_eq!(queues, processors.min(4), "{device}");
+    }
     north.run(&["tun", "down", "south"]).ok();
     let nowhere = bed.run(1, "ping", &["-n", "-c", "1", "-W", "2", "10.7.0.2"]);
     assert_eq!(nowhere.code(), 1, "{nowhere:?}");
     bed.reaches(1, "192.168.5.1", &[]);
+}
+
+#[test]
+fn a_device_that_another_node_has_is_not_shared_with_it() {
+    let bed = bed!(2);
+    let place = Place::new();
+    let [north, south] = bed.friends(&place);
+    open(&north, &south, &[]);
+    let mut other = place.person("other", &[]);
+    bed.0.up(1, &mut other);
+    other.knows("south", &south);
+    let refused = other.run(&["tun", "up", "south", "--address", "10.8.0.1/24"]);
+    refused.fails(1, "there is a network device kith0 already");
+    bed.reaches(1, "10.7.0.2", &[]);
+    // One that somebody made for it beforehand is taken.
+    bed.run(1, "ip", &["tuntap", "add", "made", "mode", "tun"]).ok();
+    other.run(&["tun", "up", "south", "--address", "10.8.0.1/24", "--device", "made"]).ok();
+    bed.reaches(1, "10.8.0.1", &[]);
 }
 
 #[test]

@@ -137,7 +137,9 @@ impl Hub {
             closing: closing.clone(),
             tasks: TaskTracker::new(),
         });
-        shared.spawn(outlet(Arc::clone(&shared)));
+        for queue in 0..shared.device.queues() {
+            shared.spawn(outlet(Arc::clone(&shared), queue));
+        }
         shared.spawn(fit_device(Arc::clone(&shared)));
         Ok(Hub { shared, _until_dropped: closing.drop_guard() })
     }
@@ -374,12 +376,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Takes packets from the device and sends them to whom they are for.
-async fn outlet(shared: Arc<Shared>) {
+/// Takes packets from one queue of the device and sends them to whom they are for.
+async fn outlet(shared: Arc<Shared>, queue: usize) {
     let mut packets = Packets::of(usize::from(shared.most_mtu));
     let mut back = Delivery::new();
     loop {
-        if let Err(error) = shared.device.read(&mut packets).await {
+        if let Err(error) = shared.device.read(queue, &mut packets).await {
             if !shared.device.is_there() {
                 tracing::error!(%error, "the network device has gone");
                 return shared.closing.cancel();
@@ -392,7 +394,7 @@ async fn outlet(shared: Arc<Shared>) {
         for run in &runs {
             run.send().await;
         }
-        if let Err(error) = shared.device.write(&mut back).await {
+        if let Err(error) = shared.device.write(queue, &mut back).await {
             tracing::debug!(%error, "the network device does not take packets");
         }
     }

@@ -58,6 +58,8 @@ pub(super) struct Line {
     pub(super) peer: Fingerprint,
     pub(super) networks: Vec<Cidr>,
     pub(super) via: Via,
+    /// The queue of the device that all of its packets take.
+    queue: usize,
     pub(super) counts: Counts,
     pub(super) next_half: AtomicU16,
     newest: Mutex<Option<Arc<Datagrams>>>,
@@ -80,6 +82,7 @@ impl Line {
             peer,
             networks,
             via,
+            queue: usize::from(peer.as_bytes().first().copied().unwrap_or_default()),
             counts: Counts::default(),
             next_half: AtomicU16::new(0),
             newest: Mutex::default(),
@@ -311,7 +314,7 @@ impl Inlet {
                 self.line.stirred.notify_one();
             }
             self.sort(&mut received);
-            if let Err(error) = self.shared.device.write(&mut self.into).await {
+            if let Err(error) = self.shared.device.write(self.line.queue, &mut self.into).await {
                 tracing::debug!(%error, "the network device does not take packets");
             }
         }

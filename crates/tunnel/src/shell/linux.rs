@@ -2,8 +2,12 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 
 use route_manager::{Route, RouteManager};
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 use tun_rs::{AsyncDevice, DeviceBuilder, GROTable, IDEAL_BATCH_SIZE, VIRTIO_NET_HDR_LEN};
 
 use crate::{Cidr, MAX_PACKET_BYTES};
@@ -42,9 +46,16 @@ pub enum DeviceError {
     },
 }
 
+/// Most queues of one device.
+const MAX_QUEUES: usize = 4;
+
 /// A TUN device that is up, gone when it is dropped.
+///
+/// It has a queue for each processor where the system has devices with several. Packets of one flow leave by the queue
+/// into which the last one of that flow was written the other way, so that what belongs together stays in order as long
+/// as whoever writes it stays with one.
 pub struct Device {
-    tun: AsyncDevice,
+    queues: Vec<AsyncDevice>,
     name: String,
     index: u32,
     addresses: Vec<Cidr>,
@@ -74,18 +85,51 @@ impl Device {
             io::ErrorKind::ResourceBusy => DeviceError::Taken { name: name.to_owned() },
             _ => DeviceError::Failed { what: "make use", name: name.to_owned(), source },
         };
-        let mut builder = DeviceBuilder::new().name(name).mtu(mtu).enable(true).with(|builder| {
-            builder.offload(true);
-        });
-        for address in addresses {
-            builder = match address.ip() {
-                IpAddr::V4(ip) => builder.ipv4(ip, address.prefix_bits(), None),
-                IpAddr::V6(ip) => builder.ipv6(ip, address.prefix_bits()),
-            };
+        let build = |several: bool| {
+            let mut builder = DeviceBuilder::new().name(name).mtu(mtu).enable(true).with(|builder| {
+                builder.offload(true).multi_queue(several);
+            });
+            for address in addresses {
+                builder = match address.ip() {
+                    IpAddr::V4(ip) => builder.ipv4(ip, address.prefix_bits(), None),
+                    IpAddr::V6(ip) => builder.ipv6(ip, address.prefix_bits()),
+                };
+            }
+            builder.build_async()
+        };
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::InvalidInput;
+        let (first, wanted) = if is_there(name).map_err(failed)? {
+            // Somebody made it for this node, or uses it: a device with several queues would let both have it.
+            let first = build(false).map_err(|error| {
+                if refused(&error) { DeviceError::Taken { name: name.to_owned() } } else { failed(error) }
+            });
+            (first?, 1)
+        } else {
+            let wanted = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_QUEUES);
+            // Not every system has devices with several queues.
+            let first =
+                build(wanted > 1).or_else(|error| if refused(&error) { build(false) } else { Err(error) });
+            (first.map_err(failed)?, wanted)
+        };
+        let index = first.if_index().map_err(failed)?;
+        let mut queues = vec![first];
+        while queues.len() < wanted
+            && let Some(Ok(next)) = queues.first().map(AsyncDevice::try_clone)
+        {
+            queues.push(next);
         }
-        let tun = builder.build_async().map_err(failed)?;
-        let index = tun.if_index().map_err(failed)?;
-        Ok(Device { tun, name: name.to_owned(), index, addresses: addresses.to_vec() })
+        Ok(Device { queues, name: name.to_owned(), index, addresses: addresses.to_vec() })
+    }
+
+    /// How many queues it has.
+    pub(super) fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// One of its queues, whatever the number.
+    fn queue(&self, number: usize) -> io::Result<&AsyncDevice> {
+        let number = number.checked_rem(self.queues.len()).ok_or(io::ErrorKind::NotFound)?;
+        self.queues.get(number).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Its name.
@@ -95,12 +139,12 @@ impl Device {
 
     /// Whether the system still has it.
     pub(super) fn is_there(&self) -> bool {
-        self.tun.if_index().is_ok_and(|index| index == self.index)
+        self.queue(0).and_then(|queue| queue.if_index()).is_ok_and(|index| index == self.index)
     }
 
     pub(super) fn set_mtu(&self, mtu: u16) -> Result<(), DeviceError> {
         let failed = |source| DeviceError::Failed { what: "set the size", name: self.name.clone(), source };
-        self.tun.set_mtu(mtu).map_err(failed)
+        self.queue(0).and_then(|queue| queue.set_mtu(mtu)).map_err(failed)
     }
 
     /// Sends what goes to `network` into the device. Nothing to do where the system does so already because of an address
@@ -126,22 +170,32 @@ impl Device {
         Some(Route::new(network.network().ip(), network.prefix_bits()).with_if_index(self.index))
     }
 
-    /// Waits for packets of this machine.
-    pub(super) async fn read(&self, packets: &mut Packets) -> io::Result<()> {
+    /// Waits for packets of this machine at one of its queues.
+    pub(super) async fn read(&self, queue: usize, packets: &mut Packets) -> io::Result<()> {
         packets.count = 0;
         let Packets { large, each, sizes, count } = packets;
-        *count = self.tun.recv_multiple(large, each, sizes, 0).await?;
+        *count = self.queue(queue)?.recv_multiple(large, each, sizes, 0).await?;
         Ok(())
     }
 
-    /// Hands packets to this machine.
-    pub(super) async fn write(&self, into: &mut Delivery) -> io::Result<()> {
+    /// Hands packets to this machine, by one of its queues.
+    pub(super) async fn write(&self, queue: usize, into: &mut Delivery) -> io::Result<()> {
         let packets = into.packets.get_mut(..into.count).unwrap_or_default();
         into.count = 0;
         if packets.is_empty() {
             return Ok(());
         }
-        self.tun.send_multiple(&mut into.table, packets, VIRTIO_NET_HDR_LEN).await.map(drop)
+        self.queue(queue)?.send_multiple(&mut into.table, packets, VIRTIO_NET_HDR_LEN).await.map(drop)
+    }
+}
+
+/// Whether there is a network device of that name.
+fn is_there(name: &str) -> io::Result<bool> {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    match name_to_index(any, name) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODEV) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
