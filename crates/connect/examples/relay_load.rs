@@ -216,15 +216,17 @@ impl Spot {
         let began = flow.mark();
         let hands = Arc::new(Semaphore::new(HANDS));
         let (came, mut coming) = mpsc::unbounded_channel();
+        // To end so many nodes is work that no stranger of a relay does in one process.
+        let (nodes, _ended_at_the_end) = mpsc::unbounded_channel();
         let mut knocking = JoinSet::new();
         for at in 0..strangers {
             let (spot, hands, came) = (door.clone(), Arc::clone(&hands), came.clone());
-            let target = declining.fingerprint();
+            let (target, nodes) = (declining.fingerprint(), nodes.clone());
             knocking.spawn(async move {
                 let stranger = {
                     let _turn = hands.acquire().await.expect("hands");
                     match spot.at.transport {
-                        Transport::Quic => Stranger::over_quic(&spot, at).await,
+                        Transport::Quic => Stranger::over_quic(&spot, at, &nodes).await,
                         _ => Some(Stranger::over_tcp(&spot, at).await),
                     }
                 };
@@ -259,8 +261,6 @@ struct Stranger {
     relay: Fingerprint,
     who: Identity,
     stream: Pin<Box<dyn Wire>>,
-    /// What the stream belongs to, where it is more than the stream.
-    _node: Option<Endpoint>,
 }
 
 trait Wire: AsyncRead + AsyncWrite + Send {}
@@ -284,19 +284,20 @@ impl Stranger {
         let length = u8::try_from(hello.len()).expect("a short name");
         stream.write_all(&[&[length], hello].concat()).await.expect("the relay reads");
         assert_eq!(stream.read_u8().await.expect("the relay answers"), 1);
-        Stranger { relay: spot.ni.fingerprint, who, stream: Box::pin(stream), _node: None }
+        Stranger { relay: spot.ni.fingerprint, who, stream: Box::pin(stream) }
     }
 
     /// The same over QUIC; `None` where the relay has no room for more of them there.
-    async fn over_quic(spot: &Spot, at: usize) -> Option<Stranger> {
+    async fn over_quic(spot: &Spot, at: usize, nodes: &mpsc::UnboundedSender<Endpoint>) -> Option<Stranger> {
         let listen = format!("quic://{}:0", Stranger::address(at));
         let node = endpoint(Stranger::identity(at), &[&listen], There(vec![spot.at])).await;
-        let stream = match node.connect(&spot.ni.fingerprint, &RELAY).await {
+        let stream = node.connect(&spot.ni.fingerprint, &RELAY).await;
+        nodes.send(node).expect("they are kept");
+        let stream = match stream {
             Err(ConnectError::Refused { .. }) => return None,
             stream => Box::pin(stream.expect("a stream")),
         };
-        let who = Stranger::identity(at);
-        Some(Stranger { relay: spot.ni.fingerprint, who, stream, _node: Some(node) })
+        Some(Stranger { relay: spot.ni.fingerprint, who: Stranger::identity(at), stream })
     }
 
     fn identity(at: usize) -> Identity {
