@@ -38,9 +38,10 @@ enum Action {
 #[derive(Debug)]
 struct Vigil {
     used: Option<Heard>,
-    heard_at: Time,
+    /// `None` while nothing has come since the machine is elsewhere.
+    heard_at: Option<Time>,
     relayed: Option<Heard>,
-    relayed_heard_at: Time,
+    relayed_heard_at: Option<Time>,
     /// Since when nothing has come where something should have.
     doubt: Option<Time>,
     /// Nothing else is tried before.
@@ -52,9 +53,9 @@ impl Vigil {
     fn new(now: Time) -> Vigil {
         Vigil {
             used: None,
-            heard_at: now,
+            heard_at: Some(now),
             relayed: None,
-            relayed_heard_at: now,
+            relayed_heard_at: Some(now),
             doubt: None,
             again: now,
             pause: MEND_AGAIN.0,
@@ -65,12 +66,12 @@ impl Vigil {
     /// may take to answer.
     fn look(&mut self, now: Time, used: Heard, relayed: Option<Heard>, patience: Span) -> Action {
         if self.used.replace(used) != Some(used) {
-            self.heard_at = now;
+            self.heard_at = Some(now);
         }
         if std::mem::replace(&mut self.relayed, relayed) != relayed {
-            self.relayed_heard_at = now;
+            self.relayed_heard_at = Some(now);
         }
-        if now - self.heard_at < DOUBT {
+        if self.heard_at.is_some_and(|at| now - at < DOUBT) {
             self.doubt = None;
             if relayed.is_some() {
                 self.pause = MEND_AGAIN.0;
@@ -80,8 +81,8 @@ impl Vigil {
         }
         let doubt = *self.doubt.get_or_insert(now);
         match relayed {
-            Some(_) if self.relayed_heard_at > doubt => Action::Nothing,
-            Some(_) if now - doubt < patience => Action::Ask,
+            Some(_) if self.relayed_heard_at > Some(doubt) => Action::Nothing,
+            Some(_) if self.heard_at.is_some() && now - doubt < patience => Action::Ask,
             _ => self.mend(now),
         }
     }
@@ -90,17 +91,17 @@ impl Vigil {
         if now >= self.again { Action::Mend } else { Action::Nothing }
     }
 
-    /// The machine is elsewhere: nothing that was heard before means anything.
-    fn shaken(&mut self, now: Time) {
-        let past = Time(now.0.saturating_sub(DOUBT.0 + RELAYED_PATIENCE.0.saturating_mul(64)));
-        (self.heard_at, self.relayed_heard_at, self.doubt) = (past, past, Some(past));
+    /// The machine is elsewhere: nothing that was heard before means anything, which is what has come until now.
+    fn shaken(&mut self, now: Time, used: Heard, relayed: Option<Heard>) {
+        (self.used, self.relayed) = (Some(used), relayed);
+        (self.heard_at, self.relayed_heard_at, self.doubt) = (None, None, Some(now));
         (self.again, self.pause) = (now, MEND_AGAIN.0);
     }
 
     /// Whether another relay was reached.
     fn mended(&mut self, now: Time, is_mended: bool) {
         if is_mended {
-            (self.heard_at, self.doubt, self.pause) = (now, None, MEND_AGAIN.0);
+            (self.heard_at, self.doubt, self.pause) = (Some(now), None, MEND_AGAIN.0);
         } else {
             self.pause = self.pause.times(2).min(MEND_AGAIN.1);
         }
@@ -133,7 +134,10 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
                     followed(&shared, &link, &event);
                 }
             }
-            Ok(()) = losses.changed() => vigil.shaken(time()),
+            Ok(()) = losses.changed() => {
+                let (used, relayed) = heard(&link);
+                vigil.shaken(time(), used, relayed);
+            }
             is_mended = mended(&mut mending) => {
                 let was_silent = vigil.doubt.is_some();
                 mending = None;
@@ -180,15 +184,20 @@ fn followed(shared: &Shared, link: &Link, event: &PathEvent) {
     }
 }
 
-fn look(shared: &Arc<Shared>, link: &Arc<Link>, vigil: &mut Vigil) -> Option<BoxFuture<'static, bool>> {
-    let heard = |id| Some((id, link.heard_over(id)?));
+/// What has come over the path that is used, and over the relayed one where it is open.
+fn heard(link: &Link) -> (Heard, Option<Heard>) {
+    let over = |id| Some((id, link.heard_over(id)?));
     let relayed = link.relayed().filter(|relayed| relayed.is_open);
     let used = link.used_path();
+    (over(used).unwrap_or((used, 0)), relayed.and_then(|relayed| over(relayed.id)))
+}
+
+fn look(shared: &Arc<Shared>, link: &Arc<Link>, vigil: &mut Vigil) -> Option<BoxFuture<'static, bool>> {
+    let (used, relayed) = heard(link);
     // Where a path is slow, so are its answers.
-    let rtt = link.connection.rtt(used).unwrap_or_default();
+    let rtt = link.connection.rtt(used.0).unwrap_or_default();
     let patience = RELAYED_PATIENCE.max(Span::from(rtt).times(2));
-    let relayed = relayed.and_then(|relayed| heard(relayed.id));
-    match vigil.look(time(), heard(used).unwrap_or((used, 0)), relayed, patience) {
+    match vigil.look(time(), used, relayed, patience) {
         Action::Nothing => None,
         Action::Ask => {
             link.ask_relay();
@@ -319,8 +328,17 @@ mod tests {
         vigil.mended(Time(1_000_000), true);
         let both = |at| ((DIRECT, at), Some((PathId::ZERO, at)));
         assert_eq!(watch(&mut vigil, each(1_000, 5_000), both), []);
-        vigil.shaken(Time(5_000_000));
-        let done = watch(&mut vigil, [5_200], |_| ((DIRECT, 4_800), Some((PathId::ZERO, 4_800))));
-        assert_eq!(done, [(5_200, Action::Mend)]);
+        // Some has come since it was looked last. A node that has just begun is no slower.
+        let last = |count| ((DIRECT, count), Some((PathId::ZERO, count)));
+        for (mut vigil, millis) in [(vigil, 5_000), (Vigil::new(Time(0)), 300)] {
+            let (used, relayed) = last(millis - 100);
+            vigil.shaken(Time(millis * 1_000), used, relayed);
+            let done = watch(&mut vigil, [millis + 200], |_| last(millis - 100));
+            assert_eq!(done, [(millis + 200, Action::Mend)]);
+            // Where the relay answers meanwhile there is nothing to do.
+            vigil.shaken(Time(millis * 1_000), used, relayed);
+            let answers = |at| (used, Some((PathId::ZERO, at)));
+            assert_eq!(watch(&mut vigil, each(millis + 200, millis + 3_000), answers), []);
+        }
     }
 }
