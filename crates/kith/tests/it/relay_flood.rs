@@ -39,6 +39,12 @@ struct Apart {
     signal: ChangeSignal,
 }
 
+impl Apart {
+    fn at(relay: Address) -> Apart {
+        Apart { relay, knocks: Mutex::default(), signal: ChangeSignal::new() }
+    }
+}
+
 impl Trust for Apart {
     fn trusts(&self, _: &Fingerprint, _: &Protocol) -> bool {
         false
@@ -60,31 +66,6 @@ impl Discovery for Apart {
         found: Found,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move { found.hints([self.relay]).await })
-    }
-}
-
-/// Trusts whoever it likes to reach, and knows where the relay is.
-struct Alone(Address, ChangeSignal);
-
-impl Trust for Alone {
-    fn trusts(&self, _: &Fingerprint, _: &Protocol) -> bool {
-        true
-    }
-
-    fn knocked(&self, _: &Fingerprint, _: SocketAddr) {}
-
-    fn changed(&self) -> Changes {
-        self.1.changes()
-    }
-}
-
-impl Discovery for Alone {
-    fn candidates<'a>(
-        &'a self,
-        _: Fingerprint,
-        found: Found,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async move { found.hints([self.0]).await })
     }
 }
 
@@ -116,13 +97,21 @@ impl Outsider {
         Outsider { who: Arc::new(who), stream: Box::pin(stream), _node: None }
     }
 
-    /// The same over QUIC; `None` where the relay has no room for more strangers there.
+    /// One whom the relay takes in, and who then says nothing to whatever is asked.
+    async fn exposed(who: Identity, relay: &Address) -> Outsider {
+        let mut exposed = Outsider::new(who, [127, 0, 0, 1], relay).await;
+        exposed.says(&Message::Expose).await;
+        assert_eq!(soon(exposed.hears()).await, Some(Message::Exposed));
+        exposed
+    }
+
+    /// Like [`Outsider::new`] over QUIC; `None` where the relay has no room for more strangers there.
     async fn over_quic(from: [u8; 4], name: Fingerprint, relay: Address) -> Option<Outsider> {
         let who = Arc::new(Identity::generate(&mut OsRng));
         let listen = vec![format!("quic://{}:0", Ipv4Addr::from(from)).parse().unwrap()];
-        let alone = Arc::new(Alone(relay, ChangeSignal::new()));
+        let apart = Arc::new(Apart::at(relay));
         let config = Config { listen, ..Config::default() };
-        let node = Endpoint::bind(Arc::clone(&who), Arc::clone(&alone) as _, alone, config).await.unwrap();
+        let node = Endpoint::bind(Arc::clone(&who), Arc::clone(&apart) as _, apart, config).await.unwrap();
         let stream = match soon(node.connect(&name, &RELAY)).await {
             Err(ConnectError::Refused { .. }) => return None,
             stream => Box::pin(stream.unwrap()),
@@ -199,16 +188,13 @@ async fn a_thousand_strangers_learn_nothing_cost_little_and_are_known_to_whom_th
     for (name, identity) in [("refusing", &refusing), ("silent", &silent)] {
         relay.run(&["contact", "add", name, &Ni::new(identity.fingerprint(), None).to_string()]).ok();
     }
-    let notes = Arc::new(Apart { relay: at, knocks: Mutex::default(), signal: ChangeSignal::new() });
+    let notes = Arc::new(Apart::at(at));
     let config = Config { listen: vec!["tcp://127.0.0.1:0".parse().unwrap()], ..Config::default() };
     let (trust, discovery) = (Arc::clone(&notes) as _, Arc::clone(&notes) as _);
     let refusing = Endpoint::bind(Arc::new(refusing), trust, discovery, config).await.unwrap();
     let mut exposing = refusing.expose(vec![Relay { preference: 1, ni }]);
     soon(async { while exposing.named().is_empty() && exposing.changed().await {} }).await;
-    // One whom the relay takes in, and who then says nothing to whatever is asked.
-    let mut silent = Outsider::new(silent, [127, 0, 0, 1], &at).await;
-    silent.says(&Message::Expose).await;
-    assert_eq!(soon(silent.hears()).await, Some(Message::Exposed));
+    let silent = Outsider::exposed(silent, &at).await;
     let nobody = Identity::generate(&mut OsRng).fingerprint();
     let targets = [nobody, refusing.fingerprint(), silent.who.fingerprint()];
 
@@ -260,9 +246,7 @@ async fn strangers_over_quic_cost_no_more_and_hear_the_same() {
     let silent = Identity::generate(&mut OsRng);
     let target = silent.fingerprint();
     relay.run(&["contact", "add", "silent", &Ni::new(target, None).to_string()]).ok();
-    let mut silent = Outsider::new(silent, [127, 0, 0, 1], &tcp).await;
-    silent.says(&Message::Expose).await;
-    assert_eq!(soon(silent.hears()).await, Some(Message::Exposed));
+    let _silent = Outsider::exposed(silent, &tcp).await;
     let nobody = Identity::generate(&mut OsRng).fingerprint();
 
     let before = memory_bytes(&relay, "VmRSS");

@@ -97,20 +97,19 @@ impl Device {
             }
             builder.build_async()
         };
-        let refused = |error: &io::Error| error.kind() == io::ErrorKind::InvalidInput;
-        let (first, wanted) = if is_there(name).map_err(failed)? {
-            // Somebody made it for this node, or uses it: a device with several queues would let both have it.
-            let first = build(false).map_err(|error| {
-                if refused(&error) { DeviceError::Taken { name: name.to_owned() } } else { failed(error) }
-            });
-            (first?, 1)
-        } else {
-            let wanted = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_QUEUES);
+        // Somebody made it for this node, or uses it: a device with several queues would let both have it.
+        let is_there = is_there(name).map_err(failed)?;
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let wanted = if is_there { 1 } else { processors.min(MAX_QUEUES) };
+        let first = match build(wanted > 1) {
+            Err(error) if is_there && error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(DeviceError::Taken { name: name.to_owned() });
+            }
             // Not every system has devices with several queues.
-            let first =
-                build(wanted > 1).or_else(|error| if refused(&error) { build(false) } else { Err(error) });
-            (first.map_err(failed)?, wanted)
+            Err(error) if wanted > 1 && error.kind() == io::ErrorKind::InvalidInput => build(false),
+            first => first,
         };
+        let first = first.map_err(failed)?;
         let index = first.if_index().map_err(failed)?;
         let mut queues = vec![first];
         while queues.len() < wanted

@@ -199,7 +199,7 @@ impl Driver {
         let (sender, sayings) = mpsc::channel(SAYINGS);
         self.clients.insert(client, sender);
         let events = self.events.clone();
-        self.spawn(async move {
+        self.shared.spawn(async move {
             let heard = |message| Event::Input(Input::Message(client, message));
             if let Err(error) = talk(stream, sayings, &events, heard).await {
                 tracing::debug!(%error, "a client of the relay broke off");
@@ -268,10 +268,6 @@ impl Driver {
         }
     }
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.shared.spawn(work);
-    }
-
     fn drain(&mut self) {
         let mut left = VecDeque::new();
         while let Some(output) = self.relay.poll_output() {
@@ -314,7 +310,7 @@ impl Driver {
         let Some(waiting) = self.sides.get_mut(&side) else { return };
         waiting._watch = Some(stop.clone().drop_guard());
         let (stream, events) = (Arc::clone(&waiting.stream), self.events.clone());
-        self.spawn(async move {
+        self.shared.spawn(async move {
             if stop.run_until_cancelled(side::gone(&stream)).await.is_some() {
                 let _ = events.send(Event::Input(Input::Withdrawn(side))).await;
             }
@@ -331,7 +327,7 @@ impl Driver {
         self.sessions.insert(session, end.clone());
         let pacer = joined.bytes_per_second.map(|rate| self.pacer(joined.payer, rate));
         let (events, busy) = (self.events.clone(), self.busy.clone());
-        self.spawn(async move {
+        self.shared.spawn(async move {
             if let [Some(one), Some(two)] = sides {
                 carry(session, [one, two], (pacer, busy), events.clone(), end).await;
             }
