@@ -29,6 +29,7 @@ pub mod fuzz;
 mod identity;
 pub mod invitation;
 mod key;
+pub mod membership;
 mod ni;
 pub mod record;
 mod relay;
