@@ -6,7 +6,7 @@ use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 use zeroize::Zeroizing;
 
-use crate::{Fingerprint, PublicKey};
+use crate::{Fingerprint, PublicKey, vrf};
 
 /// Longest key file in bytes that is looked at.
 const MAX_PEM_BYTES: usize = 16 * 1024;
@@ -58,6 +58,9 @@ pub struct Identity(SigningKey);
 
 /// The text of a key file; wiped from memory when dropped.
 pub struct SecretPem(Zeroizing<String>);
+
+/// What the key of the verifiable random function is derived for.
+const VRF_CONTEXT: &str = "kithnet identity vrf v1";
 
 impl Identity {
     /// A new identity.
@@ -120,6 +123,12 @@ impl Identity {
     /// The fingerprint of the public half.
     pub fn fingerprint(&self) -> Fingerprint {
         self.public().fingerprint()
+    }
+
+    /// The key of its verifiable random function: derived, so that an identity has one for good and no second file to
+    /// lose, and not the signing key itself, so that no proof is ever of use as a signature.
+    pub fn vrf_secret(&self) -> vrf::Secret {
+        vrf::Secret::from_seed(&Zeroizing::new(blake3::derive_key(VRF_CONTEXT, self.0.as_bytes())))
     }
 
     /// Whether a PEM text says that its private key is encrypted; looks at its first line only.

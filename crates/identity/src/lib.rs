@@ -36,6 +36,7 @@ mod relay;
 mod succession;
 mod text;
 pub mod tls;
+pub mod vrf;
 
 pub use address::{Address, AddressError, Reach, Transport};
 pub use authority::{Authority, AuthorityError};

@@ -12,3 +12,4 @@ mod succession;
 mod support;
 mod tls;
 mod verification;
+mod vrf;
