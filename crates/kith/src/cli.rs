@@ -2,6 +2,7 @@
 
 mod delegator;
 mod invitations;
+mod simulate;
 mod tunnels;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use kith_transfer::Rate;
 
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
+pub(crate) use self::simulate::{KTable, SimMode, Simulate};
 pub(crate) use self::tunnels::{Tun, TunTransport, TunUp};
 use crate::config::Served;
 
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     /// Manage whom others trust, or let a delegator manage whom this node trusts
     #[command(subcommand)]
     Delegator(Delegator),
+    /// Compute what holds in networks of up to ten million nodes, by the code that runs on the real one
+    #[command(subcommand)]
+    Simulate(Simulate),
     /// Check everything that a node needs, and say what to do; changes nothing
     Doctor,
     /// Let your own systemd run the node, from now on and after each login

@@ -16,6 +16,7 @@ mod pages;
 mod ping;
 mod relay;
 mod service;
+mod simulate;
 mod succeed;
 mod transfer;
 mod transfers;
@@ -99,7 +100,7 @@ pub(crate) enum Access {
 pub(crate) async fn run(cli: Cli) -> Result<()> {
     let home = match (home_folder(cli.home), &cli.command) {
         // These touch no home.
-        (Err(_), Command::Completions(_) | Command::Man(_)) => PathBuf::from("/"),
+        (Err(_), Command::Completions(_) | Command::Man(_) | Command::Simulate(_)) => PathBuf::from("/"),
         (home, _) => home?,
     };
     let context = Context { home: Home::at(home), out: Output::new(cli.json, cli.quiet) };
@@ -126,6 +127,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Relay(command) => relay::relay(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
         Command::Delegator(command) => Box::pin(delegator::delegator(&context, command)).await,
+        Command::Simulate(command) => simulate::simulate(&context, &command),
         Command::Doctor => doctor::doctor(&context).await,
         Command::InstallService(options) => service::install(&context, &options),
         Command::Completions(options) => pages::completions(&context, &options),

@@ -10,6 +10,7 @@ const NO_MEMBER: (u8, &str) = (3, "there is no such member");
 const NO_SUCCESSION: (u8, &str) = (3, "there is no such contact, or nothing to decide about its key");
 const DISPUTED: (u8, &str) = (4, "different keys claim to follow, and none was named");
 const NO_TRANSFER: (u8, &str) = (3, "there is no such transfer");
+const NO_TABLE: (u8, &str) = (1, "so many nodes collude that no table helps");
 const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
 const DATABASE: (&str, &str) = (
@@ -187,6 +188,11 @@ pub(super) const PAGES: &[Page] = &[
             ("kith relay serve --for group:family", "relay for some of them")] },
     Page { path: "relay list", exits: &[NO_NODE], files: &[SOCKET],
         examples: &[("kith relay list", "see which relays have taken this node in")] },
+    Page { path: "simulate", exits: &[NO_TABLE], files: &[],
+        examples: &[("kith simulate k-table --nodes 10M --colluding 1%", "see how many nodes have to sign in a large network")] },
+    Page { path: "simulate k-table", exits: &[NO_TABLE], files: &[],
+        examples: &[("kith simulate k-table --nodes 1M --colluding 10K", "print the table of SEP2P for a million nodes"),
+            ("kith simulate k-table --nodes 10M --colluding 1% --alpha 1e-12 --mode hardened", "print the one that a real network of ten million uses")] },
     Page { path: "doctor", exits: &[(1, "something does not work; the lines say what to do")],
         files: &[KEY, CONFIG, DATABASE, SOCKET],
         examples: &[("kith doctor", "look at everything, with or without a running node")] },

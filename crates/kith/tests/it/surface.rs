@@ -239,6 +239,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     of_successions(&place, &mut ledger);
     delegator::of_delegators(&place, &mut ledger);
     of_pages(&place, &mut ledger);
+    of_simulations(&place, &mut ledger);
     of_services(&place, &mut ledger);
     let mut zone = Zone::start(&place);
     let (mut north, mut south) = (zone.person(&place, "north"), zone.person(&place, "south"));
@@ -362,6 +363,36 @@ fn of_pages(place: &Place, ledger: &mut Ledger) {
     let status = kith(&home, &["completions", "bash"]).stdout(full).stderr(Stdio::null()).status().unwrap();
     assert_eq!(status.code(), Some(1));
     ledger.seen.insert(("completions".to_owned(), 1));
+}
+
+fn of_simulations(place: &Place, ledger: &mut Ledger) {
+    let home = place.path("unused");
+    let command = "simulate k-table";
+    let table =
+        ledger.run(&home, command, &["--nodes", "10M", "--colluding", "1%", "--alpha", "1e-10"], 0).json();
+    assert_eq!(table["kmax"], 10);
+    assert_eq!((table["mean_k"].as_f64().unwrap() * 100.0).round(), 626.0);
+    let named = ledger.run(&home, command, &["--nodes", "1M", "--colluding", "10_000"], 0);
+    let usual = ledger.run(
+        &home,
+        command,
+        &["--nodes=1000000", "--colluding=1%", "--alpha=0.000001", "--mode=paper"],
+        0,
+    );
+    assert_eq!(named.out, usual.out);
+    let hardened =
+        ledger.run(&home, command, &["--nodes", "64", "--colluding", "10", "--mode", "hardened"], 0).json();
+    assert_eq!(hardened["kmax"], 11);
+    ledger.run(&home, command, &["--nodes", "100", "--colluding", "99", "--mode", "hardened"], 1);
+    for wrong in [
+        ["--colluding", "100%"],
+        ["--nodes", "1"],
+        ["--nodes", "many"],
+        ["--alpha", "1"],
+        ["--colluding", "-1%"],
+    ] {
+        ledger.run(&home, command, &[&wrong[0..1], &wrong[1..]].concat(), 2);
+    }
 }
 
 fn of_services(place: &Place, ledger: &mut Ledger) {

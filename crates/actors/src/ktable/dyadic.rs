@@ -1,0 +1,74 @@
+//! Regions that are blocks of ids with a common prefix, as in the hardened mode.
+
+use kith_sansio::wire::Writer;
+use sha3::{Digest, Sha3_256};
+
+use super::{KTable, MAX_K, Network, Region, TableError};
+use crate::binomial::fewer_than;
+
+/// All ids that begin with the same `bits` bits; 2^-bits of the space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Length of the common prefix.
+    pub bits: u8,
+}
+
+impl Region for Prefix {
+    fn size(self) -> f64 {
+        f64::from(self.bits).exp2().recip()
+    }
+}
+
+/// What the hash of a table begins with.
+const DOMAIN: &[u8] = b"kithnet k-table v1";
+
+impl KTable<Prefix> {
+    /// The table over prefix blocks: for each block the smallest k that equation (2) allows, and for each k only the
+    /// largest of its blocks. Where nothing smaller will do, its last row is the whole network with k = C + 1.
+    pub fn dyadic(network: Network) -> Result<KTable<Prefix>, TableError> {
+        let Network { nodes, colluding, alpha } = network;
+        if colluding + 2 > nodes {
+            return Err(TableError::TooFewNodes { nodes, colluding });
+        }
+        let mut rows: Vec<(u64, Prefix)> = Vec::new();
+        let mut k = 1;
+        for bits in (0..=u8::MAX).rev() {
+            let block = Prefix { bits };
+            let before = k;
+            while !network.is_safe(k, block.size()) {
+                k += 1;
+                if k > MAX_K {
+                    return Err(TableError::TooLong);
+                }
+            }
+            if k == before {
+                rows.pop();
+            }
+            rows.push((k, block));
+            if fewer_than(k, nodes, block.size()) <= alpha {
+                break;
+            }
+        }
+        Ok(KTable::new(network, &rows))
+    }
+
+    /// The canonical form, big-endian: N (8 bytes), C (8), α (8, IEEE 754), the number of rows (2), and for each row
+    /// k (8) and the bits of its block (1).
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        let Network { nodes, colluding, alpha } = self.network;
+        writer.u64(nodes).u64(colluding).u64(alpha.to_bits()).u16(self.rows.len() as u16);
+        for row in &self.rows {
+            writer.u64(row.k).u8(row.region.bits);
+        }
+        writer.finish()
+    }
+
+    /// What an epoch's statement holds of the table: SHA3-256 of a domain string and [`KTable::to_bytes`].
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hash = Sha3_256::new();
+        hash.update(DOMAIN);
+        hash.update(self.to_bytes());
+        hash.finalize().into()
+    }
+}

@@ -1,0 +1,9 @@
+//! Draws actors, the nodes that process other people's data, verifiably at random (SEP2P §3).
+//!
+//! Floor 5. [`ktable`] says how many nodes of how small a region have to sign so that an adversary practically never
+//! holds all of them.
+//!
+//! Invariants: opens no socket, reads no clock, draws no random number of its own.
+
+pub mod binomial;
+pub mod ktable;

@@ -1,0 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+//! Public behaviour of the crate.
+
+mod binomial;
+mod ktable;
