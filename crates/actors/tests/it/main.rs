@@ -3,3 +3,5 @@
 
 mod binomial;
 mod ktable;
+mod paper;
+mod town;
