@@ -23,6 +23,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("kith", 7),
 ];
 
+/// The program, which has a command for everything, the simulator included.
+const PROGRAM: &str = "kith";
+
 /// The simulator stands beside the house and drives floors 0 to 6.
 const SIMULATOR: &str = "kith-sim";
 
@@ -68,6 +71,9 @@ fn refused(user: &str, used: &str, dev: bool) -> Option<&'static str> {
     if user == TOOLS {
         return None;
     }
+    if used == SIMULATOR && user == PROGRAM {
+        return None;
+    }
     if used == TOOLS || used == SIMULATOR {
         return Some("tools stand beside the house and nothing in it uses them");
     }
@@ -99,7 +105,8 @@ mod tests {
             ("kith", "kith-transfer", false, true),
             ("kith-sim", "kith-query", false, true),
             ("kith-sim", "kith", false, false),
-            ("kith", "kith-sim", false, false),
+            ("kith", "kith-sim", false, true),
+            ("kith-query", "kith-sim", false, false),
             ("kith", "xtask", true, false),
             ("xtask", "kith-identity", true, true),
             ("kith-connect", "kith-vnet", true, true),
