@@ -2,12 +2,17 @@
 //! Ordinary functions, called by the property tests too.
 
 use kith_sansio::Timestamp;
+use kith_sansio::wire::{Reader, Writer};
 use rustls::pki_types::CertificateDer;
 
 use crate::contacts::{Contact, Hint, Petname};
 use crate::invitation::{Invitation, Message, Ticket};
+use crate::membership::pledge::{Evidence, VerifiedEvidence};
+use crate::membership::tree::{Leaf, Path, Range, Root};
+use crate::membership::{Enrolment, Epoch, Member, MemberLeaf, Request, RevokedLeaf};
 use crate::record::{Kind, MAX_RECORDS, MAX_SIGNED_BYTES, RecordSet};
 use crate::tls::{leaf_key, peer_key};
+use crate::vrf::{self, PROOF_BYTES, Proof};
 use crate::{Address, Authority, Identity, Ni, PublicKey, Relay, Succession, fqdn, url};
 
 /// Any bytes as JSON of a record set.
@@ -98,6 +103,63 @@ pub fn fuzz_invitation(data: &[u8]) {
         assert_eq!(again.map(|again| again.link()), Ok(invitation.link()));
     }
     let _ = text.parse::<Ticket>();
+}
+
+/// Any bytes as a certificate, a request for one, a row of the issuer's book, the statement of an epoch, evidence, and
+/// proofs about members and revocations.
+pub fn fuzz_membership(data: &[u8]) {
+    if let Ok(member) = Member::from_bytes(data) {
+        assert_eq!(member.to_bytes(), data);
+        let _ = member.pledge().message();
+    }
+    if let Ok(enrolment) = Enrolment::from_bytes(data) {
+        assert_eq!(enrolment.to_bytes(), data);
+    }
+    if let Ok(request) = Request::from_bytes(data) {
+        assert_eq!(request.to_bytes(), data);
+    }
+    if let Ok(epoch) = Epoch::from_bytes(data) {
+        assert_eq!(epoch.to_bytes(), data);
+        if let Ok(verified) = epoch.clone().verify(&epoch.claimed_network()) {
+            assert_eq!(verified.network().id(), epoch.claimed_network());
+        }
+    }
+    if let Ok(evidence) = Evidence::from_bytes(data) {
+        assert_eq!(evidence.to_bytes(), data);
+        if let Ok(verified) = evidence.verify() {
+            assert_eq!(VerifiedEvidence::as_evidence(&verified).to_bytes(), data);
+        }
+    }
+    check_proofs::<MemberLeaf>(data);
+    check_proofs::<RevokedLeaf>(data);
+}
+
+/// Any bytes as a key of the verifiable random function and a proof by it, about what comes after them.
+pub fn fuzz_vrf(data: &[u8]) {
+    let mut reader = Reader::new(data);
+    let (Ok(key), Ok(proof)) = (reader.array(), reader.array::<PROOF_BYTES>()) else { return };
+    let proof = Proof::from_bytes(proof);
+    if let Ok(key) = vrf::Key::from_bytes(&key) {
+        let output = key.verify(reader.rest(), &proof);
+        assert!(output.is_err() || output == proof.claimed_output());
+    }
+}
+
+fn check_proofs<L: Leaf + std::fmt::Debug>(data: &[u8]) {
+    let root = Root::from_bytes([1; 32]);
+    let (mut reader, mut writer) = (Reader::new(data), Writer::new());
+    if let Ok(path) = Path::<L>::read(&mut reader) {
+        path.write(&mut writer);
+        assert_eq!(writer.finish(), data[..data.len() - reader.left()]);
+        assert!(path.verify(&root).is_err());
+    }
+    let (mut reader, mut writer) = (Reader::new(data), Writer::new());
+    if let Ok(range) = Range::<L>::read(&mut reader) {
+        range.write(&mut writer);
+        assert_eq!(writer.finish(), data[..data.len() - reader.left()]);
+        assert!(range.verify(&root).is_err());
+        let _ = range.path(&range.block().first());
+    }
 }
 
 fn same<T>(text: &str, canonical: bool)

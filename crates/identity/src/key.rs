@@ -98,7 +98,7 @@ pub fn fingerprint_of_spki(spki: &[u8]) -> Result<Fingerprint, KeyError> {
     Ok(hash(spki))
 }
 
-fn point_of_spki(spki: &[u8]) -> Result<&[u8; 32], KeyError> {
+pub(crate) fn point_of_spki(spki: &[u8]) -> Result<&[u8; 32], KeyError> {
     spki.strip_prefix(&SPKI_PREFIX)
         .and_then(|point| point.try_into().ok())
         .ok_or(KeyError::NotEd25519(spki.len()))

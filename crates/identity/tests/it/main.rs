@@ -6,6 +6,7 @@ mod contacts;
 mod invitations;
 mod keys;
 mod leaf;
+mod membership;
 mod names;
 mod sets;
 mod succession;

@@ -1,8 +1,8 @@
 //! The verifiable random function: the standard's vectors, and what is no key and no proof.
 
 use data_encoding::HEXLOWER;
-use kith_identity::Identity;
 use kith_identity::vrf::{Key, Output, Proof, Secret, VrfError};
+use kith_identity::{Identity, fuzz};
 use kith_sansio::SeededRng;
 use proptest::prelude::*;
 
@@ -118,8 +118,9 @@ proptest! {
     #[test]
     fn any_bytes_are_no_proof(low: [u8; 32], high: [u8; 32], c: [u8; 16]) {
         let bytes: Vec<u8> = [&low[..], &c, &high].concat();
-        let proof = Proof::from_bytes(bytes.try_into().unwrap());
+        let proof = Proof::from_bytes(bytes.clone().try_into().unwrap());
         prop_assert!(secret(1).key().verify(b"input", &proof).is_err());
+        fuzz::fuzz_vrf(&[&secret(1).key().as_bytes()[..], &bytes, b"input"].concat());
         if let Ok(key) = Key::from_bytes(&low) {
             prop_assert_eq!(key.as_bytes(), &low);
         }
