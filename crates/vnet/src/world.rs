@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
@@ -102,6 +102,8 @@ pub struct World<W: Wiring> {
     /// In the order in which they were added, because that of a hash table is not the same in two runs.
     nodes: Vec<Node<W>>,
     places: HashMap<W::Address, usize>,
+    /// When each node that waits for something wants to be woken, so that a large world need not ask all of them.
+    wakes: BTreeSet<(Time, usize)>,
     events: Vec<(Time, W::Address, W::Event)>,
     trace: Trace,
     steps_at_now: u32,
@@ -114,6 +116,8 @@ struct Node<W: Wiring> {
     chance: SeededRng,
     skew_secs: i64,
     later: Vec<(Time, <W::Machine as Machine>::Input)>,
+    /// What stands of it in [`World::wakes`].
+    wake: Option<Time>,
 }
 
 /// A world was still busy when its time was up.
@@ -142,6 +146,7 @@ impl<W: Wiring> World<W> {
             chance: SeededRng::new(seed),
             nodes: Vec::new(),
             places: HashMap::new(),
+            wakes: BTreeSet::new(),
             events: Vec::new(),
             trace: Trace::default(),
             steps_at_now: 0,
@@ -156,8 +161,14 @@ impl<W: Wiring> World<W> {
             // A source of chance of its own: faults of the network do not disturb what a machine draws.
             let chance = SeededRng::new(self.seed.rotate_left(32) ^ (place as u64 + 1));
             self.places.insert(address.clone(), place);
-            let later = Vec::new();
-            self.nodes.push(Node { address: address.clone(), machine: None, chance, skew_secs: 0, later });
+            self.nodes.push(Node {
+                address: address.clone(),
+                machine: None,
+                chance,
+                skew_secs: 0,
+                later: Vec::new(),
+                wake: None,
+            });
         }
         self.trace.line(self.now, format_args!("{address:?} starts"));
         self.network.restart(address);
@@ -169,9 +180,11 @@ impl<W: Wiring> World<W> {
     pub fn crash(&mut self, address: &W::Address) -> Option<W::Machine> {
         self.trace.line(self.now, format_args!("{address:?} crashes"));
         self.network.crash(address);
-        let node = self.places.get(address).map(|place| &mut self.nodes[*place])?;
-        node.later.clear();
-        node.machine.take()
+        let place = *self.places.get(address)?;
+        self.nodes[place].later.clear();
+        let machine = self.nodes[place].machine.take();
+        self.set_wake(place);
+        machine
     }
 
     /// Lets the wall clock of a node go wrong by so many seconds.
@@ -286,13 +299,26 @@ impl<W: Wiring> World<W> {
     }
 
     fn next(&self) -> Option<Time> {
-        let timers = self.nodes.iter().filter_map(Node::poll_timeout);
-        timers.chain(self.network.poll_timeout()).min()
+        let wake = self.wakes.first().map(|(time, _)| *time);
+        wake.into_iter().chain(self.network.poll_timeout()).min()
+    }
+
+    /// Notes when a node wants to be woken, after something happened to it.
+    fn set_wake(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let next = node.poll_timeout();
+        if let Some(before) = std::mem::replace(&mut node.wake, next) {
+            self.wakes.remove(&(before, place));
+        }
+        self.wakes.extend(next.map(|time| (time, place)));
     }
 
     /// Lets all timers and all slow work fire that are due.
     fn timers(&mut self) {
-        for place in 0..self.nodes.len() {
+        let due = self.wakes.iter().take_while(|(time, _)| *time <= self.now);
+        let mut due: Vec<_> = due.map(|(_, place)| *place).collect();
+        due.sort_unstable();
+        for place in due {
             let now = self.nodes[place].clock(self.now);
             let node = &mut self.nodes[place];
             while let Some(index) = node.later.iter().position(|(due, _)| *due <= self.now) {
@@ -339,6 +365,7 @@ impl<W: Wiring> World<W> {
                 Effect::Nothing => {}
             }
         }
+        self.set_wake(place);
     }
 }
 
