@@ -69,6 +69,8 @@ targets! {
     tunnel_frame => kith_tunnel::fuzz::fuzz_frame,
     tunnel_network => kith_tunnel::fuzz::fuzz_network,
     tunnel_packet => kith_tunnel::fuzz::fuzz_packet,
+    dht_message => kith_dht::fuzz::fuzz_message,
+    dht_node => kith_dht::fuzz::fuzz_node,
 }
 
 #[test]

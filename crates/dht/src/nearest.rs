@@ -1,0 +1,109 @@
+//! The nearest of what is sorted by place.
+
+use kith_identity::membership::{ID_BITS, NodeId};
+
+/// Something that has a place in the space of the network.
+pub trait Placed {
+    /// Where it is.
+    fn place(&self) -> NodeId;
+}
+
+impl Placed for NodeId {
+    fn place(&self) -> NodeId {
+        *self
+    }
+}
+
+/// The items of a slice that is sorted by place, nearest to `target` first. It descends the tree of prefixes, so the
+/// first few of ten million cost no more than the first few of a hundred.
+#[derive(Clone, Debug)]
+pub struct Nearest<'a, T> {
+    target: NodeId,
+    /// Ranges that share all bits before the given one; the nearest is the last.
+    ranges: Vec<(&'a [T], u32)>,
+}
+
+impl<'a, T: Placed> Nearest<'a, T> {
+    /// Over `sorted`, which ascends by place.
+    pub fn new(sorted: &'a [T], target: NodeId) -> Self {
+        Nearest { target, ranges: vec![(sorted, 0)] }
+    }
+}
+
+impl<'a, T: Placed> Iterator for Nearest<'a, T> {
+    type Item = &'a T;
+
+    fn next(&mut self) -> Option<&'a T> {
+        loop {
+            let (range, bit) = self.ranges.pop()?;
+            match range {
+                [] => {}
+                [only] => return Some(only),
+                // Nothing tells these apart.
+                [first, rest @ ..] if bit >= ID_BITS => {
+                    self.ranges.push((rest, bit));
+                    return Some(first);
+                }
+                _ => {
+                    let (zeros, ones) = range.split_at(range.partition_point(|item| !item.place().bit(bit)));
+                    let (near, far) = if self.target.bit(bit) { (ones, zeros) } else { (zeros, ones) };
+                    self.ranges.extend([(far, bit + 1), (near, bit + 1)]);
+                }
+            }
+        }
+    }
+}
+
+/// What a node knows, nearest to `target` first: `bucket(i)` has nodes that share exactly `i` bits with `own`,
+/// `region` is sorted and has those that share `bits` or more.
+///
+/// Everything in one bucket is nearer or further than everything in another, so only what is asked for is sorted.
+pub fn nearest_known<'a, T: Placed>(
+    own: NodeId,
+    bits: u32,
+    target: NodeId,
+    bucket: impl Fn(u32) -> Vec<&'a T> + Clone,
+    region: &'a [T],
+) -> impl Iterator<Item = &'a T> {
+    let sorted = move |mut nodes: Vec<&'a T>| {
+        nodes.sort_by(|a, b| target.nearer(&a.place(), &b.place()));
+        nodes
+    };
+    let shared = own.common_prefix(&target);
+    let home = if shared < bits { &[][..] } else { region };
+    let (same, inner, outer) = (bucket.clone(), bucket.clone(), bucket);
+    // What is in the buckets after that of the target, and in the region, is as far from it as the node itself.
+    let beyond = (shared < bits)
+        .then_some(())
+        .into_iter()
+        .flat_map(move |()| sorted((shared + 1..bits).flat_map(&inner).chain(region).collect()));
+    Nearest::new(home, target)
+        .chain((shared..bits).take(1).flat_map(move |index| sorted(same(index))))
+        .chain(beyond)
+        .chain((0..shared.min(bits)).rev().flat_map(move |index| sorted(outer(index))))
+}
+
+/// The share of the space that holds about `size` of `members` nodes: how many first bits its places have in common.
+/// A block holds between 0.7 and 1.4 times as many.
+pub fn region_bits(members: u64, size: usize) -> u8 {
+    let wanted = (size as u64).max(1).saturating_mul(7);
+    let fits = |bits: &u8| (members >> bits).saturating_mul(5) <= wanted;
+    (0..63).find(fits).unwrap_or(63)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_holds_about_as_many_as_it_should() {
+        assert_eq!(region_bits(0, 512), 0);
+        assert_eq!(region_bits(716, 512), 0);
+        assert_eq!(region_bits(720, 512), 1);
+        assert_eq!(region_bits(1_000, 32), 5);
+        assert_eq!(region_bits(10_000, 512), 4);
+        assert_eq!(region_bits(100_000, 512), 8);
+        assert_eq!(region_bits(10_000_000, 512), 14);
+        assert_eq!(region_bits(u64::MAX, 1), 63);
+    }
+}

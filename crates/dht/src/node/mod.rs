@@ -1,0 +1,341 @@
+//! One node as a machine: it joins, answers, looks up, keeps values, and knows who lives in its region.
+//!
+//! It takes whole messages of members whom their certificates and their connections proved. What it believes of others
+//! it has from themselves: a node that was only heard of is asked before it has a place, and one that is said to be
+//! gone is asked before it loses it.
+
+mod answering;
+mod calls;
+mod keeping;
+mod region;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kith_identity::membership::NodeId;
+use kith_sansio::{Machine, Now, Rng, Span, Time};
+
+use crate::contact::Contact;
+use crate::defaults::{Config, PROBE, REFRESH, SYNC, TEND};
+use crate::message::{Body, Message};
+use crate::routes::{Heard, Routes};
+use crate::store::Store;
+use crate::value::{Refusal, Value};
+use answering::Askers;
+use calls::{Calls, Why};
+use region::Sync;
+use tasks::{Copies, Task};
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Become part of the network that these belong to; nobody, where this node is the first.
+    Join(Vec<Contact>),
+    /// Leave it.
+    Leave,
+    /// The network has so many members, as its issuer says in each epoch.
+    Members(u64),
+    /// These are all members of the own region ([`Routes::block`]), as the member root proves: whoever is not known is
+    /// looked for.
+    Roster(Vec<NodeId>),
+    /// These are members no more.
+    Revoked(Vec<NodeId>),
+    /// Find the `want` nodes nearest to a place.
+    Find {
+        /// Comes back with the outcome.
+        op: u64,
+        /// The place.
+        place: NodeId,
+        /// How many are wanted.
+        want: usize,
+    },
+    /// Find the value of a key.
+    Get {
+        /// Comes back with the outcome.
+        op: u64,
+        /// The key.
+        key: NodeId,
+    },
+    /// Store a value.
+    Put {
+        /// Comes back with the outcome.
+        op: u64,
+        /// The value.
+        value: Value,
+    },
+    /// A member said something.
+    Heard {
+        /// Whose key and certificate the connection proved.
+        from: Contact,
+        /// What it said.
+        message: Message,
+    },
+    /// There is no connection to this node.
+    Unreachable(NodeId),
+}
+
+/// What a node wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Say this to that node.
+    Send {
+        /// Whom.
+        to: Contact,
+        /// What.
+        message: Message,
+    },
+    /// It knows its region, and its region knows it.
+    Joined,
+    /// It said goodbye; nothing more will come.
+    Left,
+    /// The nodes that were looked for, nearest first, each of which answered.
+    Found {
+        /// Whose outcome this is.
+        op: u64,
+        /// They.
+        nodes: Vec<Contact>,
+        /// In which round of its path the nearest was asked.
+        hops: u32,
+        /// How many requests it took.
+        requests: u32,
+    },
+    /// The value of a key, the newest that was found; `None` where no node had one.
+    Got {
+        /// Whose outcome this is.
+        op: u64,
+        /// The value.
+        value: Option<Value>,
+    },
+    /// A value is stored and acknowledged.
+    Stored {
+        /// Whose outcome this is.
+        op: u64,
+        /// On so many nodes.
+        nodes: usize,
+    },
+    /// A value is stored on too few nodes to count on it.
+    NotStored {
+        /// Whose outcome this is.
+        op: u64,
+        /// On so many nodes.
+        nodes: usize,
+        /// So many were needed.
+        needed: usize,
+        /// Why the last one that refused did so.
+        refusal: Option<Refusal>,
+    },
+}
+
+/// A node of the network.
+#[derive(Debug)]
+pub struct Node {
+    own: Contact,
+    config: Config,
+    routes: Routes,
+    store: Store,
+    phase: Phase,
+    calls: Calls,
+    tasks: BTreeMap<u64, Task>,
+    copies: BTreeMap<u64, Copies>,
+    next_task: u64,
+    /// Whom to ask whether they are there.
+    rumours: BTreeMap<NodeId, Contact>,
+    /// Members of the region that nobody was found at yet.
+    missing: BTreeSet<NodeId>,
+    sync: Option<Sync>,
+    /// How long until the region is compared again: longer and longer while nothing happens.
+    sync_every: Span,
+    askers: Askers,
+    /// Whom the network was joined through.
+    known: Vec<Contact>,
+    /// The bucket that is refreshed next.
+    refreshed: u32,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing but answers.
+    Apart,
+    /// Looking for its region, or greeting it.
+    Joining,
+    Joined,
+    Left,
+}
+
+/// When what is done again and again is due; nothing while the node is apart.
+#[derive(Clone, Copy, Debug, Default)]
+struct Timers {
+    probe: Option<Time>,
+    sync: Option<Time>,
+    refresh: Option<Time>,
+    tend: Option<Time>,
+}
+
+impl Node {
+    /// A node that is apart, in a network of `members`. `own` is what others are told of it.
+    pub fn new(own: Contact, config: Config, members: u64) -> Node {
+        Node {
+            routes: Routes::new(own.id, config.clone(), members),
+            own,
+            config,
+            store: Store::default(),
+            phase: Phase::Apart,
+            calls: Calls::default(),
+            tasks: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            next_task: 0,
+            rumours: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            sync: None,
+            sync_every: SYNC,
+            askers: Askers::default(),
+            known: Vec::new(),
+            refreshed: 0,
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Whom it knows.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// What it keeps.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Members of its region that it looks for.
+    pub fn missing(&self) -> impl Iterator<Item = &NodeId> {
+        self.missing.iter()
+    }
+
+    fn say(&mut self, to: &Contact, id: u64, body: Body) {
+        self.outputs.push_back(Output::Send { to: to.clone(), message: Message { id, body } });
+    }
+
+    fn ask(&mut self, to: &Contact, now: Time, body: Body, why: Why) {
+        let id = self.calls.open(to.clone(), now, why);
+        self.say(to, id, body);
+    }
+
+    fn heard(&mut self, now: Now, from: &Contact, message: Message, rng: &mut dyn Rng) {
+        if from.id == self.own.id || matches!(self.phase, Phase::Apart | Phase::Left) {
+            return;
+        }
+        if message.body == Body::Leave {
+            return self.forget(&from.id, now.time);
+        }
+        match self.routes.heard(from, now.time) {
+            Heard::Region => self.region_changed(&from.id, now.time),
+            Heard::Full(oldest) => self.doubt(oldest, now.time),
+            Heard::Nothing | Heard::Bucket => {}
+        }
+        if !message.body.is_answer() {
+            self.answer(now, from, message, rng);
+        } else if let Some(call) = self.calls.answered(message.id, &from.id) {
+            self.answered(now, from, call.why, message.body, rng);
+        }
+    }
+
+    fn answered(&mut self, now: Now, from: &Contact, why: Why, body: Body, rng: &mut dyn Rng) {
+        match why {
+            Why::Task(task) => self.lookup_answered(now, task, from, body, rng),
+            Why::Copy(task) => self.copy_answered(now.time, task, &body),
+            Why::Repair(key) => self.repaired(&key, from, &body),
+            Why::Page => self.page(now, from, body, rng),
+            Why::Probe(_) => {}
+        }
+    }
+
+    /// A question was not answered.
+    fn failed(&mut self, now: Now, to: &Contact, why: Why, rng: &mut dyn Rng) {
+        let is_known = self.routes.find(&to.id).is_some();
+        if self.routes.failed(&to.id).is_some() {
+            self.lost(to, why, now.time);
+        } else if let (true, Why::Probe(probe)) = (is_known, why) {
+            // Once is no proof: packets get lost.
+            self.ask(to, now.time, Body::Ping, Why::Probe(probe));
+        }
+        match why {
+            Why::Task(task) => self.lookup_failed(now, task, &to.id, rng),
+            Why::Copy(task) => self.copy_failed(now.time, task, None),
+            Why::Page => self.page_failed(now, rng),
+            Why::Repair(_) | Why::Probe(_) => {}
+        }
+    }
+
+    fn due(&mut self, now: Now, rng: &mut dyn Rng) {
+        let mut is_due = |timer: fn(&mut Timers) -> &mut Option<Time>, every: Span| {
+            let timer = timer(&mut self.timers);
+            let due = timer.is_some_and(|due| due <= now.time);
+            if due {
+                *timer = Some(now.time + Span(every.0 / 2 + rng.below(every.0)));
+            }
+            due
+        };
+        let probe = is_due(|timers| &mut timers.probe, PROBE);
+        let sync = is_due(|timers| &mut timers.sync, self.sync_every);
+        let refresh = is_due(|timers| &mut timers.refresh, REFRESH);
+        let tend = is_due(|timers| &mut timers.tend, TEND);
+        if probe {
+            self.watch(now, rng);
+        }
+        if sync {
+            self.begin_sync(now, rng);
+        }
+        if refresh {
+            self.refresh(now, rng);
+        }
+        if tend {
+            self.tend(now, rng);
+        }
+    }
+}
+
+impl Machine for Node {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, now: Now, input: Input, rng: &mut dyn Rng) {
+        match input {
+            Input::Join(known) => self.join(now, known, rng),
+            Input::Leave => self.leave(),
+            Input::Members(members) => self.set_members(now.time, members),
+            Input::Roster(ids) => self.set_roster(&ids),
+            Input::Revoked(ids) => ids.iter().for_each(|id| self.forget(id, now.time)),
+            Input::Find { op, place, want } => self.find(now, op, place, want, rng),
+            Input::Get { op, key } => self.get(now, op, key, rng),
+            Input::Put { op, value } => self.put(now, Some(op), value, rng),
+            Input::Heard { from, message } => self.heard(now, &from, message, rng),
+            Input::Unreachable(id) => {
+                // Only the questions of now: what follows from their failures may ask the node again.
+                let calls: Vec<_> = std::iter::from_fn(|| self.calls.any_to(&id)).collect();
+                calls.iter().for_each(|call| self.failed(now, &call.to, call.why, rng));
+            }
+        }
+        self.ask_around(now.time);
+    }
+
+    fn handle_timeout(&mut self, now: Now, rng: &mut dyn Rng) {
+        while let Some(call) = self.calls.expired(now.time) {
+            self.failed(now, &call.to, call.why, rng);
+        }
+        self.press_on(now, rng);
+        self.due(now, rng);
+        self.ask_around(now.time);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let Timers { probe, sync, refresh, tend } = self.timers;
+        let tasks = self.tasks.values().map(Task::poll_timeout);
+        [probe, sync, refresh, tend, self.calls.poll_timeout()].into_iter().flatten().chain(tasks).min()
+    }
+}

@@ -1,0 +1,269 @@
+use kith_identity::membership::NodeId;
+use kith_sansio::{Now, Rng, Time};
+
+use super::calls::{Probe, Why};
+use super::tasks::Goal;
+use super::{Node, Output, Phase, Timers};
+use crate::contact::Contact;
+use crate::defaults::{
+    MAX_CARDS, MAX_PROBES, MAX_RUMOURS, MAX_SEARCHES, REGION_SLACK, REPLICAS, REQUEST, SETTLE, STALE, SYNC,
+    WATCHED,
+};
+use crate::lookup::Lookup;
+use crate::message::Body;
+use crate::routes::Known;
+
+const LOWEST: NodeId = NodeId::from_bytes([0; 32]);
+/// How many neighbours a joining node asks for the others before it does without.
+const MAX_SYNC_TRIES: u8 = 3;
+
+/// The reading of what a neighbour knows of the region, page by page.
+#[derive(Debug)]
+pub(super) struct Sync {
+    from: Contact,
+    after: NodeId,
+    pages: usize,
+    tries: u8,
+}
+
+impl Node {
+    pub(super) fn join(&mut self, now: Now, known: Vec<Contact>, rng: &mut dyn Rng) {
+        if self.phase == Phase::Left {
+            return;
+        }
+        self.phase = Phase::Joining;
+        let soon = Some(now.time);
+        self.timers = Timers { probe: soon, sync: soon, refresh: soon, tend: soon };
+        self.known = known;
+        self.known.retain(|contact| contact.id != self.own.id);
+        self.look_for_region(now, rng);
+    }
+
+    fn look_for_region(&mut self, now: Now, rng: &mut dyn Rng) {
+        let mut seeds = self.routes.answer(self.own.id, REPLICAS, &self.own.id);
+        seeds.extend(self.known.iter().cloned());
+        self.start_at(now, self.own.id, REPLICAS, Goal::Join, seeds, rng);
+    }
+
+    /// The nearest nodes are found: one of them knows the region.
+    pub(super) fn found_region(&mut self, now: Now, lookup: &Lookup, rng: &mut dyn Rng) {
+        let block = self.routes.block();
+        if self.phase == Phase::Joining {
+            (0..block.bits().into()).for_each(|index| self.learn(now, index, rng));
+        }
+        let neighbour = lookup.nearest().find(|contact| block.contains(&contact.id)).cloned();
+        self.sync = None;
+        if let Some(from) = neighbour {
+            self.sync_with(now.time, from, 1);
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        let others: Vec<_> = self.routes.region().iter().map(|known| known.contact.clone()).collect();
+        others.iter().for_each(|other| self.say(other, 0, Body::Leave));
+        self.phase = Phase::Left;
+        self.timers = Timers::default();
+        self.tasks.clear();
+        self.copies.clear();
+        self.calls = Default::default();
+        self.outputs.push_back(Output::Left);
+    }
+
+    pub(super) fn set_members(&mut self, now: Time, members: u64) {
+        let before = self.routes.block();
+        self.routes.set_members(members);
+        if self.routes.block() != before && self.phase == Phase::Joined {
+            self.sync_soon(now);
+        }
+    }
+
+    pub(super) fn set_roster(&mut self, ids: &[NodeId]) {
+        let block = self.routes.block();
+        let unknown =
+            |id: &&NodeId| block.contains(id) && **id != self.own.id && self.routes.find(id).is_none();
+        let most = self.config.region.saturating_mul(REGION_SLACK);
+        self.missing = ids.iter().filter(unknown).take(most).copied().collect();
+    }
+
+    /// A node is new in the region: it may be one of those that keep a value.
+    pub(super) fn region_changed(&mut self, id: &NodeId, now: Time) {
+        self.missing.remove(id);
+        let soon = now + SETTLE;
+        if let Some(due) = &mut self.timers.tend {
+            *due = soon.min(*due);
+        }
+    }
+
+    /// A node left, or is a member no more.
+    pub(super) fn forget(&mut self, id: &NodeId, now: Time) {
+        self.rumours.remove(id);
+        if self.routes.remove(id).is_some() && self.routes.block().contains(id) {
+            self.region_changed(id, now);
+        }
+    }
+
+    /// A node failed for good. Whoever watches it tells the region; the others ask for themselves.
+    pub(super) fn lost(&mut self, node: &Contact, why: Why, now: Time) {
+        if !self.routes.block().contains(&node.id) {
+            return;
+        }
+        self.region_changed(&node.id, now);
+        if why == Why::Probe(Probe::Watch) {
+            let others: Vec<_> = self.routes.region().iter().map(|known| known.contact.clone()).collect();
+            others.iter().for_each(|other| self.say(other, 0, Body::Gone(node.id)));
+        }
+    }
+
+    pub(super) fn is_said_gone(&mut self, by: &NodeId, id: &NodeId, now: Time) {
+        if !self.routes.block().contains(by) || !self.routes.block().contains(id) {
+            return;
+        }
+        // Whoever was heard after the one who misses it began to ask is there.
+        if let Some(Known { contact, .. }) = self.routes.find(id).filter(|known| now - known.heard >= REQUEST)
+        {
+            let contact = contact.clone();
+            self.add_rumour(contact);
+        }
+    }
+
+    /// A node that was heard of is asked itself where there is a place for it.
+    pub(super) fn is_rumoured(&mut self, contact: Contact) {
+        if self.routes.has_place(&contact) {
+            self.add_rumour(contact);
+        }
+    }
+
+    /// A bucket is full: whoever was not heard for longest shows whether it is there.
+    pub(super) fn doubt(&mut self, oldest: Contact, now: Time) {
+        if self.routes.find(&oldest.id).is_some_and(|known| now - known.heard >= STALE) {
+            self.add_rumour(oldest);
+        }
+    }
+
+    fn add_rumour(&mut self, contact: Contact) {
+        if self.rumours.len() < MAX_RUMOURS {
+            self.rumours.insert(contact.id, contact);
+        }
+    }
+
+    /// Asks whom it heard of, a few at a time; where nobody is left, it has joined.
+    pub(super) fn ask_around(&mut self, now: Time) {
+        if matches!(self.phase, Phase::Apart | Phase::Left) {
+            return;
+        }
+        while self.calls.probes() < MAX_PROBES
+            && let Some((_, contact)) = self.rumours.pop_first()
+        {
+            self.ask(&contact, now, Body::Ping, Why::Probe(Probe::Rumour));
+        }
+        let is_busy = self.sync.is_some() || !self.tasks.is_empty() || self.calls.probes() > 0;
+        if self.phase == Phase::Joining && !is_busy {
+            self.phase = Phase::Joined;
+            self.outputs.push_back(Output::Joined);
+            self.sync_soon(now);
+        }
+    }
+
+    /// Asks the next neighbours whether they are there, and looks for some whom the roster names.
+    pub(super) fn watch(&mut self, now: Now, rng: &mut dyn Rng) {
+        let watched: Vec<_> = self.routes.successors(WATCHED).map(|known| known.contact.clone()).collect();
+        for contact in watched {
+            self.ask(&contact, now.time, Body::Ping, Why::Probe(Probe::Watch));
+        }
+        for _ in 0..MAX_SEARCHES {
+            let Some(id) = self.missing.pop_first() else { break };
+            self.start(now, id, 1, Goal::Learn, rng);
+        }
+    }
+
+    /// Neighbours that join at the same time may not have heard of each other.
+    fn sync_soon(&mut self, now: Time) {
+        self.sync_every = SETTLE;
+        self.timers.sync = Some(now + SETTLE);
+    }
+
+    /// Compares the region with what a neighbour knows, chosen by chance. A node that joined a moment ago, or has no
+    /// neighbours, looks for its region once more: they may all have joined through each other.
+    pub(super) fn begin_sync(&mut self, now: Now, rng: &mut dyn Rng) {
+        let is_settled = self.sync_every == SYNC;
+        self.sync_every = SYNC.min(self.sync_every.times(2));
+        if self.phase != Phase::Joined || self.sync.is_some() {
+            return;
+        }
+        match self.any_neighbour(rng).filter(|_| is_settled || rng.below(2) == 0) {
+            Some(from) => self.sync_with(now.time, from, MAX_SYNC_TRIES),
+            None => self.look_for_region(now, rng),
+        }
+    }
+
+    fn any_neighbour(&self, rng: &mut dyn Rng) -> Option<Contact> {
+        let region = self.routes.region();
+        region.get(rng.below(region.len() as u64) as usize).map(|known| known.contact.clone())
+    }
+
+    fn sync_with(&mut self, now: Time, from: Contact, tries: u8) {
+        self.sync = Some(Sync { from, after: LOWEST, pages: 0, tries });
+        self.ask_page(now);
+    }
+
+    fn ask_page(&mut self, now: Time) {
+        let Some(Sync { from, after, .. }) = &self.sync else { return };
+        let (from, after) = (from.clone(), *after);
+        let (bits, digest) = (self.routes.block().bits(), self.routes.digest());
+        self.ask(&from, now, Body::Block { bits, digest, after }, Why::Page);
+    }
+
+    pub(super) fn page(&mut self, now: Now, from: &Contact, body: Body, rng: &mut dyn Rng) {
+        let Some(sync) = self.sync.as_mut().filter(|sync| sync.from.id == from.id) else { return };
+        let (nodes, more) = match body {
+            Body::Page { nodes, more } => (nodes, more),
+            Body::Same => (Vec::new(), false),
+            _ => return self.page_failed(now, rng),
+        };
+        let last = nodes.iter().map(|contact| contact.id).max();
+        let most = self.config.region.saturating_mul(REGION_SLACK).div_ceil(MAX_CARDS);
+        sync.pages += 1;
+        match last.filter(|last| more && *last > sync.after && sync.pages < most) {
+            Some(last) => {
+                sync.after = last;
+                self.ask_page(now.time);
+            }
+            None => self.sync = None,
+        }
+        let block = self.routes.block();
+        let neighbours = nodes.into_iter().filter(|contact| block.contains(&contact.id));
+        neighbours.for_each(|contact| self.is_rumoured(contact));
+    }
+
+    /// A neighbour did not tell whom it knows: another one may.
+    pub(super) fn page_failed(&mut self, now: Now, rng: &mut dyn Rng) {
+        let Some(Sync { tries, .. }) = self.sync.take() else { return };
+        if let Some(from) = self.any_neighbour(rng).filter(|_| tries < MAX_SYNC_TRIES) {
+            self.sync_with(now.time, from, tries + 1);
+        }
+    }
+
+    /// Looks around in one bucket after the other, and around the own place, where there may be neighbours of whom none
+    /// of the others has heard.
+    pub(super) fn refresh(&mut self, now: Now, rng: &mut dyn Rng) {
+        let bits = u32::from(self.routes.block().bits());
+        match self.refreshed % (bits + 1) {
+            0 => self.look_for_region(now, rng),
+            index => self.learn(now, index - 1, rng),
+        }
+        self.refreshed = self.refreshed.wrapping_add(1);
+    }
+
+    /// A lookup of a random place that shares exactly `index` bits with the own.
+    fn learn(&mut self, now: Now, index: u32, rng: &mut dyn Rng) {
+        let own = self.own.id;
+        let mut bytes = [0; 32];
+        rng.fill(&mut bytes);
+        for bit in 0..=index {
+            let (byte, mask) = ((bit / 8) as usize, 0x80 >> (bit % 8));
+            let is_set = own.bit(bit) != (bit == index);
+            bytes[byte] = bytes[byte] & !mask | if is_set { mask } else { 0 };
+        }
+        self.start(now, NodeId::from_bytes(bytes), 1, Goal::Learn, rng);
+    }
+}

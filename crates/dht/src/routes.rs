@@ -1,0 +1,262 @@
+//! Whom a node knows: a bucket for each distance, and its own region whole.
+
+use kith_identity::membership::{Block, NodeId};
+use kith_sansio::{Span, Time};
+
+use crate::contact::{Contact, Nets};
+use crate::defaults::{Config, MAX_PER_NET, REGION_SLACK};
+use crate::nearest::{Placed, nearest_known, region_bits};
+
+/// A node that answered.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Who it is.
+    pub contact: Contact,
+    /// When it was heard last.
+    pub heard: Time,
+    /// Requests since then that it did not answer.
+    pub failures: u8,
+}
+
+/// What hearing a node changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is known, or there is no place for it.
+    Nothing,
+    /// It has a place in a bucket now.
+    Bucket,
+    /// It is new in the own region.
+    Region,
+    /// There is no place for it until this one, which was not heard for longest, fails.
+    Full(Contact),
+}
+
+/// What nobody answers for so often is gone.
+const MAX_FAILURES: u8 = 2;
+
+/// Nodes that share a number of bits with the own id, longest not heard first.
+#[derive(Clone, Debug, Default)]
+struct Bucket {
+    nodes: Vec<Known>,
+    /// Who takes the place of one that fails; the newest last.
+    spare: Vec<Contact>,
+}
+
+/// The routing table and the region cache of one node. Only nodes that were heard themselves have a place.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    own: NodeId,
+    config: Config,
+    members: u64,
+    block: Block,
+    /// The bucket at `i` has nodes that share exactly `i` bits with the own id.
+    buckets: Vec<Bucket>,
+    /// Every live node of the own block, sorted by id.
+    region: Vec<Known>,
+}
+
+impl Routes {
+    /// Nobody is known yet in a network of `members` nodes.
+    pub fn new(own: NodeId, config: Config, members: u64) -> Routes {
+        let bits = region_bits(members, config.region);
+        let buckets = vec![Bucket::default(); bits.into()];
+        Routes { own, config, members, block: Block::around(&own, bits), buckets, region: Vec::new() }
+    }
+
+    /// The own place.
+    pub fn own(&self) -> NodeId {
+        self.own
+    }
+
+    /// The own region.
+    pub fn block(&self) -> Block {
+        self.block
+    }
+
+    /// How many nodes the network has.
+    pub fn members(&self) -> u64 {
+        self.members
+    }
+
+    /// The nodes of the own region but the own, sorted by id.
+    pub fn region(&self) -> &[Known] {
+        &self.region
+    }
+
+    /// How many nodes are in the bucket of those that share `index` bits.
+    pub fn bucket_len(&self, index: usize) -> usize {
+        self.buckets.get(index).map_or(0, |bucket| bucket.nodes.len())
+    }
+
+    /// How many nodes are known.
+    pub fn len(&self) -> usize {
+        self.region.len() + self.buckets.iter().map(|bucket| bucket.nodes.len()).sum::<usize>()
+    }
+
+    /// Whether nobody is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The node with this id.
+    pub fn find(&self, id: &NodeId) -> Option<&Known> {
+        match self.bucket_of(id) {
+            Some(index) => self.buckets[index].nodes.iter().find(|known| known.contact.id == *id),
+            None => self.place_in_region(id).ok().map(|place| &self.region[place]),
+        }
+    }
+
+    /// The network has another number of members: the own region becomes larger or smaller.
+    pub fn set_members(&mut self, members: u64) {
+        let before = std::mem::replace(self, Routes::new(self.own, self.config.clone(), members));
+        for known in before.region.into_iter().chain(before.buckets.into_iter().flat_map(|b| b.nodes)) {
+            self.heard(&known.contact, known.heard);
+        }
+    }
+
+    /// A node was heard itself: it has the place that is free for it.
+    pub fn heard(&mut self, contact: &Contact, now: Time) -> Heard {
+        if contact.id == self.own {
+            return Heard::Nothing;
+        }
+        let known = Known { contact: contact.clone(), heard: now, failures: 0 };
+        let Some(index) = self.bucket_of(&contact.id) else { return self.heard_in_region(known) };
+        let size = self.config.bucket;
+        self.buckets[index].heard(known, size)
+    }
+
+    /// Whether a node that was only heard of would have a place.
+    pub fn has_place(&self, contact: &Contact) -> bool {
+        if contact.id == self.own || self.find(&contact.id).is_some() {
+            return false;
+        }
+        let Some(index) = self.bucket_of(&contact.id) else { return self.region.len() < self.most() };
+        let bucket = &self.buckets[index];
+        bucket.nodes.len() < self.config.bucket && bucket.admits(contact)
+    }
+
+    /// A node did not answer; where that makes it lose its place, that is what was known of it.
+    pub fn failed(&mut self, id: &NodeId) -> Option<Contact> {
+        let known = match self.bucket_of(id) {
+            Some(index) => self.buckets[index].nodes.iter_mut().find(|known| known.contact.id == *id)?,
+            None => {
+                let place = self.place_in_region(id).ok()?;
+                &mut self.region[place]
+            }
+        };
+        known.failures += 1;
+        if known.failures < MAX_FAILURES { None } else { self.remove(id) }
+    }
+
+    /// A node is gone.
+    pub fn remove(&mut self, id: &NodeId) -> Option<Contact> {
+        match self.bucket_of(id) {
+            Some(index) => self.buckets[index].remove(id),
+            None => self.place_in_region(id).ok().map(|place| self.region.remove(place).contact),
+        }
+    }
+
+    /// Who is known, nearest to `target` first.
+    pub fn nearest(&self, target: NodeId) -> impl Iterator<Item = &Known> {
+        let bucket = move |index: u32| self.buckets[index as usize].nodes.iter().collect();
+        nearest_known(self.own, self.block.bits().into(), target, bucket, &self.region)
+    }
+
+    /// What is answered to somebody who looks for `target`: the `count` nearest, few of one network.
+    pub fn answer(&self, target: NodeId, count: usize, asker: &NodeId) -> Vec<Contact> {
+        let mut nets = Nets::default();
+        let contacts = self.nearest(target).map(|known| &known.contact);
+        let fit = contacts.filter(|contact| contact.id != *asker && nets.admit(contact, MAX_PER_NET));
+        fit.take(count).cloned().collect()
+    }
+
+    /// The next `count` nodes of the region after the own id, round and round.
+    pub fn successors(&self, count: usize) -> impl Iterator<Item = &Known> {
+        let start = self.region.partition_point(|known| known.contact.id < self.own);
+        self.region[start..].iter().chain(&self.region[..start]).take(count)
+    }
+
+    /// Everybody in the own region together with oneself, as one number: the exclusive or of the ids. Neighbours that
+    /// have the same know the same.
+    pub fn digest(&self) -> [u8; 32] {
+        let ids = self.region.iter().map(|known| known.contact.id).chain([self.own]);
+        ids.fold([0; 32], |sum, id| std::array::from_fn(|at| sum[at] ^ id.as_bytes()[at]))
+    }
+
+    /// Who of the region was not heard for `span`.
+    pub fn silent(&self, now: Time, span: Span) -> impl Iterator<Item = &Known> {
+        self.region.iter().filter(move |known| now - known.heard >= span)
+    }
+
+    fn bucket_of(&self, id: &NodeId) -> Option<usize> {
+        let shared = self.own.common_prefix(id) as usize;
+        (shared < self.buckets.len()).then_some(shared)
+    }
+
+    fn place_in_region(&self, id: &NodeId) -> Result<usize, usize> {
+        self.region.binary_search_by(|known| known.contact.id.cmp(id))
+    }
+
+    fn most(&self) -> usize {
+        self.config.region.saturating_mul(REGION_SLACK)
+    }
+
+    fn heard_in_region(&mut self, known: Known) -> Heard {
+        match self.place_in_region(&known.contact.id) {
+            Ok(place) => {
+                self.region[place] = known;
+                Heard::Nothing
+            }
+            Err(_) if self.region.len() >= self.most() => Heard::Nothing,
+            Err(place) => {
+                self.region.insert(place, known);
+                Heard::Region
+            }
+        }
+    }
+}
+
+impl Bucket {
+    fn heard(&mut self, known: Known, size: usize) -> Heard {
+        let before = self.nodes.iter().position(|other| other.contact.id == known.contact.id);
+        if let Some(place) = before {
+            self.nodes.remove(place);
+        }
+        let (is_new, admits) = (before.is_none(), self.admits(&known.contact));
+        if admits && self.nodes.len() < size {
+            self.nodes.push(known);
+            return if is_new { Heard::Bucket } else { Heard::Nothing };
+        }
+        let Some(oldest) = self.nodes.first().filter(|_| admits) else { return Heard::Nothing };
+        let oldest = oldest.contact.clone();
+        self.spare.retain(|other| other.id != known.contact.id);
+        if self.spare.len() >= size {
+            self.spare.remove(0);
+        }
+        self.spare.push(known.contact);
+        Heard::Full(oldest)
+    }
+
+    fn admits(&self, contact: &Contact) -> bool {
+        let net = contact.net();
+        net.is_none() || self.nodes.iter().filter(|known| known.contact.net() == net).count() < MAX_PER_NET
+    }
+
+    /// Takes a node out; the newest spare that the networks allow has its place.
+    fn remove(&mut self, id: &NodeId) -> Option<Contact> {
+        self.spare.retain(|contact| contact.id != *id);
+        let place = self.nodes.iter().position(|known| known.contact.id == *id)?;
+        let gone = self.nodes.remove(place);
+        if let Some(next) = self.spare.iter().rposition(|contact| self.admits(contact)) {
+            let contact = self.spare.remove(next);
+            self.nodes.insert(0, Known { contact, heard: Time(0), failures: MAX_FAILURES - 1 });
+        }
+        Some(gone.contact)
+    }
+}
+
+impl Placed for Known {
+    fn place(&self) -> NodeId {
+        self.contact.id
+    }
+}

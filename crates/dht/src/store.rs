@@ -1,0 +1,231 @@
+//! What a node keeps for others: bounded in all, bounded and slowed for each publisher, and gone at its end.
+
+use std::collections::BTreeMap;
+
+use kith_identity::Fingerprint;
+use kith_identity::membership::NodeId;
+use kith_sansio::{Now, Time};
+
+use crate::defaults::{
+    MAX_BYTES_PER_PUBLISHER, MAX_STORE_BYTES, MAX_TTL_SECS, MAX_VALUE_BYTES, MAX_VALUES_PER_PUBLISHER,
+    STORE_BURST, STORE_EVERY,
+};
+use crate::value::{Refusal, Value};
+
+/// What a value costs beside its bytes, so that empty ones are bounded too.
+const OVERHEAD_BYTES: usize = 256;
+
+/// The values of one node.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    held: BTreeMap<NodeId, Held>,
+    publishers: BTreeMap<Fingerprint, Account>,
+    bytes: usize,
+}
+
+/// A value and how it is kept alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) value: Value,
+    /// When it is brought to its nodes again, unless another one does so before.
+    pub(crate) renew: Time,
+    /// The nodes that are believed to have it.
+    pub(crate) holders: Vec<NodeId>,
+}
+
+/// What a publisher has here.
+#[derive(Clone, Debug)]
+struct Account {
+    values: usize,
+    bytes: usize,
+    /// Changes are taken until this is further from now than a burst takes.
+    next: Time,
+}
+
+impl Store {
+    /// Keeps a value; whether it is another one than before.
+    ///
+    /// # Errors
+    /// Where it is not kept.
+    pub fn put(&mut self, now: Now, value: Value) -> Result<bool, Refusal> {
+        let size = check(now, &value)?;
+        let before = match self.held.get(&value.key) {
+            Some(held) if held.value == value => return Ok(false),
+            Some(held) if !value.replaces(&held.value) => return Err(Refusal::Older),
+            Some(held) => Some((held.value.publisher, held.value.bytes.len() + OVERHEAD_BYTES)),
+            None => None,
+        };
+        let freed = before.map_or(0, |(_, size)| size);
+        if self.bytes - freed + size > MAX_STORE_BYTES {
+            return Err(Refusal::Full);
+        }
+        let own = before.filter(|(publisher, _)| *publisher == value.publisher);
+        self.charge(now.time, &value, size, own.map(|(_, size)| size))?;
+        self.remove(&value.key);
+        let account = self.account(value.publisher);
+        account.values += 1;
+        account.bytes += size;
+        self.bytes += size;
+        self.held.insert(value.key, Held { value, renew: now.time, holders: Vec::new() });
+        Ok(true)
+    }
+
+    /// The value of a key, unless it has expired.
+    pub fn value(&self, now: Now, key: &NodeId) -> Option<&Value> {
+        self.held.get(key).map(|held| &held.value).filter(|value| value.expires > now.utc)
+    }
+
+    /// How many values are kept.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Drops what has expired, and what is remembered of publishers that have nothing here.
+    pub(crate) fn expire(&mut self, now: Now) {
+        let expired: Vec<_> = self.held.values().filter(|held| held.value.expires <= now.utc).collect();
+        let expired: Vec<_> = expired.into_iter().map(|held| held.value.key).collect();
+        expired.iter().for_each(|key| self.remove(key));
+        self.publishers.retain(|_, account| account.values > 0 || account.next > now.time);
+    }
+
+    pub(crate) fn held_mut(&mut self, key: &NodeId) -> Option<&mut Held> {
+        self.held.get_mut(key)
+    }
+
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.held.values_mut()
+    }
+
+    /// Takes room and time of the publisher; `before` is what it gives up for it.
+    fn charge(
+        &mut self,
+        now: Time,
+        value: &Value,
+        size: usize,
+        before: Option<usize>,
+    ) -> Result<(), Refusal> {
+        let account = self.account(value.publisher);
+        let values = account.values + 1 - usize::from(before.is_some());
+        if values > MAX_VALUES_PER_PUBLISHER
+            || account.bytes - before.unwrap_or(0) + size > MAX_BYTES_PER_PUBLISHER
+        {
+            return Err(Refusal::Quota);
+        }
+        let next = account.next.max(now) + STORE_EVERY;
+        if next - now > STORE_EVERY.times(STORE_BURST) {
+            return Err(Refusal::Rate);
+        }
+        account.next = next;
+        Ok(())
+    }
+
+    fn account(&mut self, publisher: Fingerprint) -> &mut Account {
+        self.publishers.entry(publisher).or_insert(Account { values: 0, bytes: 0, next: Time(0) })
+    }
+
+    fn remove(&mut self, key: &NodeId) {
+        let Some(held) = self.held.remove(key) else { return };
+        let size = held.value.bytes.len() + OVERHEAD_BYTES;
+        self.bytes -= size;
+        let account = self.account(held.value.publisher);
+        account.values -= 1;
+        account.bytes -= size;
+    }
+}
+
+/// What a value takes of the room, where it may be kept at all.
+fn check(now: Now, value: &Value) -> Result<usize, Refusal> {
+    if value.expires <= now.utc {
+        return Err(Refusal::Expired);
+    }
+    if value.expires.secs_since(now.utc) > MAX_TTL_SECS {
+        return Err(Refusal::TooLong);
+    }
+    if value.bytes.len() > MAX_VALUE_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    Ok(value.bytes.len() + OVERHEAD_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kith_sansio::Timestamp;
+
+    use super::*;
+
+    const UTC: Timestamp = Timestamp(1_000_000);
+
+    fn at(seconds: u64) -> Now {
+        Now { time: Time(seconds * 1_000_000), utc: UTC.plus_secs(seconds) }
+    }
+
+    fn value(key: u8, publisher: u8, version: u64, size: usize) -> Value {
+        Value {
+            kind: 1,
+            key: NodeId::from_bytes([key; 32]),
+            publisher: Fingerprint::from_bytes([publisher; 32]),
+            version,
+            expires: UTC.plus_secs(3_600),
+            bytes: vec![7; size].into(),
+        }
+    }
+
+    #[test]
+    fn the_newest_is_kept_until_it_expires() {
+        let mut store = Store::default();
+        assert_eq!(store.put(at(0), value(1, 1, 5, 10)), Ok(true));
+        assert_eq!(store.put(at(0), value(1, 1, 5, 10)), Ok(false));
+        assert_eq!(store.put(at(0), value(1, 1, 4, 10)), Err(Refusal::Older));
+        assert_eq!(store.put(at(0), value(1, 1, 6, 10)), Ok(true));
+        let key = NodeId::from_bytes([1; 32]);
+        assert_eq!(store.value(at(3_599), &key).map(|value| value.version), Some(6));
+        assert_eq!(store.value(at(3_600), &key), None);
+        store.expire(at(3_600));
+        assert!(store.is_empty() && store.bytes == 0 && store.publishers.is_empty());
+        assert_eq!(store.put(at(3_600), value(1, 1, 7, 10)), Err(Refusal::Expired));
+        let far = Value { expires: UTC.plus_secs(MAX_TTL_SECS + 1), ..value(1, 1, 8, 10) };
+        assert_eq!(store.put(at(0), far), Err(Refusal::TooLong));
+    }
+
+    #[test]
+    fn of_two_with_one_version_every_node_keeps_the_same() {
+        let (a, b) = (value(1, 1, 5, 10), Value { bytes: Bytes::from_static(b"other"), ..value(1, 1, 5, 0) });
+        assert_ne!(a.replaces(&b), b.replaces(&a));
+        assert!(!a.replaces(&a));
+    }
+
+    #[test]
+    fn a_publisher_has_its_room_and_no_more() {
+        let mut store = Store::default();
+        for key in 0..MAX_VALUES_PER_PUBLISHER as u8 {
+            assert_eq!(store.put(at(10_000 * u64::from(key) / 1_000), value(key, 1, 1, 1)), Ok(true));
+        }
+        assert_eq!(store.put(at(3_000), value(200, 1, 1, 1)), Err(Refusal::Quota));
+        assert_eq!(store.put(at(3_000), value(0, 1, 2, 1)), Ok(true), "a change needs no more room");
+        assert_eq!(store.put(at(3_000), value(200, 2, 1, 1)), Ok(true), "others have theirs");
+        assert_eq!(store.put(at(3_000), value(201, 2, 1, MAX_VALUE_BYTES + 1)), Err(Refusal::TooLarge));
+        let large = MAX_BYTES_PER_PUBLISHER / (MAX_VALUE_BYTES + OVERHEAD_BYTES);
+        for key in 0..large as u8 {
+            assert_eq!(store.put(at(3_000), value(100 + key, 3, 1, MAX_VALUE_BYTES)), Ok(true));
+        }
+        assert_eq!(store.put(at(3_000), value(99, 3, 1, MAX_VALUE_BYTES)), Err(Refusal::Quota));
+    }
+
+    #[test]
+    fn a_publisher_that_changes_too_often_is_slowed() {
+        let mut store = Store::default();
+        let every = STORE_EVERY.as_secs();
+        for version in 0..STORE_BURST {
+            assert_eq!(store.put(at(0), value(1, 1, version + 1, 1)), Ok(true));
+        }
+        assert_eq!(store.put(at(0), value(1, 1, 1_000, 1)), Err(Refusal::Rate));
+        assert_eq!(store.put(at(every), value(1, 1, 1_000, 1)), Ok(true));
+        assert_eq!(store.put(at(every), value(1, 1, 1_001, 1)), Err(Refusal::Rate));
+    }
+}
