@@ -2,7 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use kith_identity::Fingerprint;
-use kith_identity::membership::NodeId;
+use kith_identity::membership::{NodeId, VerifiedMember};
 
 use crate::nearest::Placed;
 
@@ -57,6 +57,16 @@ impl Nets {
 }
 
 impl Contact {
+    /// The member that a certificate proves, at an address that it says itself or that was told of it.
+    pub fn of(member: &VerifiedMember, address: SocketAddr) -> Contact {
+        Contact {
+            id: member.id(),
+            fingerprint: member.fingerprint(),
+            address,
+            certificate: Bytes::copy_from_slice(&member.as_member().to_bytes()),
+        }
+    }
+
     /// The network that the caps count it in.
     pub fn net(&self) -> Option<Net> {
         Net::of(self.address)

@@ -7,7 +7,8 @@ use kith_sansio::{Machine, Now, SeededRng, Span, Timestamp};
 
 use crate::contact::Contact;
 use crate::defaults::{Config, MAX_MESSAGE_BYTES, MAX_STORE_BYTES};
-use crate::message::{Card, Gate, Message, Parcel};
+use crate::gate::Gate;
+use crate::message::{Card, Message, Parcel};
 use crate::node::{Input, Node, Output};
 use crate::value::Value;
 
@@ -15,7 +16,7 @@ use crate::value::Value;
 struct Open;
 
 impl Gate for Open {
-    fn contact(&self, card: &Card, _: Timestamp) -> Option<Contact> {
+    fn contact(&mut self, card: &Card, _: Timestamp) -> Option<Contact> {
         let mut id = [0; 32];
         let length = card.certificate.len().min(id.len());
         id[..length].copy_from_slice(&card.certificate[..length]);
@@ -24,7 +25,7 @@ impl Gate for Open {
         Some(Contact { id: NodeId::from_bytes(id), fingerprint, address: card.address, certificate })
     }
 
-    fn value(&self, parcel: &Parcel, now: Timestamp) -> Option<Value> {
+    fn value(&mut self, parcel: &Parcel, now: Timestamp) -> Option<Value> {
         let Parcel { kind, key, bytes } = parcel.clone();
         let publisher = Fingerprint::from_bytes([kind; 32]);
         Some(Value { kind, key, publisher, version: 1, expires: now.plus_secs(600), bytes })
@@ -34,7 +35,7 @@ impl Gate for Open {
 /// Any bytes are refused, or are a message that is written as it was read.
 pub fn fuzz_message(data: &[u8]) {
     let Ok(message) = Message::read(data) else { return };
-    let Ok(message) = message.admit(&Open, Timestamp(0)) else { return };
+    let Ok(message) = message.admit(&mut Open, Timestamp(0)) else { return };
     assert_eq!(message.to_bytes(), data, "messages have one form");
 }
 
@@ -63,7 +64,7 @@ pub fn fuzz_node(data: &[u8]) {
             node.handle_timeout(now, &mut rng);
             drain(&mut node);
         }
-        if let Ok(message) = Message::read(bytes).and_then(|message| message.admit(&Open, now.utc)) {
+        if let Ok(message) = Message::read(bytes).and_then(|message| message.admit(&mut Open, now.utc)) {
             node.handle_input(now, Input::Heard { from: member(*who), message }, &mut rng);
             drain(&mut node);
         }

@@ -13,6 +13,7 @@ mod contact;
 pub mod defaults;
 #[doc(hidden)]
 pub mod fuzz;
+mod gate;
 mod ideal;
 mod lookup;
 mod message;
@@ -24,9 +25,10 @@ mod value;
 
 pub use contact::{Contact, Net};
 pub use defaults::Config;
+pub use gate::{Gate, Members, RECORD_SET, record_set_key};
 pub use ideal::Ideal;
 pub use lookup::Lookup;
-pub use message::{Body, Card, Gate, Message, MessageError, Parcel};
+pub use message::{Body, Card, Message, MessageError, Parcel};
 pub use nearest::{Nearest, Placed, nearest_known, region_bits};
 pub use node::Node;
 pub use routes::{Heard, Known, Routes};

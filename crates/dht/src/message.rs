@@ -2,7 +2,7 @@
 //!
 //! | kind | from | body | meaning |
 //! | --- | --- | --- | --- |
-//! | 0 | asker | – | are you there? answered with 16 |
+//! | 0 | asker | `new u8` | are you there? `new` is 1 where the asker has just come and has no values; 16 |
 //! | 1 | asker | `place [32]` | whom do you know nearest to this place? 17 |
 //! | 2 | asker | `key [32]` | do you have the value of this key? 18, or 17 for whom to ask |
 //! | 3 | asker | `parcel` | keep this value; 19 or 20 |
@@ -29,6 +29,7 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 
 use crate::contact::Contact;
 use crate::defaults::{MAX_CARDS, MAX_CERTIFICATE_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES};
+use crate::gate::Gate;
 use crate::value::{Refusal, Value};
 
 /// A contact as a peer tells of it: nothing of it is verified.
@@ -51,15 +52,6 @@ pub struct Parcel {
     pub bytes: Bytes,
 }
 
-/// What the rules of a network decide: the program asks certificates and signatures, a simulator knows its nodes.
-pub trait Gate {
-    /// The member that shows this card, where its certificate is of this network, valid now and not revoked.
-    fn contact(&self, card: &Card, now: Timestamp) -> Option<Contact>;
-
-    /// The value in this parcel, where it proves that it belongs at its key.
-    fn value(&self, parcel: &Parcel, now: Timestamp) -> Option<Value>;
-}
-
 /// What nodes say. As it comes out of bytes it holds cards and parcels; [`Message::admit`] makes contacts and values of
 /// them, and only these the machine takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +66,10 @@ pub struct Message<C = Contact, V = Value> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body<C = Contact, V = Value> {
     /// Are you there?
-    Ping,
+    Ping {
+        /// The asker has just come, and has no values yet.
+        is_new: bool,
+    },
     /// Whom do you know nearest to this place?
     Find(NodeId),
     /// Do you have the value of this key, or whom do you know nearest to it?
@@ -156,24 +151,21 @@ impl Message<Card, Parcel> {
     ///
     /// # Errors
     /// Where the gate refuses its value.
-    pub fn admit(self, gate: &impl Gate, now: Timestamp) -> Result<Message, MessageError> {
-        let contacts =
-            |cards: Vec<Card>| cards.iter().filter_map(|card| gate.contact(card, now)).collect::<Vec<_>>();
-        let value = |parcel: &Parcel| gate.value(parcel, now).ok_or(MessageError::Value);
+    pub fn admit(self, gate: &mut impl Gate, now: Timestamp) -> Result<Message, MessageError> {
         let body = match self.body {
-            Body::Ping => Body::Ping,
+            Body::Ping { is_new } => Body::Ping { is_new },
             Body::Find(target) => Body::Find(target),
             Body::Get(key) => Body::Get(key),
-            Body::Store(parcel) => Body::Store(value(&parcel)?),
+            Body::Store(parcel) => Body::Store(gate.value(&parcel, now).ok_or(MessageError::Value)?),
             Body::Block { bits, digest, after } => Body::Block { bits, digest, after },
             Body::Gone(id) => Body::Gone(id),
             Body::Leave => Body::Leave,
             Body::Pong => Body::Pong,
-            Body::Nodes(cards) => Body::Nodes(contacts(cards)),
-            Body::Found(parcel) => Body::Found(value(&parcel)?),
+            Body::Nodes(cards) => Body::Nodes(contacts(&cards, gate, now)),
+            Body::Found(parcel) => Body::Found(gate.value(&parcel, now).ok_or(MessageError::Value)?),
             Body::Stored => Body::Stored,
             Body::Refused(reason) => Body::Refused(reason),
-            Body::Page { nodes, more } => Body::Page { nodes: contacts(nodes), more },
+            Body::Page { nodes, more } => Body::Page { nodes: contacts(&nodes, gate, now), more },
             Body::Same => Body::Same,
         };
         Ok(Message { id: self.id, body })
@@ -186,7 +178,10 @@ impl Message {
         let mut out = Writer::new();
         out.u8(self.body.kind()).u64(self.id);
         match &self.body {
-            Body::Ping | Body::Leave | Body::Pong | Body::Stored | Body::Same => {}
+            Body::Leave | Body::Pong | Body::Stored | Body::Same => {}
+            Body::Ping { is_new } => {
+                out.u8((*is_new).into());
+            }
             Body::Find(place) | Body::Get(place) | Body::Gone(place) => {
                 out.bytes(place.as_bytes());
             }
@@ -215,7 +210,7 @@ impl<C, V> Body<C, V> {
 
     fn kind(&self) -> u8 {
         match self {
-            Body::Ping => 0,
+            Body::Ping { .. } => 0,
             Body::Find(_) => 1,
             Body::Get(_) => 2,
             Body::Store(_) => 3,
@@ -233,9 +228,13 @@ impl<C, V> Body<C, V> {
     }
 }
 
+fn contacts(cards: &[Card], gate: &mut impl Gate, now: Timestamp) -> Vec<Contact> {
+    cards.iter().filter_map(|card| gate.contact(card, now)).collect()
+}
+
 fn read_body(kind: u8, reader: &mut Reader<'_>) -> Result<Body<Card, Parcel>, MessageError> {
     Ok(match kind {
-        0 => Body::Ping,
+        0 => Body::Ping { is_new: read_bool(reader)? },
         1 => Body::Find(read_id(reader)?),
         2 => Body::Get(read_id(reader)?),
         3 => Body::Store(read_parcel(reader)?),

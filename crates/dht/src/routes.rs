@@ -1,7 +1,7 @@
 //! Whom a node knows: a bucket for each distance, and its own region whole.
 
 use kith_identity::membership::{Block, NodeId};
-use kith_sansio::{Span, Time};
+use kith_sansio::Time;
 
 use crate::contact::{Contact, Nets};
 use crate::defaults::{Config, MAX_PER_NET, REGION_SLACK};
@@ -181,11 +181,6 @@ impl Routes {
     pub fn digest(&self) -> [u8; 32] {
         let ids = self.region.iter().map(|known| known.contact.id).chain([self.own]);
         ids.fold([0; 32], |sum, id| std::array::from_fn(|at| sum[at] ^ id.as_bytes()[at]))
-    }
-
-    /// Who of the region was not heard for `span`.
-    pub fn silent(&self, now: Time, span: Span) -> impl Iterator<Item = &Known> {
-        self.region.iter().filter(move |known| now - known.heard >= span)
     }
 
     fn bucket_of(&self, id: &NodeId) -> Option<usize> {

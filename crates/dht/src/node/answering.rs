@@ -39,7 +39,12 @@ impl Node {
             return;
         }
         let answer = match message.body {
-            Body::Ping => Body::Pong,
+            Body::Ping { is_new } => {
+                if is_new {
+                    self.is_new(&from.id, now.time);
+                }
+                Body::Pong
+            }
             Body::Find(place) => self.nearest(place, &from.id),
             Body::Get(key) => match self.store.value(now, &key) {
                 Some(value) => Body::Found(value.clone()),

@@ -4,7 +4,7 @@ use kith_sansio::{Now, Rng, Span, Time};
 use super::Node;
 use super::calls::Why;
 use crate::contact::Contact;
-use crate::defaults::{MAX_REPAIRS, RENEW, REPLICAS, SETTLE};
+use crate::defaults::{MAX_REPAIRS, RENEW, REPLICAS, SETTLE, SYNC};
 use crate::message::Body;
 
 impl Node {
@@ -19,9 +19,22 @@ impl Node {
         }
     }
 
+    /// A neighbour has just come, perhaps once more: it has no values. It is believed that now and then, because values
+    /// are brought to it for it.
+    pub(super) fn is_new(&mut self, id: &NodeId, now: Time) {
+        let is_recent = self.arrivals.get(id).is_some_and(|last| now - *last < SYNC);
+        if is_recent || !self.routes.block().contains(id) {
+            return;
+        }
+        self.arrivals.insert(*id, now);
+        self.store.all_mut().for_each(|held| held.holders.retain(|holder| holder != id));
+        self.region_changed(id, now);
+    }
+
     /// Drops what has expired, repairs what lost nodes, and renews what nobody brought for long.
     pub(super) fn tend(&mut self, now: Now, rng: &mut dyn Rng) {
         self.store.expire(now);
+        self.arrivals.retain(|_, last| now.time - *last < SYNC);
         let block = self.routes.block();
         let (mut due, mut stale) = (Vec::new(), Vec::new());
         for held in self.store.all_mut() {
@@ -63,6 +76,7 @@ impl Node {
     pub(super) fn repaired(&mut self, key: &NodeId, by: &Contact, body: &Body) {
         // One that refuses is not asked again before the value is renewed.
         if let (Some(held), Body::Stored | Body::Refused(_)) = (self.store.held_mut(key), body) {
+            held.holders.retain(|id| *id != by.id);
             held.holders.push(by.id);
         }
     }

@@ -22,7 +22,7 @@ use crate::routes::{Heard, Routes};
 use crate::store::Store;
 use crate::value::{Refusal, Value};
 use answering::Askers;
-use calls::{Calls, Why};
+use calls::{Calls, Probe, Why};
 use region::Sync;
 use tasks::{Copies, Task};
 
@@ -146,6 +146,8 @@ pub struct Node {
     /// How long until the region is compared again: longer and longer while nothing happens.
     sync_every: Span,
     askers: Askers,
+    /// When neighbours were believed last that they have just come.
+    arrivals: BTreeMap<NodeId, Time>,
     /// Whom the network was joined through.
     known: Vec<Contact>,
     /// The bucket that is refreshed next.
@@ -191,6 +193,7 @@ impl Node {
             sync: None,
             sync_every: SYNC,
             askers: Askers::default(),
+            arrivals: BTreeMap::new(),
             known: Vec::new(),
             refreshed: 0,
             timers: Timers::default(),
@@ -220,6 +223,11 @@ impl Node {
     fn ask(&mut self, to: &Contact, now: Time, body: Body, why: Why) {
         let id = self.calls.open(to.clone(), now, why);
         self.say(to, id, body);
+    }
+
+    fn probe(&mut self, to: &Contact, now: Time, probe: Probe) {
+        let is_new = self.phase == Phase::Joining;
+        self.ask(to, now, Body::Ping { is_new }, Why::Probe(probe));
     }
 
     fn heard(&mut self, now: Now, from: &Contact, message: Message, rng: &mut dyn Rng) {
@@ -258,7 +266,7 @@ impl Node {
             self.lost(to, why, now.time);
         } else if let (true, Why::Probe(probe)) = (is_known, why) {
             // Once is no proof: packets get lost.
-            self.ask(to, now.time, Body::Ping, Why::Probe(probe));
+            self.probe(to, now.time, probe);
         }
         match why {
             Why::Task(task) => self.lookup_failed(now, task, &to.id, rng),

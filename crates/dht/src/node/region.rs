@@ -6,8 +6,8 @@ use super::tasks::Goal;
 use super::{Node, Output, Phase, Timers};
 use crate::contact::Contact;
 use crate::defaults::{
-    MAX_CARDS, MAX_PROBES, MAX_RUMOURS, MAX_SEARCHES, REGION_SLACK, REPLICAS, REQUEST, SETTLE, STALE, SYNC,
-    WATCHED,
+    MAX_CARDS, MAX_PROBES, MAX_RUMOURS, MAX_SEARCHES, PROBE, REFRESH, REGION_SLACK, REPLICAS, REQUEST,
+    SETTLE, STALE, SYNC, TEND, WATCHED,
 };
 use crate::lookup::Lookup;
 use crate::message::Body;
@@ -32,8 +32,9 @@ impl Node {
             return;
         }
         self.phase = Phase::Joining;
-        let soon = Some(now.time);
-        self.timers = Timers { probe: soon, sync: soon, refresh: soon, tend: soon };
+        let after = |span| Some(now.time + span);
+        self.timers =
+            Timers { probe: after(PROBE), sync: after(SYNC), refresh: after(REFRESH), tend: after(TEND) };
         self.known = known;
         self.known.retain(|contact| contact.id != self.own.id);
         self.look_for_region(now, rng);
@@ -154,7 +155,7 @@ impl Node {
         while self.calls.probes() < MAX_PROBES
             && let Some((_, contact)) = self.rumours.pop_first()
         {
-            self.ask(&contact, now, Body::Ping, Why::Probe(Probe::Rumour));
+            self.probe(&contact, now, Probe::Rumour);
         }
         let is_busy = self.sync.is_some() || !self.tasks.is_empty() || self.calls.probes() > 0;
         if self.phase == Phase::Joining && !is_busy {
@@ -168,7 +169,7 @@ impl Node {
     pub(super) fn watch(&mut self, now: Now, rng: &mut dyn Rng) {
         let watched: Vec<_> = self.routes.successors(WATCHED).map(|known| known.contact.clone()).collect();
         for contact in watched {
-            self.ask(&contact, now.time, Body::Ping, Why::Probe(Probe::Watch));
+            self.probe(&contact, now.time, Probe::Watch);
         }
         for _ in 0..MAX_SEARCHES {
             let Some(id) = self.missing.pop_first() else { break };

@@ -1,0 +1,144 @@
+//! What one member can do to one node, and what it cannot.
+
+use std::net::Ipv4Addr;
+
+use kith_dht::defaults::{ASK_BURST, MAX_PER_NET, REPLICAS};
+use kith_dht::node::{Input, Output};
+use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Value};
+use kith_identity::Fingerprint;
+use kith_identity::membership::NodeId;
+use kith_sansio::{Machine, Now, SeededRng, Time, Timestamp};
+
+use crate::support::{contact, contact_at, ids};
+
+const NOW: Now = Now { time: Time(1_000_000), utc: Timestamp(1_000) };
+
+/// A node that has heard so many others.
+fn node(others: &[NodeId], own: NodeId, config: &Config, members: u64) -> Node {
+    let mut node = Node::new(contact(own), config.clone(), members);
+    let mut rng = SeededRng::new(1);
+    node.handle_input(NOW, Input::Join(Vec::new()), &mut rng);
+    for (id, other) in others.iter().enumerate() {
+        say(&mut node, &contact(*other), id as u64, Body::Ping { is_new: false });
+    }
+    node
+}
+
+/// What a node answers.
+fn say(node: &mut Node, from: &Contact, id: u64, body: Body) -> Vec<Body> {
+    let input = Input::Heard { from: from.clone(), message: Message { id, body } };
+    node.handle_input(NOW, input, &mut SeededRng::new(id));
+    let answers = std::iter::from_fn(|| node.poll_output());
+    let bodies = answers.filter_map(|output| match output {
+        Output::Send { to, message } if to.id == from.id && message.id == id => Some(message.body),
+        _ => None,
+    });
+    bodies.collect()
+}
+
+fn value(key: NodeId) -> Value {
+    Value {
+        kind: 1,
+        key,
+        publisher: Fingerprint::from_bytes([1; 32]),
+        version: 1,
+        expires: Timestamp(2_000),
+        bytes: b"value"[..].into(),
+    }
+}
+
+#[test]
+fn who_asks_too_much_is_not_answered_and_others_are() {
+    let ids = ids(3, 1);
+    let mut node = node(&[], ids[0], &Config::default(), 3);
+    let ping = Body::Ping { is_new: false };
+    for id in 0..ASK_BURST {
+        assert_eq!(say(&mut node, &contact(ids[1]), 1_000 + id, ping.clone()), [Body::Pong]);
+    }
+    assert_eq!(say(&mut node, &contact(ids[1]), 9_999, ping.clone()), []);
+    assert_eq!(say(&mut node, &contact(ids[2]), 9_999, ping), [Body::Pong]);
+}
+
+#[test]
+fn a_value_that_belongs_elsewhere_is_refused() {
+    let ids = ids(200, 2);
+    let config = Config { region: 1_000, ..Config::default() };
+    let mut node = node(&ids[1..], ids[0], &config, 200);
+    let far = value(ids[199]);
+    assert_eq!(say(&mut node, &contact(ids[1]), 1, Body::Store(far)), [Body::Refused(Refusal::TooFar)]);
+    assert_eq!(say(&mut node, &contact(ids[1]), 2, Body::Store(value(ids[0]))), [Body::Stored]);
+    let Body::Found(found) = &say(&mut node, &contact(ids[1]), 3, Body::Get(ids[0]))[0] else {
+        panic!("it is there")
+    };
+    assert_eq!(*found, value(ids[0]));
+}
+
+#[test]
+fn an_answer_counts_only_from_the_node_that_was_asked() {
+    let ids = ids(4, 3);
+    let mut node = node(&ids[1..2], ids[0], &Config::default(), 4);
+    let mut rng = SeededRng::new(1);
+    node.handle_input(NOW, Input::Get { op: 5, key: ids[3] }, &mut rng);
+    let asked = std::iter::from_fn(|| node.poll_output()).find_map(|output| match output {
+        Output::Send { to, message } if message.body == Body::Get(ids[3]) => Some((to, message.id)),
+        _ => None,
+    });
+    let (to, id) = asked.expect("it asks");
+    let found =
+        |from: Contact| Input::Heard { from, message: Message { id, body: Body::Found(value(ids[3])) } };
+    node.handle_input(NOW, found(contact(ids[2])), &mut rng);
+    assert!(std::iter::from_fn(|| node.poll_output()).all(|output| !matches!(output, Output::Got { .. })));
+    node.handle_input(NOW, found(to.clone()), &mut rng);
+    let got = std::iter::from_fn(|| node.poll_output())
+        .any(|output| matches!(output, Output::Got { value: Some(_), .. }));
+    assert!(got);
+}
+
+#[test]
+fn a_value_of_another_key_is_no_answer() {
+    let ids = ids(4, 3);
+    let mut node = node(&ids[1..2], ids[0], &Config::default(), 4);
+    let mut rng = SeededRng::new(1);
+    node.handle_input(NOW, Input::Get { op: 5, key: ids[3] }, &mut rng);
+    let sent: Vec<_> = std::iter::from_fn(|| node.poll_output()).collect();
+    for output in sent {
+        let Output::Send { to, message } = output else { continue };
+        let message = Message { id: message.id, body: Body::Found(value(ids[2])) };
+        node.handle_input(NOW, Input::Heard { from: to, message }, &mut rng);
+    }
+    let outputs: Vec<_> = std::iter::from_fn(|| node.poll_output()).collect();
+    assert!(outputs.contains(&Output::Got { op: 5, value: None }), "{outputs:?}");
+}
+
+/// Three hundred nodes of one /24 that are all nearer than anybody else.
+#[test]
+fn a_path_asks_two_nodes_of_one_network() {
+    let ids = ids(320, 4);
+    let one = Ipv4Addr::new(192, 0, 2, 1);
+    let target = ids[0];
+    let mut near: Vec<_> = ids.clone();
+    near.sort_by(|a, b| target.nearer(a, b));
+    let (crowd, others) = near.split_at(300);
+    let config = Config { paths: 3, ..Config::default() };
+    let seeds = crowd.iter().map(|id| contact_at(*id, one)).chain(others.iter().copied().map(contact));
+    let mut lookup = Lookup::new(target, 8, &config, seeds);
+    let mut asked = Vec::new();
+    while let batch @ [_, ..] = &lookup.next_round()[..] {
+        batch.iter().for_each(|contact| lookup.failed(&contact.id));
+        asked.extend(batch.iter().cloned());
+    }
+    let crowded = asked.iter().filter(|contact| contact.address.ip() == one).count();
+    assert_eq!(crowded, MAX_PER_NET * config.paths);
+    assert_eq!(asked.len(), crowded + others.len());
+}
+
+#[test]
+fn an_answer_names_no_more_than_it_should() {
+    let ids = ids(200, 5);
+    let mut node = node(&ids[1..], ids[0], &Config { region: 1_000, ..Config::default() }, 200);
+    let Body::Nodes(nodes) = say(&mut node, &contact(ids[1]), 1, Body::Find(ids[50])).remove(0) else {
+        panic!("nodes")
+    };
+    assert_eq!(nodes.len(), REPLICAS);
+    assert!(nodes.iter().all(|contact| contact.id != ids[1] && contact.id != ids[0]));
+}
