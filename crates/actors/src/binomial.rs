@@ -24,3 +24,11 @@ pub fn fewer_than(k: u64, n: u64, rs: f64) -> f64 {
         _ => beta_reg((n - k + 1) as f64, k as f64, 1.0 - rs),
     }
 }
+
+/// How many of `actors` are colluding on average in the best of `draws` independent draws, where each actor is with
+/// probability `share`: what an adversary gets that draws as often as its quota allows and keeps the best.
+pub fn best_of(draws: u64, actors: u64, share: f64) -> f64 {
+    // The mean of the largest is the sum over x of the chance that some draw has x or more.
+    let some = |x| -(draws as f64 * (-at_least(x, actors, share)).ln_1p()).exp_m1();
+    (1..=actors).map(some).sum()
+}

@@ -1,11 +1,16 @@
 //! Draws actors, the nodes that process other people's data, verifiably at random (SEP2P §3).
 //!
 //! Floor 5. [`ktable`] says how many nodes of how small a region have to sign so that an adversary practically never
-//! holds all of them. [`paper`] is SEP2P to the letter, for simulations.
+//! holds all of them. [`hardened`] is what Kithnet runs, [`paper`] is SEP2P to
+//! the letter, for simulations.
 //!
 //! Invariants: opens no socket, reads no clock, draws no random number of its own.
 
 pub mod binomial;
+#[doc(hidden)]
+pub mod fuzz;
+mod gather;
+pub mod hardened;
 pub mod ktable;
 pub mod paper;
 pub mod scheme;

@@ -44,7 +44,7 @@ impl Operations {
 /// A scheme whose operations are counted.
 #[derive(Clone, Debug, Default)]
 pub struct Counting<S> {
-    scheme: S,
+    pub(crate) scheme: S,
     /// What was done so far.
     pub operations: Operations,
 }

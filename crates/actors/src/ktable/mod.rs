@@ -94,7 +94,7 @@ impl Network {
     }
 
     /// Whether the adversary holds `k` nodes of a region of size `rs` with a probability below α (equation 2).
-    fn is_safe(&self, k: u64, rs: f64) -> bool {
+    pub(crate) fn is_safe(&self, k: u64, rs: f64) -> bool {
         at_least(k, self.colluding, rs) < self.alpha
     }
 }

@@ -6,7 +6,6 @@
 //! their messages and counts them; operations count themselves ([`Counting`](crate::scheme::Counting)).
 
 pub mod baseline;
-mod gather;
 mod list;
 mod place;
 mod random;

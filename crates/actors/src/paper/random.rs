@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use kith_sansio::{Machine, Now, Rng, Span, Time, Timestamp};
 
-use super::gather::Gather;
 use super::{Cache, Input, Message, Node, Output, Refusal, Rules};
+use crate::gather::Gather;
 use crate::scheme::{Hash, Scheme, Signature, hash};
 
 /// What one witness gave to a random value.
@@ -86,8 +86,8 @@ pub struct Trigger {
 
 #[derive(Debug)]
 enum Asking {
-    Commits(Gather<Hash>),
-    Reveals(Vec<Hash>, Gather<(Hash, Signature)>),
+    Commits(Gather<Node, Hash>),
+    Reveals(Vec<Hash>, Gather<Node, (Hash, Signature)>),
     Over,
 }
 
@@ -97,7 +97,7 @@ impl Trigger {
         let witnesses = rules.deciders(cache, me.place(), &me).ok_or(Refusal::Sparse)?;
         let ask = Message::Ask { k: witnesses.len() as u64, at: now.utc };
         let outputs = told(&witnesses, &ask).collect();
-        let state = Asking::Commits(Gather::from(&witnesses));
+        let state = Asking::Commits(Gather::from(witnesses.clone()));
         let deadline = now.time + Span::secs(rules.max_age_secs);
         Ok(Trigger { me, at: now.utc, witnesses, state, deadline, outputs })
     }
@@ -107,7 +107,7 @@ impl Trigger {
             (Asking::Commits(gather), Message::Commit(commit)) => {
                 let Some(commits) = gather.put(from, commit) else { return };
                 self.outputs.extend(told(&self.witnesses, &Message::Commits(commits.clone())));
-                self.state = Asking::Reveals(commits, Gather::from(&self.witnesses));
+                self.state = Asking::Reveals(commits, Gather::from(self.witnesses.clone()));
             }
             (Asking::Reveals(commits, gather), Message::Reveal { random, signature }) => {
                 let Some(reveals) = gather.put(from, (random, signature)) else { return };

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use kith_sansio::{Machine, Now, Rng, Span, Time};
 
-use super::gather::Gather;
 use super::list::{insufficient, place, statement, verify_moves};
 use super::random::{combined, drawn, told};
 use super::{
     ActorList, Attestation, Cache, Disclosure, Input, Message, Node, Output, Refusal, Rules, VerifiableRandom,
 };
+use crate::gather::Gather;
 use crate::scheme::{Hash, Scheme, Signature, hash};
 
 /// What is to be selected: VRND_T, the number of actors, and the regions that were left because they held too few.
@@ -49,9 +49,9 @@ pub struct Setter {
 
 #[derive(Debug)]
 enum Setting {
-    Commits(Gather<Hash>),
-    Candidates(Gather<Disclosure>),
-    Signatures(Gather<(Option<Vec<Node>>, Signature)>),
+    Commits(Gather<Node, Hash>),
+    Candidates(Gather<Node, Disclosure>),
+    Signatures(Gather<Node, (Option<Vec<Node>>, Signature)>),
     Over,
 }
 
@@ -66,7 +66,7 @@ impl Setter {
     ) -> Result<Setter, Refusal> {
         let builders = rules.deciders(cache, order.place(), me).ok_or(Refusal::Sparse)?;
         let outputs = told(&builders, &Message::Build(Box::new(order.clone()))).collect();
-        let state = Setting::Commits(Gather::from(&builders));
+        let state = Setting::Commits(Gather::from(builders.clone()));
         let deadline = now.time + Span::secs(rules.max_age_secs);
         Ok(Setter { order, builders, state, deadline, outputs })
     }
@@ -76,12 +76,12 @@ impl Setter {
             (Setting::Commits(gather), Message::Commit(commit)) => {
                 let Some(commits) = gather.put(from, commit) else { return };
                 self.pass(&Message::Commits(commits));
-                self.state = Setting::Candidates(Gather::from(&self.builders));
+                self.state = Setting::Candidates(Gather::from(self.builders.clone()));
             }
             (Setting::Candidates(gather), Message::Candidates(candidates)) => {
                 let Some(all) = gather.put(from, candidates) else { return };
                 self.pass(&Message::Disclosed(all));
-                self.state = Setting::Signatures(Gather::from(&self.builders));
+                self.state = Setting::Signatures(Gather::from(self.builders.clone()));
             }
             (Setting::Signatures(gather), Message::Signed { actors, signature }) => {
                 let all = gather.put(from, (Some(actors), signature));

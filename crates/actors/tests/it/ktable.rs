@@ -25,7 +25,7 @@ fn exact_tables_are_those_of_the_equations_row_by_row() {
         assert_eq!(table.rows().len(), rows.lines().count(), "{head}");
         for (row, line) in table.rows().iter().zip(rows.lines()) {
             let [k, rs, share] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-            assert_eq!(row.k, k.parse().unwrap(), "{head}");
+            assert_eq!(row.k, k.parse::<u64>().unwrap(), "{head}");
             assert!(near(row.region.size(), rs) && near(row.share, share), "{head}: {line}: {row:?}");
         }
     }

@@ -2,6 +2,8 @@
 //! Public behaviour of the crate.
 
 mod binomial;
+mod hardened;
 mod ktable;
 mod paper;
 mod town;
+mod village;

@@ -1,0 +1,14 @@
+//! Parsers of outside bytes as ordinary functions that assert what must hold for any input.
+
+use kith_identity::Fingerprint;
+
+use crate::hardened::ActorList;
+
+/// Any bytes are refused, or an actor list that is written back as it was read and is not of a network that nobody
+/// issued.
+pub fn fuzz_list(data: &[u8]) {
+    if let Ok(list) = ActorList::from_bytes(data) {
+        assert_eq!(list.to_bytes(), data, "lists have one form");
+        assert!(list.verify(&Fingerprint::from_bytes([0; 32])).is_err());
+    }
+}

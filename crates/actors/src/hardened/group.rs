@@ -1,0 +1,124 @@
+//! Who decides around a place: it follows from the members' places and from who answers.
+
+use kith_identity::membership::tree::{Path, Range};
+use kith_identity::membership::{Block, MemberLeaf, NodeId, VerifiedEpoch};
+use kith_sansio::wire::Writer;
+
+use super::Refusal;
+use crate::ktable::{KTable, Network, Prefix};
+
+/// How many members a region R3 holds on average where nothing else is said; twice as many at most.
+pub const REGION_MEMBERS: u64 = 512;
+
+/// The bits of R3 in a network of `members`, where it holds about `target` of them or up to twice as many.
+pub fn region_bits(members: u64, target: u64) -> u8 {
+    (members / target.max(1)).checked_ilog2().unwrap_or(0) as u8
+}
+
+/// What a member knows of its network: the epoch, its k-table, and all members of its own region R3.
+#[derive(Clone, Debug)]
+pub struct View {
+    epoch: VerifiedEpoch,
+    table: KTable<Prefix>,
+    region: Range<MemberLeaf>,
+    members: Vec<MemberLeaf>,
+}
+
+/// The members that decide together, nearest to their place first, and those nearer than the last that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The block in which they are: its k-table entry.
+    pub bits: u8,
+    /// The members.
+    pub members: Vec<MemberLeaf>,
+    /// Who was left out, nearest first.
+    pub skipped: Vec<NodeId>,
+}
+
+impl View {
+    /// The view of a member whose region is `region`: everything is checked against the epoch's statement.
+    pub fn new(epoch: VerifiedEpoch, region: Range<MemberLeaf>) -> Result<View, Refusal> {
+        let facts = epoch.facts();
+        let table = Network::new(facts.members, facts.colluding, facts.threshold.alpha())
+            .and_then(KTable::dyadic)
+            .map_err(|_| Refusal::Table)?;
+        if table.hash() != facts.k_table {
+            return Err(Refusal::Table);
+        }
+        let members = epoch.block(&region).map_err(|_| Refusal::Region)?.to_vec();
+        Ok(View { epoch, table, region, members })
+    }
+
+    /// The epoch.
+    pub fn epoch(&self) -> &VerifiedEpoch {
+        &self.epoch
+    }
+
+    /// The epoch's k-table.
+    pub fn table(&self) -> &KTable<Prefix> {
+        &self.table
+    }
+
+    /// The region R3 of the member.
+    pub fn region(&self) -> &Block {
+        self.region.block()
+    }
+
+    /// Proof that a member of the region is one.
+    pub(super) fn path(&self, id: &NodeId) -> Result<Path<MemberLeaf>, Refusal> {
+        self.region.path(id).ok_or(Refusal::Elsewhere)
+    }
+
+    /// All members of a block, where it lies in the region that is known.
+    pub(super) fn members(&self, block: Block) -> Result<impl Iterator<Item = &MemberLeaf>, Refusal> {
+        let known = self.region();
+        if block.bits() < known.bits() || !known.contains(&block.first()) {
+            return Err(Refusal::Elsewhere);
+        }
+        Ok(self.members.iter().filter(move |member| block.contains(&member.id)))
+    }
+
+    /// The smallest group around `center` that the k-table allows: the nearest members but `except`, without those that
+    /// are `absent`.
+    pub fn group(&self, center: &NodeId, except: &NodeId, absent: &[NodeId]) -> Result<Group, Refusal> {
+        for row in self.table.rows() {
+            let bits = row.region.bits;
+            let mut members: Vec<_> = self.members(Block::around(center, bits))?.copied().collect();
+            members.retain(|member| member.id != *except);
+            members.sort_unstable_by_key(|member| center.distance(&member.id));
+            let is_there = |member: &MemberLeaf| !absent.contains(&member.id);
+            let Some(last) = members.iter().filter(|one| is_there(one)).nth(row.k as usize - 1) else {
+                continue;
+            };
+            let last = center.distance(&last.id);
+            let nearer = members.into_iter().filter(|member| center.distance(&member.id) <= last);
+            let (members, skipped): (Vec<_>, Vec<_>) = nearer.partition(is_there);
+            return Ok(Group { bits, members, skipped: skipped.iter().map(|one| one.id).collect() });
+        }
+        Err(Refusal::Sparse)
+    }
+
+    /// Makes sure that nobody could have chosen another group: it is the one that follows, if those whom it leaves out
+    /// are absent indeed.
+    pub(super) fn check(&self, center: &NodeId, except: &NodeId, group: &Group) -> Result<(), Refusal> {
+        if self.group(center, except, &group.skipped)? == *group { Ok(()) } else { Err(Refusal::Group) }
+    }
+}
+
+impl Group {
+    /// Who is in it.
+    pub(super) fn ids(&self) -> Vec<NodeId> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.u8(self.bits).u16(self.members.len() as u16);
+        for member in &self.members {
+            writer.bytes(member.id.as_bytes());
+        }
+        writer.u16(self.skipped.len() as u16);
+        for id in &self.skipped {
+            writer.bytes(id.as_bytes());
+        }
+    }
+}

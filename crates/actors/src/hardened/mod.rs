@@ -1,0 +1,146 @@
+//! The selection that Kithnet runs (`docs/actors-protocol.md`): the roles and the logical cost of SEP2P, without the
+//! choices that the paper leaves to whoever takes part.
+//!
+//! A [`Trigger`] has a [`Ticket`] signed by its [`Witness`]es, who then reveal one output each of their verifiable
+//! random functions; nobody chooses it. Their hash names a place, whose [`Builder`]s, coordinated by a [`Setter`], sign
+//! which members of its region are the actors. A [`ActorList`] is checked with its bytes and the issuer's fingerprint.
+//!
+//! Groups follow from the members' places ([`View::group`]): whoever is left out of one has to be proven absent by every
+//! signer's own probe.
+
+mod book;
+mod build;
+mod draw;
+mod group;
+mod list;
+mod set;
+mod suite;
+mod ticket;
+
+use kith_identity::membership::{MemberLeaf, NodeId};
+use kith_identity::vrf::Proof;
+
+use crate::scheme::Signature;
+
+pub use book::{Book, Witnessed};
+pub use build::Builder;
+pub use draw::{Draw, DrawShare, Proposal, Trigger, Witness};
+pub use group::{Group, REGION_MEMBERS, View, region_bits};
+pub use list::{ActorList, Endorsement, ListError, VerifiedActorList};
+pub use set::{Job, Order, Setter};
+pub use suite::{Claim, Suite};
+pub use ticket::{Terms, Ticket};
+
+/// What members say to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The trigger asks a witness to sign.
+    Propose(Box<Proposal>),
+    /// A witness has signed the ticket.
+    Accept(Signature),
+    /// All witnesses have: their signatures, in the order of the group.
+    Accepted(Vec<Signature>),
+    /// The proof of a witness's random output.
+    Reveal(Proof),
+    /// The setter asks a builder to select.
+    Build(Box<Job>),
+    /// Which of the first candidates did not answer this builder.
+    Report(Vec<NodeId>),
+    /// What all builders reported, in the order of the group.
+    Reports(Vec<Vec<NodeId>>),
+    /// The actors, signed.
+    Signed {
+        /// The actors, in their order.
+        actors: Vec<MemberLeaf>,
+        /// The builder's signature.
+        signature: Signature,
+    },
+    /// The region has too few candidates, signed.
+    Insufficient(Signature),
+}
+
+/// What a machine is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// An authenticated member said something.
+    Heard {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Those of the probed members that answered.
+    Alive(Vec<NodeId>),
+}
+
+/// What a machine wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Say something to a member.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Ask these members whether they are there; the answer is [`Input::Alive`].
+    Probe(Vec<NodeId>),
+    /// The draw, or a move, is done: hand the order to the member nearest to this place, over the DHT.
+    Route {
+        /// The place.
+        to: NodeId,
+        /// The order.
+        order: Box<Order>,
+    },
+    /// The list is there.
+    Selected(Box<ActorList>),
+    /// These members accepted and did not go on: they are barred for the epoch, and the ticket is burnt.
+    Silent(Vec<NodeId>),
+    /// It cannot go on.
+    Refused(Refusal),
+}
+
+/// Why a member does not go on with a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The range of members does not verify against the epoch.
+    #[error("the members of the region do not verify against the epoch's statement")]
+    Region,
+    /// No table for the epoch's numbers, or another one than the issuer's.
+    #[error("the k-table is not the one of the epoch's statement")]
+    Table,
+    /// The place lies in a region that this member does not know whole.
+    #[error("the place lies outside of the region that this member knows")]
+    Elsewhere,
+    /// Not enough members answer.
+    #[error("no region of the k-table holds enough members that answer")]
+    Sparse,
+    /// The group is not the nearest members, or not of the smallest size.
+    #[error("the group is not the one that follows from the members' places")]
+    Group,
+    /// A member that was left out as absent answers.
+    #[error("a member that was left out answers")]
+    LeftOut(NodeId),
+    /// The ticket was used, skips the order, or is beyond the quota.
+    #[error("the ticket's number was used before or is beyond the quota")]
+    Sequence,
+    /// Another network or epoch.
+    #[error("the ticket is of another network or epoch")]
+    Epoch,
+    /// The ticket has expired.
+    #[error("the ticket has expired")]
+    Expired,
+    /// A membership path, signature or random output does not verify.
+    #[error("a signer or its proof does not verify")]
+    Signer,
+    /// What this member said was changed on its way.
+    #[error("what this member reported is not among the reports")]
+    Report,
+    /// A message that does not belong here.
+    #[error("a message out of turn")]
+    Turn,
+    /// The builders signed different lists.
+    #[error("the builders do not agree")]
+    Disagreement,
+}

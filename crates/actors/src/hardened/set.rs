@@ -1,0 +1,250 @@
+//! The setter: the member nearest to the place of a draw, which passes messages between the builders there.
+
+use std::collections::VecDeque;
+
+use kith_identity::membership::tree::Path;
+use kith_identity::membership::{MemberLeaf, NodeId};
+use kith_sansio::{Machine, Now, Rng, Time};
+
+use super::draw::PATIENCE;
+use super::list::{ActorList, Endorsement, MAX_MOVES, Outcome, place};
+use super::{Draw, Group, Input, Message, Output, Refusal, Suite, View};
+use crate::gather::Gather;
+use crate::scheme::{Hash, Signature};
+
+/// A draw, and the regions that were left because they held too few candidates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The draw.
+    pub draw: Draw,
+    /// Who attests that a region held too few.
+    pub moves: Vec<Endorsement>,
+}
+
+/// What a builder is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The order.
+    pub order: Order,
+    /// Who are the builders.
+    pub group: Group,
+}
+
+/// S: coordinates the builders. It can stop a selection and burn the ticket, and nothing else.
+#[derive(Debug)]
+pub struct Setter<'a, S> {
+    view: &'a View,
+    suite: S,
+    order: Order,
+    seed: Hash,
+    absent: Vec<NodeId>,
+    state: Setting,
+    deadline: Option<Time>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum Setting {
+    Probing(Group),
+    Reporting(Group, Gather<NodeId, Vec<NodeId>>),
+    Signing(Group, Gather<NodeId, Said>),
+    Over,
+}
+
+/// The actors that a builder signed, or none, and its signature.
+type Said = (Option<Vec<MemberLeaf>>, Signature);
+
+impl<'a, S: Suite> Setter<'a, S> {
+    /// Checks the draw and looks for the builders.
+    pub fn new(view: &'a View, mut suite: S, order: Order) -> Result<Self, Refusal> {
+        let seed = order.draw.verify(view.epoch(), view.table(), &mut suite)?;
+        let group = view.group(&place(&seed, order.moves.len()), order.trigger(), &[])?;
+        let outputs = VecDeque::from([Output::Probe(group.ids())]);
+        let state = Setting::Probing(group);
+        Ok(Setter { view, suite, order, seed, absent: Vec::new(), state, deadline: None, outputs })
+    }
+
+    fn probed(&mut self, alive: &[NodeId], now: Now) -> Result<(), Refusal> {
+        let Setting::Probing(group) = &self.state else { return Ok(()) };
+        let ids = group.ids();
+        let absent: Vec<_> = ids.iter().filter(|id| !alive.contains(id)).copied().collect();
+        if absent.is_empty() {
+            let group = group.clone();
+            let job = Job { order: self.order.clone(), group: group.clone() };
+            self.tell(&ids, &Message::Build(Box::new(job)));
+            self.state = Setting::Reporting(group, Gather::from(ids));
+            self.deadline = Some(now.time + PATIENCE);
+            return Ok(());
+        }
+        self.absent.extend(absent);
+        let place = place(&self.seed, self.order.moves.len());
+        let group = self.view.group(&place, self.order.trigger(), &self.absent)?;
+        self.outputs.push_back(Output::Probe(group.ids()));
+        self.state = Setting::Probing(group);
+        Ok(())
+    }
+
+    fn heard(&mut self, from: NodeId, message: Message) -> Result<(), Refusal> {
+        match (std::mem::replace(&mut self.state, Setting::Over), message) {
+            (Setting::Reporting(group, mut gather), Message::Report(failed)) => {
+                let Some(reports) = gather.put(&from, failed) else {
+                    self.state = Setting::Reporting(group, gather);
+                    return Ok(());
+                };
+                let ids = group.ids();
+                self.tell(&ids, &Message::Reports(reports));
+                self.state = Setting::Signing(group, Gather::from(ids));
+                Ok(())
+            }
+            (Setting::Signing(group, gather), Message::Signed { actors, signature }) => {
+                self.said(group, gather, from, (Some(actors), signature))
+            }
+            (Setting::Signing(group, gather), Message::Insufficient(signature)) => {
+                self.said(group, gather, from, (None, signature))
+            }
+            (state, _) => {
+                self.state = state;
+                Ok(())
+            }
+        }
+    }
+
+    fn said(
+        &mut self,
+        group: Group,
+        mut gather: Gather<NodeId, Said>,
+        from: NodeId,
+        said: Said,
+    ) -> Result<(), Refusal> {
+        let Some(all) = gather.put(&from, said) else {
+            self.state = Setting::Signing(group, gather);
+            return Ok(());
+        };
+        let Some((actors, _)) = all.first().cloned() else { return Err(Refusal::Turn) };
+        if all.iter().any(|(others, _)| *others != actors) {
+            return Err(Refusal::Disagreement);
+        }
+        let endorsement = self.endorsement(&group, all)?;
+        match actors {
+            Some(actors) => self.finish(actors, endorsement),
+            None => self.move_on(endorsement),
+        }
+    }
+
+    fn endorsement(&self, group: &Group, all: Vec<Said>) -> Result<Endorsement, Refusal> {
+        let signed = group.members.iter().zip(all);
+        let signatures = signed
+            .map(|(builder, (_, signature))| Ok((self.view.path(&builder.id)?, signature)))
+            .collect::<Result<Vec<(Path<MemberLeaf>, Signature)>, Refusal>>()?;
+        Ok(Endorsement { bits: group.bits, signatures })
+    }
+
+    fn finish(&mut self, actors: Vec<MemberLeaf>, endorsement: Endorsement) -> Result<(), Refusal> {
+        let list = ActorList {
+            epoch: self.view.epoch().as_epoch().clone(),
+            ticket: self.order.draw.proposal.ticket,
+            seed: self.seed,
+            region_bits: self.view.region().bits(),
+            moves: self.order.moves.clone(),
+            actors,
+            endorsement,
+        };
+        // What does not verify is of no use to anybody: one of the builders lied.
+        list.clone().verify_in(self.view.epoch().clone()).map_err(|_| Refusal::Signer)?;
+        self.outputs.push_back(Output::Selected(Box::new(list)));
+        Ok(())
+    }
+
+    fn move_on(&mut self, endorsement: Endorsement) -> Result<(), Refusal> {
+        let mut order = self.order.clone();
+        order.moves.push(endorsement);
+        if order.moves.len() > MAX_MOVES {
+            return Err(Refusal::Sparse);
+        }
+        order.check_moves(self.view, &self.seed, &mut self.suite)?;
+        let to = place(&self.seed, order.moves.len());
+        self.outputs.push_back(Output::Route { to, order: Box::new(order) });
+        Ok(())
+    }
+
+    fn tell(&mut self, ids: &[NodeId], message: &Message) {
+        self.outputs.extend(ids.iter().map(|to| Output::Send { to: *to, message: message.clone() }));
+    }
+}
+
+impl Order {
+    /// T.
+    pub(super) fn trigger(&self) -> &NodeId {
+        &self.draw.proposal.ticket.trigger
+    }
+
+    /// Makes sure that the builders of each region that was left say so.
+    pub(super) fn check_moves(
+        &self,
+        view: &View,
+        seed: &Hash,
+        suite: &mut impl Suite,
+    ) -> Result<(), Refusal> {
+        if self.moves.len() > MAX_MOVES {
+            return Err(Refusal::Sparse);
+        }
+        for (moves, step) in self.moves.iter().enumerate() {
+            let builders = step.builders(&place(seed, moves), self.trigger(), view.epoch());
+            let builders = builders.map_err(|_| Refusal::Signer)?;
+            let pledge = self.outcome(view, seed, moves, (step.bits, step.signatures.len()), None).pledge();
+            let claims: Vec<_> = step.claims(&builders, &pledge).collect();
+            if !suite.verify(&claims) {
+                return Err(Refusal::Signer);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn outcome<'b>(
+        &'b self,
+        view: &'b View,
+        seed: &'b Hash,
+        moves: usize,
+        entry: (u8, usize),
+        actors: Option<&'b [MemberLeaf]>,
+    ) -> Outcome<'b> {
+        let (ticket, region_bits) = (&self.draw.proposal.ticket, view.region().bits());
+        Outcome { ticket, seed, moves, entry, region_bits, epoch: view.epoch(), actors }
+    }
+}
+
+impl<S: Suite> Machine for Setter<'_, S> {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, now: Now, input: Input, _: &mut dyn Rng) {
+        let done = match input {
+            Input::Alive(alive) => self.probed(&alive, now),
+            Input::Heard { from, message } => self.heard(from, message),
+        };
+        if let Err(refusal) = done {
+            self.state = Setting::Over;
+            self.outputs.push_back(Output::Refused(refusal));
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, _: &mut dyn Rng) {
+        if self.poll_timeout().is_none_or(|deadline| deadline > now.time) {
+            return;
+        }
+        let silent = match std::mem::replace(&mut self.state, Setting::Over) {
+            Setting::Reporting(_, gather) => gather.missing(),
+            Setting::Signing(_, gather) => gather.missing(),
+            Setting::Probing(_) | Setting::Over => Vec::new(),
+        };
+        self.outputs.push_back(Output::Silent(silent));
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.deadline.filter(|_| !matches!(self.state, Setting::Over))
+    }
+}

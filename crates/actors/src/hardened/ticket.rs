@@ -1,0 +1,85 @@
+//! What a selection is for, and what its signers pledge.
+
+use kith_identity::Fingerprint;
+use kith_identity::membership::NodeId;
+use kith_identity::membership::pledge::{Kind, Pledge, Slot};
+use kith_sansio::Timestamp;
+use kith_sansio::wire::{Reader, WireError, Writer};
+
+use super::Group;
+use crate::scheme::{Hash, hash};
+
+/// What the actors are selected for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Hash of the query's manifest.
+    pub manifest: Hash,
+    /// A, how many actors.
+    pub actors: u16,
+    /// What they are to do; one seed orders the candidates differently for each role.
+    pub role: u8,
+    /// Until when the list is good.
+    pub expires: Timestamp,
+}
+
+/// One draw of a trigger: it has a quota of them in an epoch, numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The network.
+    pub network: Fingerprint,
+    /// The epoch.
+    pub epoch: u64,
+    /// T's place.
+    pub trigger: NodeId,
+    /// Which of the trigger's draws.
+    pub sequence: u32,
+    /// What it is for.
+    pub terms: Terms,
+}
+
+fn kind(word: &[u8; 16]) -> Option<Kind> {
+    Kind::from_bytes(*word).ok()
+}
+
+impl Ticket {
+    /// What every random output is of: the draw alone, not what it is for, so that nobody can try several terms.
+    pub fn input(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.bytes(b"kithnet draw v1").bytes(self.network.as_bytes()).u64(self.epoch);
+        writer.bytes(self.trigger.as_bytes()).u32(self.sequence);
+        writer.finish()
+    }
+
+    /// What the trigger and its witnesses pledge: this draw is for these terms, with this group of witnesses.
+    pub fn pledge(&self, group: &Group) -> Pledge {
+        let mut writer = Writer::new();
+        self.terms.write(&mut writer);
+        group.write(&mut writer);
+        Pledge::new(self.slot(b"ticket          ", 0), &writer.finish())
+    }
+
+    /// What a builder may say one thing about: the outcome of this draw after so many moves.
+    pub(super) fn outcome(&self, moves: usize) -> Slot {
+        self.slot(b"actor-list      ", moves)
+    }
+
+    fn slot(&self, word: &[u8; 16], moves: usize) -> Slot {
+        let key = hash(b"kithnet actors slot v1", &[&self.input(), &(moves as u64).to_be_bytes()]);
+        Slot { kind: kind(word).unwrap_or(Kind::MEMBER), network: self.network, key }
+    }
+}
+
+impl Terms {
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.bytes(&self.manifest).u16(self.actors).u8(self.role).u64(self.expires.0);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Terms, WireError> {
+        Ok(Terms {
+            manifest: reader.array()?,
+            actors: reader.u16()?,
+            role: reader.u8()?,
+            expires: Timestamp(reader.u64()?),
+        })
+    }
+}
