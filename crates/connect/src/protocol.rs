@@ -54,6 +54,9 @@ pub enum ProtocolError {
 pub enum Admission {
     /// Peers whose fingerprint is trusted for this protocol.
     Contacts,
+    /// Peers that hold a valid certificate of the network, contacts or not: those of whom [`Trust`](crate::Trust) says
+    /// so.
+    Members,
     /// Everybody, named or not.
     Anyone,
 }

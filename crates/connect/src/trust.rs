@@ -26,11 +26,18 @@ pub trait Trust: Send + Sync + 'static {
         self.trusts(peer, protocol)
     }
 
+    /// Whether `peer` may open streams of the protocols that admit [`Members`](crate::Admission::Members): it has shown
+    /// a certificate of this node's network that is still valid, and is not revoked. Asked on every connection, so it
+    /// answers from memory. Nobody is where nothing else is said.
+    fn is_member(&self, _peer: &Fingerprint) -> bool {
+        false
+    }
+
     /// A peer proved to be `peer`, wanted in from `from` and was not trusted. Told once per hour and fingerprint.
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr);
 
-    /// Reports every later change of what [`trusts`](Trust::trusts) and [`reaches`](Trust::reaches) answer, so that open
-    /// connections can be cut.
+    /// Reports every later change of what [`trusts`](Trust::trusts), [`reaches`](Trust::reaches) and
+    /// [`is_member`](Trust::is_member) answer, so that open connections can be cut.
     fn changed(&self) -> Changes;
 }
 

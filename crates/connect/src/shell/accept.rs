@@ -287,7 +287,7 @@ async fn greet_stream(shared: Arc<Shared>, link: Arc<Link>, carrier: Carrier) {
                 direct::begin(&shared, &link);
             }
             // Trust that was withdrawn meanwhile could not be seen to be what the connection was used for.
-            link.close_if_forsaken(|opener, peer, protocol| shared.trust.permits(opener, peer, protocol));
+            link.close_if_forsaken(|opener, peer, protocol| shared.permits(opener, peer, protocol));
         }
         Err(error) => tracing::debug!(%error, "QUIC stream turned away"),
     }
@@ -348,7 +348,7 @@ async fn admit(
         carrier.refuse().await;
         return Err(TurnedAway::TooMany);
     };
-    let needs_trust = listening.admission == Admission::Contacts;
+    let needs_trust = listening.admission != Admission::Anyone;
     let ticket =
         shared.registry.enter(peer, protocol.clone(), needs_trust.then_some(Opener::Peer), path, cut);
     let channel = link.zip(carrier.stream_id()).filter(|_| seat.is_for_datagrams());
@@ -382,7 +382,7 @@ async fn read_hello(carrier: &mut Carrier) -> Result<(Protocol, Kind), TurnedAwa
 }
 
 fn trusted(shared: &Shared, peer: Peer, protocol: &Protocol) -> bool {
-    peer.fingerprint().is_some_and(|peer| shared.trust.trusts(peer, protocol))
+    peer.fingerprint().is_some_and(|peer| shared.permits(Opener::Peer, peer, protocol))
 }
 
 /// Who is listening for `protocol`, where `peer` may speak to him; notes the others.
@@ -394,13 +394,14 @@ fn decide(
     kind: Kind,
 ) -> Option<(Protocol, Listening)> {
     let listening = shared.listening().get(&(protocol.clone(), kind)).cloned();
-    if listening.as_ref().is_some_and(|one| one.admission == Admission::Anyone) {
+    let admission = listening.as_ref().map(|one| one.admission);
+    if admission == Some(Admission::Anyone) || trusted(shared, peer, &protocol) {
         return listening.map(|listening| (protocol, listening));
     }
-    if trusted(shared, peer, &protocol) {
-        return listening.map(|listening| (protocol, listening));
-    }
-    if let Peer::Known(stranger) = peer {
+    // Who is no member of a network may be one of another: nobody whom a person would make a contact of for that.
+    if admission != Some(Admission::Members)
+        && let Peer::Known(stranger) = peer
+    {
         shared.knock(&stranger, from);
     }
     None

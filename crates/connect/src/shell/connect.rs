@@ -416,7 +416,7 @@ impl Shared {
         match (&result, link.connection.close_reason()) {
             (Ok(_), _) => {
                 link.admit(Opener::Own, protocol, aim.needs_trust);
-                link.close_if_forsaken(|opener, peer, protocol| self.trust.permits(opener, peer, protocol));
+                link.close_if_forsaken(|opener, peer, protocol| self.permits(opener, peer, protocol));
             }
             (Err(ConnectError::Lost { .. }), Some(error)) => return Err(lost(error)),
             (Err(_), _) => {}

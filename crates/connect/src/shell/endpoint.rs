@@ -20,6 +20,7 @@ use super::registry::Registry;
 use super::relay::Hook;
 use super::stream::Stream;
 use super::{accept, dtls, within};
+use crate::delegator::Opener;
 use crate::dialer::{Pace, Via};
 use crate::knocks::Knocks;
 use crate::limits::Places;
@@ -575,21 +576,37 @@ impl Shared {
         is_open || self.trusted_for(peer).is_some()
     }
 
+    /// Whether streams of `protocol` with `peer` may be opened by that side, or go on: by membership where it is listened
+    /// for members, by trust elsewhere. Where one name is listened for in both ways, both are needed.
+    pub(super) fn permits(&self, opener: Opener, peer: &Fingerprint, protocol: &Protocol) -> bool {
+        let is_for = |admission| {
+            let listening = self.listening();
+            let mut kinds = [Kind::Stream, Kind::Datagrams].into_iter();
+            kinds.any(|kind| {
+                listening.get(&(protocol.clone(), kind)).is_some_and(|one| one.admission == admission)
+            })
+        };
+        // Asked outside the lock: what trust decides is not ours to know.
+        let is_for_members = opener == Opener::Peer && is_for(Admission::Members);
+        let needs_trust = !is_for_members || is_for(Admission::Contacts);
+        (!is_for_members || self.trust.is_member(peer))
+            && (!needs_trust || self.trust.permits(opener, peer, protocol))
+    }
+
     /// Something that is listened for here and that `peer` is trusted for.
     pub(super) fn trusted_for(&self, peer: &Fingerprint) -> Option<Protocol> {
         let guarded: Vec<Protocol> = {
             let listening = self.listening();
-            let guarded = listening.iter().filter(|(_, one)| one.admission == Admission::Contacts);
+            let guarded = listening.iter().filter(|(_, one)| one.admission != Admission::Anyone);
             guarded.map(|((protocol, _), _)| protocol.clone()).collect()
         };
         // Asked outside the lock: what trust decides is not ours to know.
-        guarded.into_iter().find(|protocol| self.trust.trusts(peer, protocol))
+        guarded.into_iter().find(|protocol| self.permits(Opener::Peer, peer, protocol))
     }
 
     /// Cuts what is open to peers that are not trusted any more.
     pub(super) fn review_trust(&self) {
-        let trusts =
-            |opener, peer: &Fingerprint, protocol: &Protocol| self.trust.permits(opener, peer, protocol);
+        let trusts = |opener, peer: &Fingerprint, protocol: &Protocol| self.permits(opener, peer, protocol);
         self.registry.review(trusts);
         self.links.review(trusts);
     }

@@ -10,6 +10,7 @@ mod exchange;
 mod exporter;
 mod hostile;
 mod library;
+mod members;
 mod nats;
 mod nodes;
 mod punched;

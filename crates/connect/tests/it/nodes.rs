@@ -25,6 +25,8 @@ pub(crate) struct Book {
     trusted: Mutex<HashSet<Fingerprint>>,
     /// Peers that this node may reach, and that may not reach it.
     reached: Mutex<HashSet<Fingerprint>>,
+    /// Peers that hold a certificate of this node's network.
+    members: Mutex<HashSet<Fingerprint>>,
     /// Peers for which a relay with this book does nothing.
     barred: Mutex<HashSet<Fingerprint>>,
     pub(crate) knocks: Mutex<Vec<Fingerprint>>,
@@ -45,6 +47,16 @@ impl Book {
 
     pub(crate) fn reach(&self, node: &Node) {
         self.reached.lock().unwrap().insert(node.fingerprint());
+        self.signal.raise();
+    }
+
+    pub(crate) fn enrol(&self, node: &Node) {
+        self.members.lock().unwrap().insert(node.fingerprint());
+        self.signal.raise();
+    }
+
+    pub(crate) fn expel(&self, node: &Node) {
+        self.members.lock().unwrap().remove(&node.fingerprint());
         self.signal.raise();
     }
 
@@ -88,6 +100,9 @@ impl Trust for Book {
     }
     fn reaches(&self, peer: &Fingerprint, protocol: &Protocol) -> bool {
         self.trusts(peer, protocol) || self.reached.lock().unwrap().contains(peer)
+    }
+    fn is_member(&self, peer: &Fingerprint) -> bool {
+        self.members.lock().unwrap().contains(peer)
     }
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr) {
         assert!(from.ip().is_loopback());
