@@ -6,6 +6,8 @@
 //! certificate has the same. Regions of the network are [`Block`]s; who is in one, all of them and nobody else, is
 //! shown against the root in the epoch's statement ([`tree`]).
 //!
+//! What a node knows of the others, [`Members`] keeps.
+//!
 //! Statements are [`pledge`]s: whoever signs two that exclude each other has made evidence against themselves.
 //!
 //! What this does not prevent: an issuer that works together with a joining node can try many keys until one has the
@@ -16,6 +18,7 @@ mod epoch;
 mod error;
 mod issuer;
 mod member;
+mod members;
 mod network;
 mod node_id;
 pub mod pledge;
@@ -28,5 +31,6 @@ pub use issuer::{
     Counters, ENROLMENT_BYTES, Enrolment, Issuer, IssuerError, Ledger, MemoryLedger, Rolled, Terms,
 };
 pub use member::{MEMBER_BYTES, Member, MemberLeaf, REQUEST_BYTES, Request, VerifiedMember, VerifiedRequest};
+pub use members::{Adopted, Members, ShowError};
 pub use network::Network;
 pub use node_id::{Block, Distance, ID_BITS, NodeId, NodeIdError, Nonce};

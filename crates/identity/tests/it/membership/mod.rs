@@ -1,6 +1,7 @@
 //! Membership: certificates, epochs, trees, pledges, and the issuer's book.
 
 mod issuer;
+mod members;
 mod pledges;
 mod signatures;
 mod statements;
