@@ -49,10 +49,13 @@ impl Node {
     /// The nearest nodes are found: one of them knows the region.
     pub(super) fn found_region(&mut self, now: Now, lookup: &Lookup, rng: &mut dyn Rng) {
         let block = self.routes.block();
+        let neighbours = || lookup.nearest().filter(|contact| block.contains(&contact.id)).cloned();
         if self.phase == Phase::Joining {
             (0..block.bits().into()).for_each(|index| self.learn(now, index, rng));
+            // They have answered, but do not know yet that this node has no values.
+            neighbours().for_each(|contact| self.add_rumour(contact));
         }
-        let neighbour = lookup.nearest().find(|contact| block.contains(&contact.id)).cloned();
+        let neighbour = neighbours().next();
         self.sync = None;
         if let Some(from) = neighbour {
             self.sync_with(now.time, from, 1);

@@ -55,6 +55,37 @@ fn values_are_brought_to_new_nodes_as_old_ones_die() {
     });
 }
 
+/// Every node of the network starts anew, one after the other, sooner than its neighbours would miss it.
+#[test]
+fn a_node_that_starts_anew_is_brought_what_it_should_have() {
+    let mut net = Net::new(6, 60, small(), Faults::default());
+    net.settle();
+    net.run(Span::secs(120));
+    let values = store(&mut net, 20);
+    for id in net.ids.clone() {
+        net.world.crash(&id);
+        net.live.retain(|other| *other != id);
+        net.start(id);
+        net.run(Span::secs(20));
+    }
+    assert_all_are_found(&mut net, &values);
+    let copies: usize = net.world.machines().map(|(_, node)| node.store().len()).sum();
+    assert!(copies >= 20 * 15, "{copies} copies of 20 values");
+}
+
+#[test]
+fn what_is_acknowledged_on_a_bad_network_is_found_there() {
+    for_seeds(0..3, |seed| {
+        let mut net = Net::new(seed, 80, small(), Faults::default());
+        net.settle();
+        net.world.network().set_faults(Faults::harsh());
+        let values = store(&mut net, 20);
+        assert!(values.len() >= 10, "{} of 20 are acknowledged", values.len());
+        net.kill(33);
+        assert_all_are_found(&mut net, &values);
+    });
+}
+
 #[test]
 fn the_newest_version_is_found() {
     let mut net = Net::new(8, 60, small(), Faults::default());
