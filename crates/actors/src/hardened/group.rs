@@ -2,10 +2,12 @@
 
 use kith_identity::membership::tree::{Path, Range};
 use kith_identity::membership::{Block, MemberLeaf, NodeId, VerifiedEpoch};
-use kith_sansio::wire::Writer;
 
 use super::Refusal;
 use crate::ktable::{KTable, Network, Prefix};
+
+/// The most members of a group: a list says their number in one byte.
+pub(super) const MAX_SIGNERS: usize = 255;
 
 /// How many members a region R3 holds on average where nothing else is said; twice as many at most.
 pub const REGION_MEMBERS: u64 = 512;
@@ -81,7 +83,7 @@ impl View {
     /// The smallest group around `center` that the k-table allows: the nearest members but `except`, without those that
     /// are `absent`.
     pub fn group(&self, center: &NodeId, except: &NodeId, absent: &[NodeId]) -> Result<Group, Refusal> {
-        for row in self.table.rows() {
+        for row in self.table.rows().iter().filter(|row| row.k <= MAX_SIGNERS as u64) {
             let bits = row.region.bits;
             let mut members: Vec<_> = self.members(Block::around(center, bits))?.copied().collect();
             members.retain(|member| member.id != *except);
@@ -109,16 +111,5 @@ impl Group {
     /// Who is in it.
     pub(super) fn ids(&self) -> Vec<NodeId> {
         self.members.iter().map(|member| member.id).collect()
-    }
-
-    pub(super) fn write(&self, writer: &mut Writer) {
-        writer.u8(self.bits).u16(self.members.len() as u16);
-        for member in &self.members {
-            writer.bytes(member.id.as_bytes());
-        }
-        writer.u16(self.skipped.len() as u16);
-        for id in &self.skipped {
-            writer.bytes(id.as_bytes());
-        }
     }
 }

@@ -10,7 +10,7 @@ use kith_sansio::Timestamp;
 use kith_sansio::wire::{Reader, WireError, Writer};
 
 use super::suite::{self, Claim};
-use super::ticket::{Terms, Ticket};
+use super::ticket::Ticket;
 use crate::ktable::{Network, Prefix, Region, TableError};
 use crate::scheme::{Hash, Signature, hash};
 
@@ -174,13 +174,13 @@ impl Endorsement {
         })
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Endorsement, ListError> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Endorsement, TreeError> {
         let (bits, k) = (reader.u8()?, reader.u8()?);
         let signatures = (0..k).map(|_| Ok((Path::read(reader)?, reader.array()?)));
-        Ok(Endorsement { bits, signatures: signatures.collect::<Result<_, ListError>>()? })
+        Ok(Endorsement { bits, signatures: signatures.collect::<Result<_, TreeError>>()? })
     }
 
-    fn write(&self, writer: &mut Writer) {
+    pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(self.bits).u8(self.signatures.len() as u8);
         for (path, signature) in &self.signatures {
             path.write(writer);
@@ -197,13 +197,7 @@ impl ActorList {
             return Err(ListError::Tag);
         }
         let epoch = Epoch::from_bytes(reader.bytes(EPOCH_BYTES)?)?;
-        let ticket = Ticket {
-            network: Fingerprint::from_bytes(reader.array()?),
-            epoch: reader.u64()?,
-            trigger: NodeId::from_bytes(reader.array()?),
-            sequence: reader.u32()?,
-            terms: Terms::read(&mut reader)?,
-        };
+        let ticket = Ticket::read(&mut reader)?;
         let (seed, region_bits, moves) = (reader.array()?, reader.u8()?, usize::from(reader.u8()?));
         let actors = usize::from(reader.u16()?);
         if moves > MAX_MOVES || actors > MAX_ACTORS {
@@ -219,10 +213,8 @@ impl ActorList {
     /// Its bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        let Ticket { network, epoch, trigger, sequence, terms } = &self.ticket;
         writer.bytes(TAG).bytes(&self.epoch.to_bytes());
-        writer.bytes(network.as_bytes()).u64(*epoch).bytes(trigger.as_bytes()).u32(*sequence);
-        terms.write(&mut writer);
+        self.ticket.write(&mut writer);
         writer.bytes(&self.seed).u8(self.region_bits);
         writer.u8(self.moves.len() as u8).u16(self.actors.len() as u16);
         self.moves.iter().for_each(|one| one.write(&mut writer));

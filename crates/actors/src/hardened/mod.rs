@@ -16,6 +16,7 @@ mod list;
 mod set;
 mod suite;
 mod ticket;
+mod wire;
 
 use kith_identity::membership::{MemberLeaf, NodeId};
 use kith_identity::vrf::Proof;
@@ -30,8 +31,9 @@ pub use list::{ActorList, Endorsement, ListError, VerifiedActorList};
 pub use set::{Job, Order, Setter};
 pub use suite::{Claim, Suite};
 pub use ticket::{Terms, Ticket};
+pub use wire::{MAX_MESSAGE_BYTES, MessageError};
 
-/// What members say to each other.
+/// What members say to each other, in the order of its kinds on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The trigger asks a witness to sign.

@@ -63,6 +63,22 @@ impl Ticket {
         self.slot(b"actor-list      ", moves)
     }
 
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Ticket, WireError> {
+        Ok(Ticket {
+            network: Fingerprint::from_bytes(reader.array()?),
+            epoch: reader.u64()?,
+            trigger: NodeId::from_bytes(reader.array()?),
+            sequence: reader.u32()?,
+            terms: Terms::read(reader)?,
+        })
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.bytes(self.network.as_bytes()).u64(self.epoch);
+        writer.bytes(self.trigger.as_bytes()).u32(self.sequence);
+        self.terms.write(writer);
+    }
+
     fn slot(&self, word: &[u8; 16], moves: usize) -> Slot {
         let key = hash(b"kithnet actors slot v1", &[&self.input(), &(moves as u64).to_be_bytes()]);
         Slot { kind: kind(word).unwrap_or(Kind::MEMBER), network: self.network, key }
@@ -74,7 +90,7 @@ impl Terms {
         writer.bytes(&self.manifest).u16(self.actors).u8(self.role).u64(self.expires.0);
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Terms, WireError> {
+    fn read(reader: &mut Reader<'_>) -> Result<Terms, WireError> {
         Ok(Terms {
             manifest: reader.array()?,
             actors: reader.u16()?,

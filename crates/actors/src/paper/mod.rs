@@ -1,7 +1,7 @@
 //! SEP2P to the letter: the verifiable random of §3.4, the selection of §3.5 over the regions of §3.6, and the
 //! strategies of §4.1 that it is compared with.
 //!
-//! For simulations: `docs/sep2p-security.md` says which attacks the paper leaves open. Four machines speak with each
+//! For simulations: `docs/actors-protocol.md` says which attacks the paper leaves open. Four machines speak with each
 //! other: a [`Trigger`] with its [`Witness`]es, then a [`Setter`] with its [`Builder`]s. Whoever drives them carries
 //! their messages and counts them; operations count themselves ([`Counting`](crate::scheme::Counting)).
 

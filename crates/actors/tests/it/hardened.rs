@@ -1,6 +1,8 @@
 //! The protocol of `docs/actors-protocol.md` between all members of a small network.
 
-use kith_actors::hardened::{ActorList, ListError, Message, Refusal, Suite, Terms, Witnessed};
+use kith_actors::hardened::{
+    ActorList, ListError, MAX_MESSAGE_BYTES, Message, MessageError, Refusal, Suite, Terms, Witnessed,
+};
 use kith_actors::scheme::Counting;
 use kith_identity::Identity;
 use kith_identity::membership::{MemberLeaf, NodeId};
@@ -8,6 +10,10 @@ use kith_sansio::{SeededRng, Timestamp};
 use proptest::prelude::*;
 
 use crate::village::{Village, ids};
+
+/// Inputs that are kept for the fuzzer.
+const PROPOSAL: &[u8] = include_bytes!("../../../../fuzz/corpus/actors_message/proposal");
+const REPORT: &[u8] = include_bytes!("../../../../fuzz/corpus/actors_message/report");
 
 fn village() -> Village {
     Village::new(300, 4, 1e-6, 64)
@@ -189,10 +195,32 @@ fn the_kept_input_of_the_fuzzer_is_a_list() {
     assert_eq!(kept.as_slice(), list.to_bytes());
 }
 
+#[test]
+fn the_kept_messages_of_the_fuzzer_are_a_proposal_and_a_report() {
+    for kept in [PROPOSAL, REPORT] {
+        assert_eq!(Message::from_bytes(kept).unwrap().to_bytes(), kept);
+    }
+    assert!(matches!(Message::from_bytes(PROPOSAL), Ok(Message::Propose(_))));
+    assert_eq!(Message::from_bytes(&[0]), Err(MessageError::Kind(0)));
+    assert_eq!(Message::from_bytes(&vec![6; MAX_MESSAGE_BYTES + 1]), Err(MessageError::TooLarge));
+    assert_eq!(Message::from_bytes(&[6, 255, 255]), Err(MessageError::TooLarge));
+}
+
 proptest! {
     #[test]
-    fn no_bytes_break_the_reader(bytes: Vec<u8>) {
+    fn no_bytes_break_a_reader(mut bytes: Vec<u8>) {
         kith_actors::fuzz::fuzz_list(&bytes);
+        kith_actors::fuzz::fuzz_message(&bytes);
+        bytes.insert(0, bytes.len() as u8 % 10);
+        kith_actors::fuzz::fuzz_message(&bytes);
+    }
+
+    #[test]
+    fn no_change_of_a_message_breaks_the_reader(at in 0usize..4096, to: u8) {
+        let mut bytes = PROPOSAL.to_vec();
+        let at = at % bytes.len();
+        bytes[at] = to;
+        kith_actors::fuzz::fuzz_message(&bytes);
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Village {
                 match output {
                     Output::Send { to, mut message } => {
                         (self.tamper)(&me, &mut message);
-                        under_way.push_back((to, message));
+                        under_way.push_back((to, carried(&message)));
                     }
                     Output::Probe(ids) => one.handle_input(NOW, self.alive(ids), &mut rng),
                     result => return (result, books(others)),
@@ -173,6 +173,7 @@ impl Village {
                 match output {
                     Output::Send { mut message, .. } => {
                         (self.tamper)(&to, &mut message);
+                        let message = carried(&message);
                         one.handle_input(NOW, Input::Heard { from: to, message }, &mut rng);
                     }
                     Output::Probe(ids) => other.handle(self.alive(ids), book),
@@ -189,4 +190,11 @@ impl Village {
 
 pub(crate) fn ids(leaves: &[MemberLeaf]) -> Vec<NodeId> {
     leaves.iter().map(|leaf| leaf.id).collect()
+}
+
+/// The message after it went over a wire.
+fn carried(message: &Message) -> Message {
+    let read = Message::from_bytes(&message.to_bytes()).unwrap();
+    assert_eq!(read, *message);
+    read
 }
