@@ -171,7 +171,7 @@ impl Members {
     }
 
     fn contradiction(&self, other: &VerifiedEpoch) -> Result<VerifiedEvidence, EvidenceError> {
-        let [one, other] = [&self.epoch, other].map(|epoch| epoch.as_epoch());
+        let [one, other] = [&self.epoch, other].map(VerifiedEpoch::as_epoch);
         let (first, second) = ((one.pledge(), one.signature()), (other.pledge(), other.signature()));
         VerifiedEvidence::of(self.network().issuer(), (&first.0, &first.1), (&second.0, &second.1))
     }

@@ -20,7 +20,7 @@ pub fn verify(key: &PublicKey, message: &[u8], signature: &[u8; 64]) -> Result<(
         .map_err(|_| KeyError::Signature)
 }
 
-/// Signatures that are checked together, in about a third of the time that they take one by one.
+/// Signatures that are checked together: eight take less than two thirds of the time that they take one by one.
 ///
 /// A sum of all of them is checked, each times a coefficient of 128 bits. These are derived from a hash of everything
 /// that was added, so that nobody can choose signatures whose errors cancel out, and no source of chance is needed.
