@@ -5,6 +5,7 @@
 //! of them have answered or failed; [`Lookup::press_on`] lets it go on without those that are slow.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use kith_identity::membership::{Distance, NodeId};
 
@@ -26,8 +27,10 @@ pub struct Lookup {
 #[derive(Clone, Debug)]
 struct Candidate {
     contact: Contact,
-    /// The paths that know of it, one bit each.
-    known_to: u32,
+    /// The paths that know of it, and at which address: a liar tells its own path a wrong one, and no other.
+    told: Vec<(usize, SocketAddr)>,
+    /// Addresses at which it did not answer.
+    tried: Vec<SocketAddr>,
     state: State,
     /// The round in which it was asked.
     round: u32,
@@ -94,9 +97,18 @@ impl Lookup {
         }
     }
 
-    /// A node did not answer.
+    /// A node did not answer; a path that was told another address of it may try that one.
     pub fn failed(&mut self, id: &NodeId) {
-        self.end(id, State::Failed);
+        if self.end(id, State::Failed).is_some()
+            && let Some(candidate) = self.candidates.get_mut(&self.target.distance(id))
+        {
+            let address = candidate.contact.address;
+            candidate.tried.push(address);
+            candidate.told.retain(|(_, other)| *other != address);
+            if !candidate.told.is_empty() {
+                candidate.state = State::Unasked;
+            }
+        }
     }
 
     /// A node had what is searched for: its path has come to its end.
@@ -144,8 +156,14 @@ impl Lookup {
 
     fn learn(&mut self, path: usize, contact: Contact) {
         let distance = self.target.distance(&contact.id);
-        let fresh = Candidate { contact, known_to: 0, state: State::Unasked, round: 0 };
-        self.candidates.entry(distance).or_insert(fresh).known_to |= 1 << path;
+        let address = contact.address;
+        let candidate = self.candidates.entry(distance).or_insert_with(|| Candidate::new(contact));
+        if !candidate.is_told(path) && !candidate.tried.contains(&address) {
+            candidate.told.push((path, address));
+            if candidate.state == State::Failed {
+                candidate.state = State::Unasked;
+            }
+        }
         if self.candidates.len() > MAX_CANDIDATES
             && let Some(last) = self.candidates.last_entry()
             && last.get().state == State::Unasked
@@ -169,6 +187,7 @@ impl Lookup {
             if candidate.state == State::Unasked && candidate.counts_for(path, nets) {
                 candidate.state = State::Asked { path, is_slow: false };
                 candidate.round = *rounds + 1;
+                candidate.contact.address = candidate.address_for(path);
                 nets.extend(candidate.contact.net());
                 asked.push(candidate.contact.clone());
             }
@@ -201,13 +220,27 @@ impl Lookup {
 }
 
 impl Candidate {
+    fn new(contact: Contact) -> Candidate {
+        Candidate { contact, told: Vec::new(), tried: Vec::new(), state: State::Unasked, round: 0 }
+    }
+
+    fn is_told(&self, path: usize) -> bool {
+        self.told.iter().any(|(teller, _)| *teller == path)
+    }
+
+    /// Where the path was told that it is.
+    fn address_for(&self, path: usize) -> SocketAddr {
+        let told = self.told.iter().find(|(teller, _)| *teller == path);
+        told.map_or(self.contact.address, |(_, address)| *address)
+    }
+
     /// Whether it is one of those among which the path looks for the nearest.
     fn counts_for(&self, path: usize, nets: &[Net]) -> bool {
         let is_full = |net| nets.iter().filter(|known| **known == net).count() >= MAX_PER_NET;
         match self.state {
             State::Failed => false,
-            State::Unasked => self.known_to >> path & 1 == 1 && !self.contact.net().is_some_and(is_full),
-            State::Asked { .. } | State::Answered => self.known_to >> path & 1 == 1,
+            State::Unasked => self.is_told(path) && !Net::of(self.address_for(path)).is_some_and(is_full),
+            State::Asked { .. } | State::Answered => self.is_told(path),
         }
     }
 }

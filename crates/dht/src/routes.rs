@@ -135,8 +135,10 @@ impl Routes {
         bucket.nodes.len() < self.config.bucket && bucket.admits(contact)
     }
 
-    /// A node did not answer; where that makes it lose its place, that is what was known of it.
-    pub fn failed(&mut self, id: &NodeId) -> Option<Contact> {
+    /// A node did not answer at an address; where that makes it lose its place, that is what was known of it. What
+    /// others say of its address counts for nothing.
+    pub fn failed(&mut self, contact: &Contact) -> Option<Contact> {
+        let id = &contact.id;
         let known = match self.bucket_of(id) {
             Some(index) => self.buckets[index].nodes.iter_mut().find(|known| known.contact.id == *id)?,
             None => {
@@ -144,6 +146,9 @@ impl Routes {
                 &mut self.region[place]
             }
         };
+        if known.contact.address != contact.address {
+            return None;
+        }
         known.failures += 1;
         if known.failures < MAX_FAILURES { None } else { self.remove(id) }
     }

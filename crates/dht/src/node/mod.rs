@@ -261,8 +261,8 @@ impl Node {
 
     /// A question was not answered.
     fn failed(&mut self, now: Now, to: &Contact, why: Why, rng: &mut dyn Rng) {
-        let is_known = self.routes.find(&to.id).is_some();
-        if self.routes.failed(&to.id).is_some() {
+        let is_known = self.routes.find(&to.id).is_some_and(|known| known.contact.address == to.address);
+        if self.routes.failed(to).is_some() {
             self.lost(to, why, now.time);
         } else if let (true, Why::Probe(probe)) = (is_known, why) {
             // Once is no proof: packets get lost.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use kith_dht::defaults::{ASK_BURST, MAX_PER_NET, REPLICAS};
 use kith_dht::node::{Input, Output};
-use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Value};
+use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Routes, Value};
 use kith_identity::Fingerprint;
 use kith_identity::membership::NodeId;
 use kith_sansio::{Machine, Now, SeededRng, Time, Timestamp};
@@ -141,4 +141,37 @@ fn an_answer_names_no_more_than_it_should() {
     };
     assert_eq!(nodes.len(), REPLICAS);
     assert!(nodes.iter().all(|contact| contact.id != ids[1] && contact.id != ids[0]));
+}
+
+/// A liar cannot forge a certificate, but it can say that its owner is where nobody answers.
+#[test]
+fn a_wrong_address_leads_the_path_astray_that_was_told_it_and_no_other() {
+    let ids = ids(3, 6);
+    let (target, wrong) = (ids[0], Ipv4Addr::new(198, 51, 100, 1));
+    let config = Config { paths: 2, alpha: 1, ..Config::default() };
+    let mut lookup = Lookup::new(target, 1, &config, ids[1..].iter().copied().map(contact));
+    assert_eq!(lookup.next_round().len(), 2);
+    lookup.answered(&ids[1], [contact_at(target, wrong)]);
+    assert_eq!(lookup.next_round(), [contact_at(target, wrong)]);
+    lookup.answered(&ids[2], [contact(target)]);
+    assert!(lookup.next_round().is_empty(), "one asks at a time");
+    lookup.failed(&target);
+    assert_eq!(lookup.next_round(), [contact(target)]);
+    lookup.answered(&target, []);
+    assert!(lookup.next_round().is_empty() && lookup.is_finished());
+    assert_eq!(lookup.nearest().next(), Some(&contact(target)));
+}
+
+#[test]
+fn nobody_loses_a_place_for_not_answering_where_a_liar_says_it_is() {
+    let ids = ids(3, 7);
+    let mut routes = Routes::new(ids[0], Config::default(), 3);
+    routes.heard(&contact(ids[1]), Time(1));
+    let elsewhere = contact_at(ids[1], Ipv4Addr::new(198, 51, 100, 1));
+    for _ in 0..5 {
+        assert_eq!(routes.failed(&elsewhere), None);
+    }
+    assert!(routes.find(&ids[1]).is_some());
+    assert_eq!(routes.failed(&contact(ids[1])), None);
+    assert_eq!(routes.failed(&contact(ids[1])), Some(contact(ids[1])));
 }

@@ -74,8 +74,8 @@ fn a_full_bucket_keeps_whom_it_has_until_one_fails() {
     assert_eq!(routes.heard(&contact(id(1)), Time(4)), Heard::Nothing);
     assert_eq!(routes.heard(&contact(id(9)), Time(5)), Heard::Full(contact(id(2))));
     assert!(routes.find(&id(9)).is_none());
-    assert_eq!(routes.failed(&id(2)), None);
-    assert_eq!(routes.failed(&id(2)), Some(contact(id(2))));
+    assert_eq!(routes.failed(&contact(id(2))), None);
+    assert_eq!(routes.failed(&contact(id(2))), Some(contact(id(2))));
     assert!(routes.find(&id(9)).is_some(), "who waited has the place");
 }
 
