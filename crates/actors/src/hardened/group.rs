@@ -41,9 +41,8 @@ impl View {
     /// The view of a member whose region is `region`: everything is checked against the epoch's statement.
     pub fn new(epoch: VerifiedEpoch, region: Range<MemberLeaf>) -> Result<View, Refusal> {
         let facts = epoch.facts();
-        let table = Network::new(facts.members, facts.colluding, facts.threshold.alpha())
-            .and_then(KTable::dyadic)
-            .map_err(|_| Refusal::Table)?;
+        let network = Network::new(facts.members, facts.colluding, facts.threshold.alpha())?;
+        let table = KTable::dyadic(network)?;
         if table.hash() != facts.k_table {
             return Err(Refusal::Table);
         }

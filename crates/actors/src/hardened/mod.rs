@@ -21,6 +21,7 @@ mod wire;
 use kith_identity::membership::{MemberLeaf, NodeId};
 use kith_identity::vrf::Proof;
 
+use crate::ktable::TableError;
 use crate::scheme::Signature;
 
 pub use book::{Book, Witnessed};
@@ -76,7 +77,7 @@ pub enum Input {
 }
 
 /// What a machine wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Say something to a member.
     Send {
@@ -103,13 +104,16 @@ pub enum Output {
 }
 
 /// Why a member does not go on with a selection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The range of members does not verify against the epoch.
     #[error("the members of the region do not verify against the epoch's statement")]
     Region,
-    /// No table for the epoch's numbers, or another one than the issuer's.
+    /// There is no table for the epoch's numbers: too many may collude, for example.
+    #[error("no selection in this epoch: {0}")]
+    NoTable(#[from] TableError),
+    /// Another table than the issuer's.
     #[error("the k-table is not the one of the epoch's statement")]
     Table,
     /// The place lies in a region that this member does not know whole.

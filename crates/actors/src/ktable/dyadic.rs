@@ -19,6 +19,13 @@ impl Region for Prefix {
     }
 }
 
+/// What the statement of an epoch with these numbers holds for its k-table: [`KTable::hash`], and zeros where there is
+/// none, so that nothing can be selected.
+pub fn epoch_hash(nodes: u64, colluding: u64, alpha: f64) -> [u8; 32] {
+    let table = Network::new(nodes, colluding, alpha).and_then(KTable::dyadic);
+    table.map_or([0; 32], |table| table.hash())
+}
+
 /// What the hash of a table begins with.
 const DOMAIN: &[u8] = b"kithnet k-table v1";
 

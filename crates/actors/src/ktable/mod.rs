@@ -9,7 +9,7 @@ mod dyadic;
 mod exact;
 mod shares;
 
-pub use dyadic::Prefix;
+pub use dyadic::{Prefix, epoch_hash};
 pub use exact::Arc;
 
 use crate::binomial::at_least;

@@ -3,6 +3,7 @@
 use kith_actors::hardened::{
     ActorList, ListError, MAX_MESSAGE_BYTES, Message, MessageError, Refusal, Suite, Terms, Witnessed,
 };
+use kith_actors::ktable::TableError;
 use kith_actors::scheme::Counting;
 use kith_identity::Identity;
 use kith_identity::membership::{MemberLeaf, NodeId};
@@ -16,7 +17,7 @@ const PROPOSAL: &[u8] = include_bytes!("../../../../fuzz/corpus/actors_message/p
 const REPORT: &[u8] = include_bytes!("../../../../fuzz/corpus/actors_message/report");
 
 fn village() -> Village {
-    Village::new(300, 4, 1e-6, 64)
+    Village::new(300, 4, 1e-6, 64).unwrap()
 }
 
 fn selected(village: &mut Village, trigger: usize, actors: u16) -> ActorList {
@@ -82,7 +83,7 @@ fn absent_members_are_left_out_of_groups_and_of_the_list() {
 
 #[test]
 fn a_region_with_too_few_candidates_is_left_and_the_list_carries_the_proof() {
-    let mut village = Village::new(300, 4, 1e-6, 32);
+    let mut village = Village::new(300, 4, 1e-6, 32).unwrap();
     let moved = (0..40).find_map(|trigger| {
         let drawn = village.draw(village.ticket(trigger, 1, 34)).ok()?;
         village.select(drawn).ok().filter(|list| !list.moves.is_empty())
@@ -92,6 +93,16 @@ fn a_region_with_too_few_candidates_is_left_and_the_list_carries_the_proof() {
     assert_eq!(list.clone().verify(&village.issuer).unwrap().operations(), 2 * k);
     list.moves.pop();
     assert!(list.verify(&village.issuer).is_err());
+}
+
+#[test]
+fn where_too_many_may_collude_there_is_no_selection_and_the_reason_is_told() {
+    let refused = Village::new(5, 4, 1e-6, 512).err();
+    assert_eq!(refused, Some(Refusal::NoTable(TableError::TooFewNodes { nodes: 5, colluding: 4 })));
+    let mut tiny = Village::new(8, 4, 1e-6, 512).unwrap();
+    let list = selected(&mut tiny, 0, 2);
+    assert_eq!((list.endorsement.bits, list.endorsement.signatures.len()), (0, 5));
+    list.verify(&tiny.issuer).unwrap();
 }
 
 #[test]
@@ -235,7 +246,7 @@ proptest! {
 /// How long the check takes beside eight single signatures is printed; the clock decides nothing.
 #[test]
 fn a_list_of_eight_builders_and_thirty_two_actors_verifies_and_shows_its_time() {
-    let mut village = Village::new(1_000, 10, 1e-12, 256);
+    let mut village = Village::new(1_000, 10, 1e-12, 256).unwrap();
     let list = (0..200).find_map(|trigger| {
         let drawn = village.draw(village.ticket(trigger, 1, 32)).ok()?;
         village

@@ -6,7 +6,7 @@ use kith_actors::hardened::{
     ActorList, Book, Builder, Input, Message, Order, Output, Refusal, Setter, Terms, Ticket, Trigger, View,
     Witness, region_bits,
 };
-use kith_actors::ktable::{KTable, Network};
+use kith_actors::ktable::epoch_hash;
 use kith_identity::membership::{
     Block, Issuer, MemberLeaf, MemoryLedger, NodeId, Request, Rolled, Terms as NetworkTerms, Threshold,
 };
@@ -49,7 +49,7 @@ impl Other<'_> {
 
 impl Village {
     /// So many members, of whom `colluding` may collude, and regions of about `region` of them.
-    pub(crate) fn new(count: u64, colluding: u64, alpha: f64, region: u64) -> Village {
+    pub(crate) fn new(count: u64, colluding: u64, alpha: f64, region: u64) -> Result<Village, Refusal> {
         let mut rng = SeededRng::new(11);
         let terms = NetworkTerms {
             colluding_per_mille: 0,
@@ -65,17 +65,15 @@ impl Village {
             let request = Request::sign(&identity, &network).verify(&network).unwrap();
             members.push((issuer.admit(&request, NOW.utc).unwrap().id(), identity));
         }
-        let table = |nodes, colluding, alpha: Threshold| {
-            KTable::dyadic(Network::new(nodes, colluding, alpha.alpha()).unwrap()).unwrap().hash()
-        };
+        let table = |nodes, colluding, alpha: Threshold| epoch_hash(nodes, colluding, alpha.alpha());
         let rolled = issuer.roll(NOW.utc, table).unwrap();
         let bits = region_bits(count, region);
         let person = |(id, identity)| {
             let range = rolled.members.range(&Block::around(&id, bits)).unwrap();
-            (id, (identity, View::new(rolled.epoch.clone(), range).unwrap(), Book::new(QUOTA)))
+            Ok((id, (identity, View::new(rolled.epoch.clone(), range)?, Book::new(QUOTA))))
         };
-        let people = members.into_iter().map(person).collect();
-        Village { issuer: network, rolled, people, dead: Vec::new(), tamper: |_, _| {} }
+        let people = members.into_iter().map(person).collect::<Result<_, Refusal>>()?;
+        Ok(Village { issuer: network, rolled, people, dead: Vec::new(), tamper: |_, _| {} })
     }
 
     pub(crate) fn ticket(&self, trigger: usize, sequence: u32, actors: u16) -> Ticket {
