@@ -22,7 +22,8 @@ impl Gate for Open {
         id[..length].copy_from_slice(&card.certificate[..length]);
         let fingerprint = Fingerprint::from_bytes(id);
         let certificate = card.certificate.clone();
-        Some(Contact { id: NodeId::from_bytes(id), fingerprint, address: card.address, certificate })
+        let (id, address) = (NodeId::from_bytes(id), card.address);
+        Some(Contact { id, fingerprint, address, certificate, not_after: Timestamp::MAX })
     }
 
     fn value(&mut self, parcel: &Parcel, now: Timestamp) -> Option<Value> {
@@ -85,7 +86,8 @@ fn member(number: u8) -> Contact {
     let certificate = Bytes::copy_from_slice(&[number; 32]);
     let address = ([10, number, 0, 1], 7117).into();
     let fingerprint = Fingerprint::from_bytes([number; 32]);
-    Contact { id: NodeId::from_bytes([number; 32]), fingerprint, address, certificate }
+    let id = NodeId::from_bytes([number; 32]);
+    Contact { id, fingerprint, address, certificate, not_after: Timestamp::MAX }
 }
 
 fn sample() -> Value {

@@ -23,7 +23,7 @@ mod routes;
 mod store;
 mod value;
 
-pub use contact::{Contact, Net};
+pub use contact::{Contact, Net, Scope};
 pub use defaults::Config;
 pub use gate::{Gate, Members, RECORD_SET, record_set_key};
 pub use ideal::Ideal;

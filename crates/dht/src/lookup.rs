@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use kith_identity::membership::{Distance, NodeId};
 
-use crate::contact::{Contact, Net};
+use crate::contact::{Contact, Nets, Scope};
 use crate::defaults::{Config, MAX_CANDIDATES, MAX_PATHS, MAX_PER_NET};
 
 /// A search under way.
@@ -48,20 +48,22 @@ enum State {
     Failed,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Path {
     rounds: u32,
     is_closed: bool,
     /// The networks of the nodes that it asked.
-    nets: Vec<Net>,
+    nets: Nets,
 }
 
 impl Lookup {
-    /// A search for the `want` nodes nearest to `target` that begins at `seeds`, the nearest of them first.
+    /// A search for the `want` nodes nearest to `target` that begins at `seeds`, the nearest of them first; `scope` is
+    /// that of the node that searches.
     pub fn new(
         target: NodeId,
         want: usize,
         config: &Config,
+        scope: Scope,
         seeds: impl IntoIterator<Item = Contact>,
     ) -> Lookup {
         let paths = config.paths.clamp(1, MAX_PATHS);
@@ -70,7 +72,7 @@ impl Lookup {
             want: want.max(1),
             alpha: config.alpha.max(1),
             candidates: BTreeMap::new(),
-            paths: vec![Path::default(); paths],
+            paths: vec![Path { rounds: 0, is_closed: false, nets: Nets::new(scope) }; paths],
             requests: 0,
         };
         for (place, seed) in seeds.into_iter().enumerate() {
@@ -188,7 +190,7 @@ impl Lookup {
                 candidate.state = State::Asked { path, is_slow: false };
                 candidate.round = *rounds + 1;
                 candidate.contact.address = candidate.address_for(path);
-                nets.extend(candidate.contact.net());
+                nets.add(candidate.contact.address);
                 asked.push(candidate.contact.clone());
             }
         }
@@ -235,11 +237,10 @@ impl Candidate {
     }
 
     /// Whether it is one of those among which the path looks for the nearest.
-    fn counts_for(&self, path: usize, nets: &[Net]) -> bool {
-        let is_full = |net| nets.iter().filter(|known| **known == net).count() >= MAX_PER_NET;
+    fn counts_for(&self, path: usize, nets: &Nets) -> bool {
         match self.state {
             State::Failed => false,
-            State::Unasked => self.is_told(path) && !Net::of(self.address_for(path)).is_some_and(is_full),
+            State::Unasked => self.is_told(path) && nets.has_place(self.address_for(path), MAX_PER_NET),
             State::Asked { .. } | State::Answered => self.is_told(path),
         }
     }

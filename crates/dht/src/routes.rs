@@ -1,9 +1,9 @@
 //! Whom a node knows: a bucket for each distance, and its own region whole.
 
 use kith_identity::membership::{Block, NodeId};
-use kith_sansio::Time;
+use kith_sansio::{Time, Timestamp};
 
-use crate::contact::{Contact, Nets};
+use crate::contact::{Contact, Nets, Scope};
 use crate::defaults::{Config, MAX_PER_NET, REGION_SLACK};
 use crate::nearest::{Placed, nearest_known, region_bits};
 
@@ -46,6 +46,7 @@ struct Bucket {
 #[derive(Clone, Debug)]
 pub struct Routes {
     own: NodeId,
+    scope: Scope,
     config: Config,
     members: u64,
     block: Block,
@@ -56,16 +57,25 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Nobody is known yet in a network of `members` nodes.
-    pub fn new(own: NodeId, config: Config, members: u64) -> Routes {
+    /// The node `own` knows nobody yet in a network of `members` nodes.
+    pub fn new(own: &Contact, config: Config, members: u64) -> Routes {
+        Routes::around(own.id, own.scope(), config, members)
+    }
+
+    fn around(own: NodeId, scope: Scope, config: Config, members: u64) -> Routes {
         let bits = region_bits(members, config.region);
         let buckets = vec![Bucket::default(); bits.into()];
-        Routes { own, config, members, block: Block::around(&own, bits), buckets, region: Vec::new() }
+        Routes { own, scope, config, members, block: Block::around(&own, bits), buckets, region: Vec::new() }
     }
 
     /// The own place.
     pub fn own(&self) -> NodeId {
         self.own
+    }
+
+    /// From where it looks at addresses.
+    pub(crate) fn scope(&self) -> Scope {
+        self.scope
     }
 
     /// The own region.
@@ -108,7 +118,8 @@ impl Routes {
 
     /// The network has another number of members: the own region becomes larger or smaller.
     pub fn set_members(&mut self, members: u64) {
-        let before = std::mem::replace(self, Routes::new(self.own, self.config.clone(), members));
+        let after = Routes::around(self.own, self.scope, self.config.clone(), members);
+        let before = std::mem::replace(self, after);
         for known in before.region.into_iter().chain(before.buckets.into_iter().flat_map(|b| b.nodes)) {
             self.heard(&known.contact, known.heard);
         }
@@ -116,23 +127,27 @@ impl Routes {
 
     /// A node was heard itself: it has the place that is free for it.
     pub fn heard(&mut self, contact: &Contact, now: Time) -> Heard {
-        if contact.id == self.own {
+        if !self.is_possible(contact) {
             return Heard::Nothing;
         }
         let known = Known { contact: contact.clone(), heard: now, failures: 0 };
         let Some(index) = self.bucket_of(&contact.id) else { return self.heard_in_region(known) };
-        let size = self.config.bucket;
-        self.buckets[index].heard(known, size)
+        self.buckets[index].heard(known, self.config.bucket, self.scope)
     }
 
     /// Whether a node that was only heard of would have a place.
     pub fn has_place(&self, contact: &Contact) -> bool {
-        if contact.id == self.own || self.find(&contact.id).is_some() {
+        if !self.is_possible(contact) || self.find(&contact.id).is_some() {
             return false;
         }
         let Some(index) = self.bucket_of(&contact.id) else { return self.region.len() < self.most() };
         let bucket = &self.buckets[index];
-        bucket.nodes.len() < self.config.bucket && bucket.admits(contact)
+        bucket.nodes.len() < self.config.bucket && bucket.admits(contact, self.scope)
+    }
+
+    /// Whether it is another node, at an address that a node can have.
+    pub fn is_possible(&self, contact: &Contact) -> bool {
+        contact.id != self.own && self.scope.reaches(contact.address)
     }
 
     /// A node did not answer at an address; where that makes it lose its place, that is what was known of it. What
@@ -156,9 +171,19 @@ impl Routes {
     /// A node is gone.
     pub fn remove(&mut self, id: &NodeId) -> Option<Contact> {
         match self.bucket_of(id) {
-            Some(index) => self.buckets[index].remove(id),
+            Some(index) => self.buckets[index].remove(id, self.scope),
             None => self.place_in_region(id).ok().map(|place| self.region.remove(place).contact),
         }
+    }
+
+    /// Takes out whose certificate has ended; they.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<NodeId> {
+        let has_ended = |known: &&Known| known.contact.not_after <= now;
+        let all = self.buckets.iter().flat_map(|bucket| &bucket.nodes).chain(&self.region);
+        let ended: Vec<_> = all.filter(has_ended).map(|known| known.contact.id).collect();
+        self.buckets.iter_mut().for_each(|bucket| bucket.spare.retain(|spare| spare.not_after > now));
+        ended.iter().for_each(|id| drop(self.remove(id)));
+        ended
     }
 
     /// Who is known, nearest to `target` first.
@@ -169,7 +194,7 @@ impl Routes {
 
     /// What is answered to somebody who looks for `target`: the `count` nearest, few of one network.
     pub fn answer(&self, target: NodeId, count: usize, asker: &NodeId) -> Vec<Contact> {
-        let mut nets = Nets::default();
+        let mut nets = Nets::new(self.scope);
         let contacts = self.nearest(target).map(|known| &known.contact);
         let fit = contacts.filter(|contact| contact.id != *asker && nets.admit(contact, MAX_PER_NET));
         fit.take(count).cloned().collect()
@@ -217,12 +242,12 @@ impl Routes {
 }
 
 impl Bucket {
-    fn heard(&mut self, known: Known, size: usize) -> Heard {
+    fn heard(&mut self, known: Known, size: usize, scope: Scope) -> Heard {
         let before = self.nodes.iter().position(|other| other.contact.id == known.contact.id);
         if let Some(place) = before {
             self.nodes.remove(place);
         }
-        let (is_new, admits) = (before.is_none(), self.admits(&known.contact));
+        let (is_new, admits) = (before.is_none(), self.admits(&known.contact, scope));
         if admits && self.nodes.len() < size {
             self.nodes.push(known);
             return if is_new { Heard::Bucket } else { Heard::Nothing };
@@ -237,17 +262,18 @@ impl Bucket {
         Heard::Full(oldest)
     }
 
-    fn admits(&self, contact: &Contact) -> bool {
-        let net = contact.net();
-        net.is_none() || self.nodes.iter().filter(|known| known.contact.net() == net).count() < MAX_PER_NET
+    fn admits(&self, contact: &Contact, scope: Scope) -> bool {
+        let mut nets = Nets::new(scope);
+        self.nodes.iter().for_each(|known| nets.add(known.contact.address));
+        nets.has_place(contact.address, MAX_PER_NET)
     }
 
     /// Takes a node out; the newest spare that the networks allow has its place.
-    fn remove(&mut self, id: &NodeId) -> Option<Contact> {
+    fn remove(&mut self, id: &NodeId, scope: Scope) -> Option<Contact> {
         self.spare.retain(|contact| contact.id != *id);
         let place = self.nodes.iter().position(|known| known.contact.id == *id)?;
         let gone = self.nodes.remove(place);
-        if let Some(next) = self.spare.iter().rposition(|contact| self.admits(contact)) {
+        if let Some(next) = self.spare.iter().rposition(|contact| self.admits(contact, scope)) {
             let contact = self.spare.remove(next);
             self.nodes.insert(0, Known { contact, heard: Time(0), failures: MAX_FAILURES - 1 });
         }

@@ -34,6 +34,8 @@ impl Node {
     /// Drops what has expired, repairs what lost nodes, and renews what nobody brought for long.
     pub(super) fn tend(&mut self, now: Now, rng: &mut dyn Rng) {
         self.store.expire(now);
+        let ended = self.routes.expire(now.utc);
+        ended.iter().for_each(|id| drop(self.rumours.remove(id)));
         self.arrivals.retain(|_, last| now.time - *last < SYNC);
         let block = self.routes.block();
         let (mut due, mut stale) = (Vec::new(), Vec::new());

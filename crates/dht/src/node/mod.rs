@@ -13,7 +13,7 @@ mod tasks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kith_identity::membership::NodeId;
-use kith_sansio::{Machine, Now, Rng, Span, Time};
+use kith_sansio::{Machine, Now, Rng, Span, Time, Timestamp};
 
 use crate::contact::Contact;
 use crate::defaults::{Config, PROBE, REFRESH, SYNC, TEND};
@@ -38,7 +38,7 @@ pub enum Input {
     /// These are all members of the own region ([`Routes::block`]), as the member root proves: whoever is not known is
     /// looked for.
     Roster(Vec<NodeId>),
-    /// These are members no more.
+    /// These are members no more, and nobody else is barred: they are not heard until another such list comes.
     Revoked(Vec<NodeId>),
     /// Find the `want` nodes nearest to a place.
     Find {
@@ -65,7 +65,8 @@ pub enum Input {
     },
     /// A member said something.
     Heard {
-        /// Whose key and certificate the connection proved.
+        /// Whose key and certificate the connection proved. Its address has the IP address that the connection comes from,
+        /// whatever the peer says itself, so that nobody counts in a network in which it is not.
         from: Contact,
         /// What it said.
         message: Message,
@@ -142,6 +143,8 @@ pub struct Node {
     rumours: BTreeMap<NodeId, Contact>,
     /// Members of the region that nobody was found at yet.
     missing: BTreeSet<NodeId>,
+    /// Who is a member no more.
+    revoked: BTreeSet<NodeId>,
     sync: Option<Sync>,
     /// How long until the region is compared again: longer and longer while nothing happens.
     sync_every: Span,
@@ -176,10 +179,11 @@ struct Timers {
 }
 
 impl Node {
-    /// A node that is apart, in a network of `members`. `own` is what others are told of it.
+    /// A node that is apart, in a network of `members`. `own` is what others are told of it; its address is one that
+    /// they reach, since it says in which kind of network the node is.
     pub fn new(own: Contact, config: Config, members: u64) -> Node {
         Node {
-            routes: Routes::new(own.id, config.clone(), members),
+            routes: Routes::new(&own, config.clone(), members),
             own,
             config,
             store: Store::default(),
@@ -190,6 +194,7 @@ impl Node {
             next_task: 0,
             rumours: BTreeMap::new(),
             missing: BTreeSet::new(),
+            revoked: BTreeSet::new(),
             sync: None,
             sync_every: SYNC,
             askers: Askers::default(),
@@ -216,6 +221,11 @@ impl Node {
         self.missing.iter()
     }
 
+    /// Whether somebody of whom others told may be a node of the network.
+    fn may_be_asked(&self, contact: &Contact, now: Timestamp) -> bool {
+        self.routes.is_possible(contact) && contact.not_after > now && !self.revoked.contains(&contact.id)
+    }
+
     fn say(&mut self, to: &Contact, id: u64, body: Body) {
         self.outputs.push_back(Output::Send { to: to.clone(), message: Message { id, body } });
     }
@@ -232,6 +242,9 @@ impl Node {
 
     fn heard(&mut self, now: Now, from: &Contact, message: Message, rng: &mut dyn Rng) {
         if from.id == self.own.id || matches!(self.phase, Phase::Apart | Phase::Left) {
+            return;
+        }
+        if self.revoked.contains(&from.id) || from.not_after <= now.utc {
             return;
         }
         if message.body == Body::Leave {
@@ -314,7 +327,10 @@ impl Machine for Node {
             Input::Leave => self.leave(),
             Input::Members(members) => self.set_members(now.time, members),
             Input::Roster(ids) => self.set_roster(&ids),
-            Input::Revoked(ids) => ids.iter().for_each(|id| self.forget(id, now.time)),
+            Input::Revoked(ids) => {
+                ids.iter().for_each(|id| self.forget(id, now.time));
+                self.revoked = ids.into_iter().collect();
+            }
             Input::Find { op, place, want } => self.find(now, op, place, want, rng),
             Input::Get { op, key } => self.get(now, op, key, rng),
             Input::Put { op, value } => self.put(now, Some(op), value, rng),

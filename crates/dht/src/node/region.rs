@@ -1,5 +1,5 @@
 use kith_identity::membership::NodeId;
-use kith_sansio::{Now, Rng, Time};
+use kith_sansio::{Now, Rng, Time, Timestamp};
 
 use super::calls::{Probe, Why};
 use super::tasks::Goal;
@@ -36,13 +36,13 @@ impl Node {
         self.timers =
             Timers { probe: after(PROBE), sync: after(SYNC), refresh: after(REFRESH), tend: after(TEND) };
         self.known = known;
-        self.known.retain(|contact| contact.id != self.own.id);
         self.look_for_region(now, rng);
     }
 
     fn look_for_region(&mut self, now: Now, rng: &mut dyn Rng) {
         let mut seeds = self.routes.answer(self.own.id, REPLICAS, &self.own.id);
-        seeds.extend(self.known.iter().cloned());
+        let known = self.known.iter().filter(|contact| self.may_be_asked(contact, now.utc));
+        seeds.extend(known.cloned());
         self.start_at(now, self.own.id, REPLICAS, Goal::Join, seeds, rng);
     }
 
@@ -131,8 +131,8 @@ impl Node {
     }
 
     /// A node that was heard of is asked itself where there is a place for it.
-    pub(super) fn is_rumoured(&mut self, contact: Contact) {
-        if self.routes.has_place(&contact) {
+    pub(super) fn is_rumoured(&mut self, contact: Contact, now: Timestamp) {
+        if self.may_be_asked(&contact, now) && self.routes.has_place(&contact) {
             self.add_rumour(contact);
         }
     }
@@ -236,7 +236,7 @@ impl Node {
         }
         let block = self.routes.block();
         let neighbours = nodes.into_iter().filter(|contact| block.contains(&contact.id));
-        neighbours.for_each(|contact| self.is_rumoured(contact));
+        neighbours.for_each(|contact| self.is_rumoured(contact, now.utc));
     }
 
     /// A neighbour did not tell whom it knows: another one may.

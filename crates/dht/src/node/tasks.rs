@@ -100,7 +100,7 @@ impl Node {
         seeds: Vec<Contact>,
         rng: &mut dyn Rng,
     ) {
-        let lookup = Lookup::new(target, want, &self.config, seeds);
+        let lookup = Lookup::new(target, want, &self.config, self.routes.scope(), seeds);
         self.next_task += 1;
         self.tasks.insert(self.next_task, Task { lookup, goal, press: now.time + PATIENCE, ends: None });
         self.advance(now, self.next_task, rng);
@@ -111,19 +111,19 @@ impl Node {
         now: Now,
         id: u64,
         from: &Contact,
-        body: Body,
+        mut body: Body,
         rng: &mut dyn Rng,
     ) {
+        if let Body::Nodes(named) = &mut body {
+            let mut nets = Nets::new(self.routes.scope());
+            named.retain(|other| self.may_be_asked(other, now.utc) && nets.admit(other, MAX_PER_NET));
+            named.truncate(REPLICAS);
+        }
         let Some(task) = self.tasks.get_mut(&id) else { return };
         match (body, &mut task.goal) {
             (Body::Nodes(named), _) => {
-                let mut nets = Nets::default();
-                let own = self.own.id;
-                let named = named.into_iter().filter(|contact| contact.id != own);
-                let named = named.filter(|contact| nets.admit(contact, MAX_PER_NET)).take(REPLICAS);
-                let named: Vec<_> = named.collect();
                 task.lookup.answered(&from.id, named.iter().cloned());
-                named.into_iter().for_each(|contact| self.is_rumoured(contact));
+                named.into_iter().for_each(|contact| self.is_rumoured(contact, now.utc));
             }
             (Body::Found(value), Goal::Get { best, .. }) if value.key == task.lookup.target() => {
                 if best.as_ref().is_none_or(|best| value.replaces(best)) {

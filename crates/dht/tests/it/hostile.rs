@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use kith_dht::defaults::{ASK_BURST, MAX_PER_NET, REPLICAS};
+use kith_dht::defaults::{ASK_BURST, MAX_PER_NET, REPLICAS, TEND};
 use kith_dht::node::{Input, Output};
-use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Routes, Value};
+use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Routes, Scope, Value};
 use kith_identity::Fingerprint;
 use kith_identity::membership::NodeId;
 use kith_sansio::{Machine, Now, SeededRng, Time, Timestamp};
@@ -121,7 +121,7 @@ fn a_path_asks_two_nodes_of_one_network() {
     let (crowd, others) = near.split_at(300);
     let config = Config { paths: 3, ..Config::default() };
     let seeds = crowd.iter().map(|id| contact_at(*id, one)).chain(others.iter().copied().map(contact));
-    let mut lookup = Lookup::new(target, 8, &config, seeds);
+    let mut lookup = Lookup::new(target, 8, &config, Scope::Internet, seeds);
     let mut asked = Vec::new();
     while let batch @ [_, ..] = &lookup.next_round()[..] {
         batch.iter().for_each(|contact| lookup.failed(&contact.id));
@@ -149,7 +149,7 @@ fn a_wrong_address_leads_the_path_astray_that_was_told_it_and_no_other() {
     let ids = ids(3, 6);
     let (target, wrong) = (ids[0], Ipv4Addr::new(198, 51, 100, 1));
     let config = Config { paths: 2, alpha: 1, ..Config::default() };
-    let mut lookup = Lookup::new(target, 1, &config, ids[1..].iter().copied().map(contact));
+    let mut lookup = Lookup::new(target, 1, &config, Scope::Site, ids[1..].iter().copied().map(contact));
     assert_eq!(lookup.next_round().len(), 2);
     lookup.answered(&ids[1], [contact_at(target, wrong)]);
     assert_eq!(lookup.next_round(), [contact_at(target, wrong)]);
@@ -163,9 +163,49 @@ fn a_wrong_address_leads_the_path_astray_that_was_told_it_and_no_other() {
 }
 
 #[test]
+fn who_was_revoked_stays_out_until_the_issuer_says_otherwise() {
+    let ids = ids(3, 8);
+    let mut node = node(&ids[1..], ids[0], &Config::default(), 3);
+    let mut rng = SeededRng::new(1);
+    let ping = Body::Ping { is_new: false };
+    node.handle_input(NOW, Input::Revoked(vec![ids[1]]), &mut rng);
+    assert_eq!(say(&mut node, &contact(ids[1]), 1, ping.clone()), []);
+    assert!(node.routes().find(&ids[1]).is_none() && node.routes().find(&ids[2]).is_some());
+    node.handle_input(NOW, Input::Revoked(Vec::new()), &mut rng);
+    assert_eq!(say(&mut node, &contact(ids[1]), 2, ping), [Body::Pong]);
+}
+
+#[test]
+fn who_is_a_member_no_more_loses_its_place() {
+    let ids = ids(3, 9);
+    let mut node = node(&ids[1..2], ids[0], &Config::default(), 3);
+    let brief = Contact { not_after: NOW.utc.plus_secs(60), ..contact(ids[2]) };
+    let ping = Body::Ping { is_new: false };
+    assert_eq!(say(&mut node, &brief, 1, ping.clone()), [Body::Pong]);
+    assert!(node.routes().find(&brief.id).is_some());
+    let later = Now { time: NOW.time + TEND.times(2), utc: NOW.utc.plus_secs(60) };
+    node.handle_timeout(later, &mut SeededRng::new(1));
+    assert!(node.routes().find(&brief.id).is_none());
+    assert!(node.routes().find(&ids[1]).is_some());
+    let input = Input::Heard { from: brief.clone(), message: Message { id: 2, body: ping } };
+    node.handle_input(later, input, &mut SeededRng::new(1));
+    assert!(node.routes().find(&brief.id).is_none());
+}
+
+#[test]
+fn nobody_has_a_place_at_an_address_that_leads_to_oneself_or_to_all() {
+    let ids = ids(3, 10);
+    let mut node = node(&ids[1..2], ids[0], &Config::default(), 3);
+    for ip in [[127, 0, 0, 1], [0, 0, 0, 0], [224, 0, 0, 1]] {
+        say(&mut node, &contact_at(ids[2], ip.into()), 1, Body::Ping { is_new: false });
+        assert!(node.routes().find(&ids[2]).is_none(), "{ip:?}");
+    }
+}
+
+#[test]
 fn nobody_loses_a_place_for_not_answering_where_a_liar_says_it_is() {
     let ids = ids(3, 7);
-    let mut routes = Routes::new(ids[0], Config::default(), 3);
+    let mut routes = Routes::new(&contact(ids[0]), Config::default(), 3);
     routes.heard(&contact(ids[1]), Time(1));
     let elsewhere = contact_at(ids[1], Ipv4Addr::new(198, 51, 100, 1));
     for _ in 0..5 {

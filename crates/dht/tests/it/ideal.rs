@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use kith_dht::defaults::REPLICAS;
-use kith_dht::{Config, Ideal, Lookup, Nearest};
+use kith_dht::{Config, Ideal, Lookup, Nearest, Scope};
 use kith_identity::membership::NodeId;
 use kith_sansio::{Rng, SeededRng};
 
@@ -26,7 +26,7 @@ fn look_up(
 ) -> Option<Cost> {
     let seeds: Vec<_> =
         network.nearest(from, target).take(REPLICAS.max(config.paths * config.alpha)).collect();
-    let mut lookup = Lookup::new(target, 1, config, seeds.into_iter().copied().map(contact));
+    let mut lookup = Lookup::new(target, 1, config, Scope::Internet, seeds.into_iter().copied().map(contact));
     loop {
         let batch = lookup.next_round();
         if batch.is_empty() {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use kith_dht::node::{Input, Output};
-use kith_dht::{Card, Config, Contact, Gate, Members, Message, Node, Parcel, Value};
+use kith_dht::{Body, Card, Config, Contact, Gate, Members, Message, Node, Parcel, Value};
 use kith_identity::Identity;
 use kith_identity::membership::{
     Block, Issuer, Member, MemoryLedger, NodeId, Request, Rolled, Terms, VerifiedMember,
@@ -141,7 +141,8 @@ fn the_member_root_names_whom_a_node_has_not_heard_of() {
     let known = net.world.machine(&own).unwrap().routes().region().len();
     assert_eq!(known + 1, members.len(), "the region is whole");
     let hidden = members.iter().copied().find(|id| *id != own).unwrap();
-    net.world.input(&own, Input::Revoked(vec![hidden]));
+    let from = net.contacts.iter().find(|contact| contact.id == hidden).unwrap().clone();
+    net.world.input(&own, Input::Heard { from, message: Message { id: 0, body: Body::Leave } });
     net.world.input(&own, Input::Roster(members));
     net.world.run_until(net.world.now() + Span::secs(60));
     assert!(net.world.machine(&own).unwrap().routes().find(&hidden).is_some());

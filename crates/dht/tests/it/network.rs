@@ -71,9 +71,18 @@ struct Net {
 
 impl Net {
     fn new(seed: u64, nodes: usize, config: Config, faults: Faults) -> Net {
-        let ids = ids(nodes, seed);
-        let contacts = ids.iter().map(|id| (*id, contact(*id))).collect();
+        let contacts = ids(nodes, seed).into_iter().map(contact).collect();
+        Net::of(seed, contacts, config, faults)
+    }
+
+    fn of(seed: u64, contacts: Vec<Contact>, config: Config, faults: Faults) -> Net {
+        let ids = contacts.iter().map(|contact| contact.id).collect();
+        let contacts = contacts.into_iter().map(|contact| (contact.id, contact)).collect();
         Net { world: World::new(seed, faults, Wires { contacts }), config, ids, live: Vec::new(), next_op: 0 }
+    }
+
+    fn contact(&mut self, id: NodeId) -> Contact {
+        self.world.wiring().contacts[&id].clone()
     }
 
     fn any(&mut self) -> NodeId {
@@ -82,9 +91,10 @@ impl Net {
 
     /// Starts a node, which joins through one that is there.
     fn start(&mut self, id: NodeId) {
-        let through = if self.live.is_empty() { Vec::new() } else { vec![contact(self.any())] };
-        self.world.start(&id, Node::new(contact(id), self.config.clone(), self.ids.len() as u64));
-        self.world.input(&id, Input::Join(through));
+        let through = (!self.live.is_empty()).then(|| self.any()).map(|id| self.contact(id));
+        let own = self.contact(id);
+        self.world.start(&id, Node::new(own, self.config.clone(), self.ids.len() as u64));
+        self.world.input(&id, Input::Join(through.into_iter().collect()));
         self.live.push(id);
     }
 

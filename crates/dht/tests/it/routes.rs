@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use kith_dht::defaults::MAX_PER_NET;
-use kith_dht::{Config, Heard, Ideal, Lookup, Nearest, Routes, nearest_known};
+use kith_dht::{Config, Heard, Ideal, Lookup, Nearest, Routes, Scope, nearest_known};
 use kith_identity::membership::NodeId;
 use kith_sansio::{Rng, SeededRng, Time};
 use proptest::collection::vec;
@@ -14,7 +14,7 @@ use crate::support::{contact, contact_at, ids, nearest_of};
 
 /// Routes of the first of some ids, which heard all others in a random order.
 fn settled(ids: &[NodeId], own: NodeId, config: &Config, seed: u64) -> Routes {
-    let mut routes = Routes::new(own, config.clone(), ids.len() as u64);
+    let mut routes = Routes::new(&contact(own), config.clone(), ids.len() as u64);
     let mut rng = SeededRng::new(seed);
     let mut order = ids.to_vec();
     for place in (1..order.len()).rev() {
@@ -50,7 +50,7 @@ fn derived_tables_have_what_a_node_has_that_heard_everybody() {
 fn a_network_has_two_places_in_a_bucket_and_in_an_answer() {
     let ids = ids(400, 2);
     let own = ids[0];
-    let mut routes = Routes::new(own, Config { region: 12, ..Config::default() }, 400);
+    let mut routes = Routes::new(&contact(own), Config { region: 12, ..Config::default() }, 400);
     for (number, id) in ids.iter().enumerate() {
         routes.heard(&contact_at(*id, Ipv4Addr::new(192, 0, 2, number as u8)), Time(1));
     }
@@ -66,8 +66,9 @@ fn a_full_bucket_keeps_whom_it_has_until_one_fails() {
     let own = NodeId::from_bytes([0; 32]);
     let id =
         |low: u8| NodeId::from_bytes(std::array::from_fn(|at| [0x80, low].get(at).copied().unwrap_or(0)));
-    let mut routes = Routes::new(own, Config { bucket: 3, region: 1, ..Config::default() }, 1_000);
     let contact = |id: NodeId| contact_at(id, Ipv4Addr::new(10, 0, id.as_bytes()[1], 1));
+    let config = Config { bucket: 3, region: 1, ..Config::default() };
+    let mut routes = Routes::new(&contact(own), config, 1_000);
     for low in 1..=3 {
         assert_eq!(routes.heard(&contact(id(low)), Time(low.into())), Heard::Bucket);
     }
@@ -96,7 +97,7 @@ fn lookups(seed: u64, config: &Config, dead: u64) -> (Lookup, Vec<NodeId>, Vec<N
     let mut rng = SeededRng::new(seed);
     let (from, target) = (ids[3], crate::support::random_id(&mut rng));
     let seeds: Vec<_> = network.nearest(from, target).take(24).copied().map(contact).collect();
-    let mut lookup = Lookup::new(target, 8, config, seeds);
+    let mut lookup = Lookup::new(target, 8, config, Scope::Site, seeds);
     let (mut asked, mut waiting) = (Vec::new(), Vec::new());
     loop {
         let batch = lookup.next_round();
@@ -169,7 +170,7 @@ proptest! {
     #[test]
     fn a_slow_node_holds_up_nobody(seed in 0u64..200) {
         let ids = ids(300, seed);
-        let mut lookup = Lookup::new(ids[0], 4, &Config { paths: 1, ..Config::default() }, ids[1..9].iter().copied().map(contact));
+        let mut lookup = Lookup::new(ids[0], 4, &Config { paths: 1, ..Config::default() }, Scope::Site, ids[1..9].iter().copied().map(contact));
         let first = lookup.next_round();
         prop_assert_eq!(first.len(), 3);
         prop_assert!(lookup.next_round().is_empty());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kith_dht::Contact;
 use kith_identity::Fingerprint;
 use kith_identity::membership::NodeId;
-use kith_sansio::{Rng, SeededRng};
+use kith_sansio::{Rng, SeededRng, Timestamp};
 
 pub(crate) fn random_id(rng: &mut dyn Rng) -> NodeId {
     let mut bytes = [0; 32];
@@ -30,7 +30,8 @@ pub(crate) fn contact(id: NodeId) -> Contact {
 
 pub(crate) fn contact_at(id: NodeId, ip: Ipv4Addr) -> Contact {
     let fingerprint = Fingerprint::from_bytes(*id.as_bytes());
-    Contact { id, fingerprint, address: SocketAddr::from((ip, 7117)), certificate: Bytes::new() }
+    let (address, certificate) = (SocketAddr::from((ip, 7117)), Bytes::new());
+    Contact { id, fingerprint, address, certificate, not_after: Timestamp::MAX }
 }
 
 /// The nearest by comparing all.

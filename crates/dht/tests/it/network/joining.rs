@@ -1,6 +1,7 @@
 //! Nodes come, go and die; regions stay whole.
 
 use kith_dht::node::{Input, Output};
+use kith_dht::{Body, Message};
 use kith_sansio::{Machine, Span};
 use kith_vnet::{Faults, for_seeds};
 
@@ -56,7 +57,8 @@ fn a_neighbour_that_nobody_told_of_is_found_by_the_roster() {
         (id, net.world.machine(&id).unwrap().routes().region()[0].contact.id)
     };
     // As if a liar had named everybody else.
-    net.world.input(&id, Input::Revoked(vec![hidden]));
+    let goodbye = Message { id: 0, body: Body::Leave };
+    net.world.input(&id, Input::Heard { from: contact(hidden), message: goodbye });
     assert!(!net.regions(&id).1.contains(&hidden));
     net.world.input(&id, Input::Roster(net.ids.clone()));
     assert_eq!(net.world.machine(&id).unwrap().missing().collect::<Vec<_>>(), [&hidden]);
@@ -74,7 +76,7 @@ fn a_neighbour_is_not_dropped_because_somebody_says_so() {
     let liar = net.ids[7];
     let region: Vec<_> = net.regions(&liar).1.into_iter().collect();
     for (victim, hearer) in region.iter().flat_map(|a| region.iter().map(move |b| (*a, *b))) {
-        let message = kith_dht::Message { id: 0, body: kith_dht::Body::Gone(victim) };
+        let message = Message { id: 0, body: Body::Gone(victim) };
         net.world.input(&hearer, Input::Heard { from: contact(liar), message });
     }
     net.run(Span::secs(30));

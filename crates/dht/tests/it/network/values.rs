@@ -1,11 +1,14 @@
 //! What is acknowledged stays.
 
+use std::net::Ipv4Addr;
+
 use kith_dht::Value;
 use kith_dht::node::Output;
 use kith_sansio::{Span, Timestamp};
 use kith_vnet::{Faults, for_seeds};
 
 use super::{Net, small, value};
+use crate::support::{contact_at, ids};
 
 /// Stores so many values from different nodes; those that were acknowledged.
 fn store(net: &mut Net, count: u64) -> Vec<Value> {
@@ -115,6 +118,21 @@ fn a_value_ends_everywhere_at_its_time() {
     assert_eq!(net.outcome(op), Output::Got { op, value: None });
     net.run(Span::secs(240));
     assert!(net.world.machines().all(|(_, node)| node.store().is_empty()), "and nobody keeps it");
+}
+
+/// All in one /24, of which two would count elsewhere.
+#[test]
+fn a_network_on_one_lan_stores_and_finds() {
+    let at = |(number, id)| contact_at(id, Ipv4Addr::new(192, 168, 1, number as u8 + 1));
+    let contacts = ids(64, 11).into_iter().enumerate().map(at).collect();
+    let mut net = Net::of(11, contacts, small(), Faults::default());
+    net.settle();
+    net.run(Span::secs(120));
+    assert_eq!(net.exact(), 64);
+    let values = store(&mut net, 10);
+    assert_eq!(values.len(), 10);
+    net.kill(33);
+    assert_all_are_found(&mut net, &values);
 }
 
 #[test]
