@@ -60,6 +60,7 @@ targets! {
     connect_hello => kith_connect::fuzz::fuzz_hello,
     connect_direct_message => kith_connect::fuzz::fuzz_direct_message,
     connect_direct_probe => kith_connect::fuzz::fuzz_direct_probe,
+    connect_network_message => kith_connect::fuzz::fuzz_network_message,
     connect_relay_message => kith_connect::fuzz::fuzz_relay_message,
     connect_router => kith_connect::fuzz::fuzz_router,
     transfer_frame => kith_transfer::fuzz::fuzz_frame,

@@ -14,6 +14,7 @@ use crate::delegator::{
 use crate::direct;
 use crate::dtls;
 use crate::mapping::{Input, Kind, Mapper, Router, Wanted, pcp, upnp};
+use crate::membership;
 use crate::protocol::{Protocol, hello_form};
 use crate::relay;
 
@@ -67,6 +68,21 @@ pub fn fuzz_delegator_message(data: &[u8]) {
         && message.to_bytes()[message::LENGTH_BYTES..] != *data
     {
         panic!("a message changed on its way: {message:?}");
+    }
+}
+
+/// A question to an issuer, or its answer, either is refused or is written again as it was read.
+#[expect(clippy::panic, reason = "a fuzz target speaks by panicking")]
+pub fn fuzz_network_message(data: &[u8]) {
+    if let Ok(question) = membership::Question::from_bytes(data)
+        && (question.to_bytes()[3..] != *data || data.len() > membership::MAX_QUESTION_BYTES)
+    {
+        panic!("a question changed on its way: {question:?}");
+    }
+    if let Ok(answer) = membership::Answer::from_bytes(data)
+        && (answer.to_bytes()[3..] != *data || data.len() > membership::MAX_ANSWER_BYTES)
+    {
+        panic!("an answer changed on its way: {answer:?}");
     }
 }
 

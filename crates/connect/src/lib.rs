@@ -6,7 +6,8 @@
 //! frame inside it. Who is let in decides the [`Trust`] of the floors above, where a peer may be found the
 //! [`Discovery`].
 //!
-//! One node can manage whom others trust: see [`delegator`].
+//! One node can manage whom others trust: see [`delegator`]. Who belongs to a network, and how a node joins one: see
+//! [`membership`].
 //!
 //! Invariants: no plaintext, no choice of ciphers, no switch that weakens verification. Whatever comes from a peer
 //! has a limit in size, number and time ([`defaults`]). A refusal is one fixed code whatever its reason. The
@@ -42,6 +43,7 @@ pub mod fuzz;
 mod knocks;
 mod limits;
 pub mod mapping;
+pub mod membership;
 mod node;
 mod protocol;
 pub mod relay;

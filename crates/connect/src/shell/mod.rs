@@ -11,6 +11,7 @@ mod dtls;
 mod endpoint;
 mod flows;
 mod mapping;
+mod membership;
 mod network;
 mod pin;
 mod pulse;
@@ -26,6 +27,7 @@ pub use datagrams::Datagrams;
 pub use delegator::{Delegator, Subscription, SubscriptionState};
 pub use endpoint::{Config, Endpoint, Incoming, OwnDevice, PathInfo, Peer};
 pub use mapping::{MappingConfig, PortMapping};
+pub use membership::{Enquiry, EnquiryError, hear_question, say_answer, show, take_certificate};
 pub use relay::{Exposing, Relaying};
 pub use stream::{PathWatch, Stream};
 

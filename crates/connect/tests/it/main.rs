@@ -12,6 +12,7 @@ mod hostile;
 mod library;
 mod members;
 mod nats;
+mod network;
 mod nodes;
 mod punched;
 mod relayed;

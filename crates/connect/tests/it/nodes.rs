@@ -51,7 +51,11 @@ impl Book {
     }
 
     pub(crate) fn enrol(&self, node: &Node) {
-        self.members.lock().unwrap().insert(node.fingerprint());
+        self.enrol_peer(node.fingerprint());
+    }
+
+    pub(crate) fn enrol_peer(&self, peer: Fingerprint) {
+        self.members.lock().unwrap().insert(peer);
         self.signal.raise();
     }
 

@@ -134,7 +134,7 @@ impl Member {
     }
 
     /// The first moment at which it is valid no more, as it says. Unverified.
-    pub(super) fn not_after(&self) -> Timestamp {
+    pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
 

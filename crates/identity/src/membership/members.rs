@@ -107,6 +107,16 @@ impl Members {
         self.shown.get(peer).is_some_and(|end| now < *end)
     }
 
+    /// How many have shown a certificate that is remembered.
+    pub fn len(&self) -> usize {
+        self.shown.len()
+    }
+
+    /// Whether nobody has.
+    pub fn is_empty(&self) -> bool {
+        self.shown.is_empty()
+    }
+
     /// When the next certificate that is remembered ends: who was a member by it is none from then on.
     pub fn next_end(&self) -> Option<Timestamp> {
         self.ends.first().map(|(end, _)| *end)
