@@ -28,6 +28,8 @@ pub const REPLICAS: usize = 20;
 /// A value is acknowledged when so many nodes have it, or more than a third of a network that is smaller. The loss of
 /// a third of the nodes loses one value in fourteen million then (3^-15), and none in a network of 44 nodes or fewer.
 pub const QUORUM: usize = 15;
+/// A path of a lookup ends after so many rounds and those in which it asks all that are wanted: no honest way is longer.
+pub const MAX_ROUNDS: u32 = 12;
 /// Most nodes that one lookup keeps in mind.
 pub const MAX_CANDIDATES: usize = 512;
 /// Most paths of a lookup.
@@ -84,6 +86,12 @@ pub const MAX_PROBES: usize = 32;
 pub const MAX_RUMOURS: usize = 4_096;
 /// Lookups for members whom the roster names that begin at a time.
 pub const MAX_SEARCHES: usize = 4;
+/// Values that are brought to their nodes again at a time.
+pub const MAX_RENEWALS: usize = 32;
+/// So many of the nearest nodes that have a value bring it to those that lack it: one of them may only be thought to.
+pub const REPAIRERS: usize = 2;
+/// In [`SYNC`] a node is brought so many times the values that there are here, however often it says that it lost them.
+pub const MAX_SERVINGS: usize = 2;
 /// Copies of values that are sent at a time to nodes that have become one of their nearest.
 pub const MAX_REPAIRS: usize = 256;
 /// So many questions of one node are answered at once …

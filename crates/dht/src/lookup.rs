@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use kith_identity::membership::{Distance, NodeId};
 
 use crate::contact::{Contact, Nets, Scope};
-use crate::defaults::{Config, MAX_CANDIDATES, MAX_PATHS, MAX_PER_NET};
+use crate::defaults::{Config, MAX_CANDIDATES, MAX_PATHS, MAX_PER_NET, MAX_ROUNDS};
 
 /// A search under way.
 #[derive(Clone, Debug)]
@@ -166,11 +166,12 @@ impl Lookup {
                 candidate.state = State::Unasked;
             }
         }
-        if self.candidates.len() > MAX_CANDIDATES
-            && let Some(last) = self.candidates.last_entry()
-            && last.get().state == State::Unasked
-        {
-            last.remove();
+        if self.candidates.len() > MAX_CANDIDATES {
+            let mut furthest = self.candidates.iter().rev();
+            let unasked = furthest.find(|(_, candidate)| candidate.state == State::Unasked);
+            if let Some(distance) = unasked.map(|(distance, _)| *distance) {
+                self.candidates.remove(&distance);
+            }
         }
     }
 
@@ -201,7 +202,11 @@ impl Lookup {
 
     /// Whether one of the nearest nodes that the path knows was not asked yet.
     fn has_to_ask(&self, path: usize) -> bool {
-        let nets = &self.paths[path].nets;
+        let Path { rounds, nets, .. } = &self.paths[path];
+        let most = MAX_ROUNDS as usize + self.want.div_ceil(self.alpha);
+        if *rounds as usize >= most {
+            return false;
+        }
         let nearest = self.candidates.values().filter(|candidate| candidate.counts_for(path, nets));
         nearest.take(self.want).any(|candidate| candidate.state == State::Unasked)
     }

@@ -1,6 +1,9 @@
 //! What a node keeps for others: bounded in all, bounded and slowed for each publisher, and gone at its end.
+//!
+//! Publishers are keys, and keys cost nothing; so each value counts for the member who brought it, too. Where there is
+//! no room left, whoever has most gives up some.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kith_identity::Fingerprint;
 use kith_identity::membership::NodeId;
@@ -20,6 +23,10 @@ const OVERHEAD_BYTES: usize = 256;
 pub struct Store {
     held: BTreeMap<NodeId, Held>,
     publishers: BTreeMap<Fingerprint, Account>,
+    /// What the members have here that brought it.
+    shares: BTreeMap<NodeId, Share>,
+    /// When the values are due to be brought to their nodes again.
+    renewals: BTreeSet<(Time, NodeId)>,
     bytes: usize,
 }
 
@@ -27,10 +34,19 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) value: Value,
+    /// Whose share it counts in.
+    by: NodeId,
     /// When it is brought to its nodes again, unless another one does so before.
-    pub(crate) renew: Time,
+    renew: Time,
     /// The nodes that are believed to have it.
     pub(crate) holders: Vec<NodeId>,
+}
+
+/// What a member has brought.
+#[derive(Clone, Debug, Default)]
+struct Share {
+    keys: BTreeSet<NodeId>,
+    bytes: usize,
 }
 
 /// What a publisher has here.
@@ -43,30 +59,32 @@ struct Account {
 }
 
 impl Store {
-    /// Keeps a value; whether it is another one than before.
+    /// Keeps a value that this member brought; whether it is another one than before.
     ///
     /// # Errors
     /// Where it is not kept.
-    pub fn put(&mut self, now: Now, value: Value) -> Result<bool, Refusal> {
+    pub fn put(&mut self, now: Now, value: Value, by: NodeId) -> Result<bool, Refusal> {
         let size = check(now, &value)?;
         let before = match self.held.get(&value.key) {
-            Some(held) if held.value == value => return Ok(false),
+            Some(held) if held.value == value => {
+                self.share_out(&value.key, by);
+                return Ok(false);
+            }
             Some(held) if !value.replaces(&held.value) => return Err(Refusal::Older),
-            Some(held) => Some((held.value.publisher, held.value.bytes.len() + OVERHEAD_BYTES)),
+            Some(held) => Some((held.value.publisher, held.size())),
             None => None,
         };
-        let freed = before.map_or(0, |(_, size)| size);
-        if self.bytes - freed + size > MAX_STORE_BYTES {
-            return Err(Refusal::Full);
-        }
         let own = before.filter(|(publisher, _)| *publisher == value.publisher);
         self.charge(now.time, &value, size, own.map(|(_, size)| size))?;
+        self.make_room(&value.key, size, &by)?;
         self.remove(&value.key);
         let account = self.account(value.publisher);
         account.values += 1;
         account.bytes += size;
         self.bytes += size;
-        self.held.insert(value.key, Held { value, renew: now.time, holders: Vec::new() });
+        self.shares.entry(by).or_default().add(value.key, size);
+        self.renewals.insert((now.time, value.key));
+        self.held.insert(value.key, Held { value, by, renew: now.time, holders: Vec::new() });
         Ok(true)
     }
 
@@ -97,6 +115,20 @@ impl Store {
         self.held.get_mut(key)
     }
 
+    /// The value that has been due for longest to be brought to its nodes again.
+    pub(crate) fn due(&self, now: Time) -> Option<&Value> {
+        let (_, key) = self.renewals.first().filter(|(at, _)| *at <= now)?;
+        self.held.get(key).map(|held| &held.value)
+    }
+
+    pub(crate) fn renew_at(&mut self, key: &NodeId, at: Time) {
+        if let Some(held) = self.held.get_mut(key) {
+            self.renewals.remove(&(held.renew, *key));
+            held.renew = at;
+            self.renewals.insert((at, *key));
+        }
+    }
+
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
         self.held.values_mut()
     }
@@ -124,17 +156,69 @@ impl Store {
         Ok(())
     }
 
+    /// Lets those go that have most, until there is room for a value at this key; `by` itself has to be one of the others.
+    fn make_room(&mut self, key: &NodeId, size: usize, by: &NodeId) -> Result<(), Refusal> {
+        loop {
+            let freed = self.held.get(key).map_or(0, Held::size);
+            if self.bytes - freed + size <= MAX_STORE_BYTES {
+                return Ok(());
+            }
+            let most = self.shares.values().max_by_key(|share| share.bytes);
+            let most = most.filter(|most| most.bytes > self.bytes_of(by) + size);
+            let last = most.and_then(|share| share.keys.last().copied()).ok_or(Refusal::Full)?;
+            self.remove(&last);
+        }
+    }
+
+    /// A value counts for the one who has least here of those who brought it: nobody fills the share of others.
+    fn share_out(&mut self, key: &NodeId, by: NodeId) {
+        let Some((before, size)) = self.held.get(key).map(|held| (held.by, held.size())) else { return };
+        if self.bytes_of(&by) + size < self.bytes_of(&before) {
+            self.unshare(&before, key, size);
+            self.shares.entry(by).or_default().add(*key, size);
+            self.held.entry(*key).and_modify(|held| held.by = by);
+        }
+    }
+
+    fn bytes_of(&self, member: &NodeId) -> usize {
+        self.shares.get(member).map_or(0, |share| share.bytes)
+    }
+
+    fn unshare(&mut self, member: &NodeId, key: &NodeId, size: usize) {
+        let Some(share) = self.shares.get_mut(member) else { return };
+        share.keys.remove(key);
+        share.bytes -= size;
+        if share.keys.is_empty() {
+            self.shares.remove(member);
+        }
+    }
+
     fn account(&mut self, publisher: Fingerprint) -> &mut Account {
         self.publishers.entry(publisher).or_insert(Account { values: 0, bytes: 0, next: Time(0) })
     }
 
     fn remove(&mut self, key: &NodeId) {
         let Some(held) = self.held.remove(key) else { return };
-        let size = held.value.bytes.len() + OVERHEAD_BYTES;
+        let size = held.size();
         self.bytes -= size;
+        self.renewals.remove(&(held.renew, *key));
+        self.unshare(&held.by, key, size);
         let account = self.account(held.value.publisher);
         account.values -= 1;
         account.bytes -= size;
+    }
+}
+
+impl Held {
+    fn size(&self) -> usize {
+        self.value.bytes.len() + OVERHEAD_BYTES
+    }
+}
+
+impl Share {
+    fn add(&mut self, key: NodeId, size: usize) {
+        self.keys.insert(key);
+        self.bytes += size;
     }
 }
 
@@ -176,21 +260,26 @@ mod tests {
         }
     }
 
+    fn put(store: &mut Store, now: Now, value: Value) -> Result<bool, Refusal> {
+        store.put(now, value, NodeId::from_bytes([1; 32]))
+    }
+
     #[test]
     fn the_newest_is_kept_until_it_expires() {
         let mut store = Store::default();
-        assert_eq!(store.put(at(0), value(1, 1, 5, 10)), Ok(true));
-        assert_eq!(store.put(at(0), value(1, 1, 5, 10)), Ok(false));
-        assert_eq!(store.put(at(0), value(1, 1, 4, 10)), Err(Refusal::Older));
-        assert_eq!(store.put(at(0), value(1, 1, 6, 10)), Ok(true));
+        assert_eq!(put(&mut store, at(0), value(1, 1, 5, 10)), Ok(true));
+        assert_eq!(put(&mut store, at(0), value(1, 1, 5, 10)), Ok(false));
+        assert_eq!(put(&mut store, at(0), value(1, 1, 4, 10)), Err(Refusal::Older));
+        assert_eq!(put(&mut store, at(0), value(1, 1, 6, 10)), Ok(true));
         let key = NodeId::from_bytes([1; 32]);
         assert_eq!(store.value(at(3_599), &key).map(|value| value.version), Some(6));
         assert_eq!(store.value(at(3_600), &key), None);
         store.expire(at(3_600));
         assert!(store.is_empty() && store.bytes == 0 && store.publishers.is_empty());
-        assert_eq!(store.put(at(3_600), value(1, 1, 7, 10)), Err(Refusal::Expired));
+        assert!(store.shares.is_empty() && store.renewals.is_empty());
+        assert_eq!(put(&mut store, at(3_600), value(1, 1, 7, 10)), Err(Refusal::Expired));
         let far = Value { expires: UTC.plus_secs(MAX_TTL_SECS + 1), ..value(1, 1, 8, 10) };
-        assert_eq!(store.put(at(0), far), Err(Refusal::TooLong));
+        assert_eq!(put(&mut store, at(0), far), Err(Refusal::TooLong));
     }
 
     #[test]
@@ -204,17 +293,17 @@ mod tests {
     fn a_publisher_has_its_room_and_no_more() {
         let mut store = Store::default();
         for key in 0..MAX_VALUES_PER_PUBLISHER as u8 {
-            assert_eq!(store.put(at(10_000 * u64::from(key) / 1_000), value(key, 1, 1, 1)), Ok(true));
+            assert_eq!(put(&mut store, at(10_000 * u64::from(key) / 1_000), value(key, 1, 1, 1)), Ok(true));
         }
-        assert_eq!(store.put(at(3_000), value(200, 1, 1, 1)), Err(Refusal::Quota));
-        assert_eq!(store.put(at(3_000), value(0, 1, 2, 1)), Ok(true), "a change needs no more room");
-        assert_eq!(store.put(at(3_000), value(200, 2, 1, 1)), Ok(true), "others have theirs");
-        assert_eq!(store.put(at(3_000), value(201, 2, 1, MAX_VALUE_BYTES + 1)), Err(Refusal::TooLarge));
+        assert_eq!(put(&mut store, at(3_000), value(200, 1, 1, 1)), Err(Refusal::Quota));
+        assert_eq!(put(&mut store, at(3_000), value(0, 1, 2, 1)), Ok(true), "a change needs no more room");
+        assert_eq!(put(&mut store, at(3_000), value(200, 2, 1, 1)), Ok(true), "others have theirs");
+        assert_eq!(put(&mut store, at(3_000), value(201, 2, 1, MAX_VALUE_BYTES + 1)), Err(Refusal::TooLarge));
         let large = MAX_BYTES_PER_PUBLISHER / (MAX_VALUE_BYTES + OVERHEAD_BYTES);
         for key in 0..large as u8 {
-            assert_eq!(store.put(at(3_000), value(100 + key, 3, 1, MAX_VALUE_BYTES)), Ok(true));
+            assert_eq!(put(&mut store, at(3_000), value(100 + key, 3, 1, MAX_VALUE_BYTES)), Ok(true));
         }
-        assert_eq!(store.put(at(3_000), value(99, 3, 1, MAX_VALUE_BYTES)), Err(Refusal::Quota));
+        assert_eq!(put(&mut store, at(3_000), value(99, 3, 1, MAX_VALUE_BYTES)), Err(Refusal::Quota));
     }
 
     #[test]
@@ -222,10 +311,54 @@ mod tests {
         let mut store = Store::default();
         let every = STORE_EVERY.as_secs();
         for version in 0..STORE_BURST {
-            assert_eq!(store.put(at(0), value(1, 1, version + 1, 1)), Ok(true));
+            assert_eq!(put(&mut store, at(0), value(1, 1, version + 1, 1)), Ok(true));
         }
-        assert_eq!(store.put(at(0), value(1, 1, 1_000, 1)), Err(Refusal::Rate));
-        assert_eq!(store.put(at(every), value(1, 1, 1_000, 1)), Ok(true));
-        assert_eq!(store.put(at(every), value(1, 1, 1_001, 1)), Err(Refusal::Rate));
+        assert_eq!(put(&mut store, at(0), value(1, 1, 1_000, 1)), Err(Refusal::Rate));
+        assert_eq!(put(&mut store, at(every), value(1, 1, 1_000, 1)), Ok(true));
+        assert_eq!(put(&mut store, at(every), value(1, 1, 1_001, 1)), Err(Refusal::Rate));
+    }
+
+    /// As many values as there is room for, each of a key that nobody has used before.
+    #[test]
+    fn one_member_with_many_keys_takes_no_room_from_others() {
+        let mut store = Store::default();
+        let (crowd, other) = (NodeId::from_bytes([9; 32]), NodeId::from_bytes([2; 32]));
+        let bytes = Bytes::from(vec![7; MAX_VALUE_BYTES]);
+        let numbered = |number: u32| {
+            let name = std::array::from_fn(|at| number.to_be_bytes()[at % 4]);
+            let (key, publisher) = (NodeId::from_bytes(name), Fingerprint::from_bytes(name));
+            Value { key, publisher, bytes: bytes.clone(), ..value(0, 0, 1, 0) }
+        };
+        let room = (MAX_STORE_BYTES / (MAX_VALUE_BYTES + OVERHEAD_BYTES)) as u32;
+        for number in 0..room {
+            assert_eq!(store.put(at(0), numbered(number), crowd), Ok(true));
+        }
+        assert_eq!(store.put(at(0), numbered(room), crowd), Err(Refusal::Full));
+        let own = room + 1..room + 1 + room / 2 - 1;
+        for number in own.clone() {
+            assert_eq!(store.put(at(0), numbered(number), other), Ok(true), "{number}");
+        }
+        for number in own.end..own.end + room {
+            assert_eq!(store.put(at(0), numbered(number), crowd), Err(Refusal::Full));
+        }
+        assert!(own.clone().all(|number| store.value(at(0), &numbered(number).key).is_some()));
+        assert!(store.bytes <= MAX_STORE_BYTES);
+        // What both bring counts for the one who has less.
+        let third = NodeId::from_bytes([3; 32]);
+        assert_eq!(store.put(at(0), numbered(own.start), third), Ok(false));
+        assert_eq!(store.bytes_of(&third), MAX_VALUE_BYTES + OVERHEAD_BYTES);
+    }
+
+    #[test]
+    fn what_is_due_for_longest_is_renewed_first() {
+        let mut store = Store::default();
+        for key in 1..4 {
+            assert_eq!(put(&mut store, at(0), value(key, key, 1, 1)), Ok(true));
+            store.renew_at(&NodeId::from_bytes([key; 32]), Time(100 - u64::from(key)));
+        }
+        assert_eq!(store.due(Time(96)), None);
+        assert_eq!(store.due(Time(100)).map(|value| value.key), Some(NodeId::from_bytes([3; 32])));
+        store.renew_at(&NodeId::from_bytes([3; 32]), Time(200));
+        assert_eq!(store.due(Time(100)).map(|value| value.key), Some(NodeId::from_bytes([2; 32])));
     }
 }

@@ -50,7 +50,7 @@ impl Node {
                 Some(value) => Body::Found(value.clone()),
                 None => self.nearest(key, &from.id),
             },
-            Body::Store(value) => match self.keep(now, value, rng) {
+            Body::Store(value) => match self.keep(now, value, from.id, rng) {
                 Ok(()) => Body::Stored,
                 Err(reason) => Body::Refused(reason),
             },
@@ -65,14 +65,14 @@ impl Node {
         Body::Nodes(self.routes.answer(place, REPLICAS, asker))
     }
 
-    fn keep(&mut self, now: Now, value: Value, rng: &mut dyn Rng) -> Result<(), Refusal> {
+    fn keep(&mut self, now: Now, value: Value, by: NodeId, rng: &mut dyn Rng) -> Result<(), Refusal> {
         let key = value.key;
         let nearer = |id: &NodeId| key.nearer(id, &self.own.id).is_lt();
         let others = self.routes.nearest(key).take(2 * REPLICAS);
         if others.filter(|known| nearer(&known.contact.id)).count() == 2 * REPLICAS {
             return Err(Refusal::TooFar);
         }
-        self.store.put(now, value)?;
+        self.store.put(now, value, by)?;
         self.is_kept(&key, now.time, rng);
         Ok(())
     }

@@ -1,11 +1,20 @@
+use std::collections::BTreeSet;
+
 use kith_identity::membership::NodeId;
 use kith_sansio::{Now, Rng, Span, Time};
 
 use super::Node;
 use super::calls::Why;
 use crate::contact::Contact;
-use crate::defaults::{MAX_REPAIRS, RENEW, REPLICAS, SETTLE, SYNC};
+use crate::defaults::{MAX_RENEWALS, MAX_REPAIRS, MAX_SERVINGS, RENEW, REPAIRERS, REPLICAS, SETTLE, SYNC};
 use crate::message::Body;
+
+/// What a node was brought since a while ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Served {
+    since: Time,
+    copies: usize,
+}
 
 impl Node {
     /// A value was brought here, so others have it too, and nobody needs to bring it again for a while.
@@ -15,20 +24,31 @@ impl Node {
             if held.holders.is_empty() {
                 held.holders = holders;
             }
-            held.renew = now + Span(RENEW.0 + rng.below(RENEW.0));
+        }
+        self.renew_later(key, now, rng);
+    }
+
+    fn renew_later(&mut self, key: &NodeId, now: Time, rng: &mut dyn Rng) {
+        self.store.renew_at(key, now + Span(RENEW.0 + rng.below(RENEW.0)));
+    }
+
+    /// A neighbour has just come, perhaps once more: it has no values.
+    pub(super) fn is_new(&mut self, id: &NodeId, now: Time) {
+        let is_neighbour = self.routes.block().contains(id) && self.routes.find(id).is_some();
+        if is_neighbour && self.emptied.insert(*id) {
+            self.region_changed(id, now);
         }
     }
 
-    /// A neighbour has just come, perhaps once more: it has no values. It is believed that now and then, because values
-    /// are brought to it for it.
-    pub(super) fn is_new(&mut self, id: &NodeId, now: Time) {
-        let is_recent = self.arrivals.get(id).is_some_and(|last| now - *last < SYNC);
-        if is_recent || !self.routes.block().contains(id) {
-            return;
-        }
-        self.arrivals.insert(*id, now);
-        self.store.all_mut().for_each(|held| held.holders.retain(|holder| holder != id));
-        self.region_changed(id, now);
+    /// Believes those that say that they have no values. Whoever was brought some not long ago has to wait, because that
+    /// costs more than to say so.
+    fn believe_emptied(&mut self, now: Time) {
+        self.served.retain(|_, served| now - served.since < SYNC);
+        let (later, emptied) =
+            std::mem::take(&mut self.emptied).into_iter().partition(|id| self.served.contains_key(id));
+        let emptied: BTreeSet<NodeId> = emptied;
+        self.emptied = later;
+        self.store.all_mut().for_each(|held| held.holders.retain(|id| !emptied.contains(id)));
     }
 
     /// Drops what has expired, repairs what lost nodes, and renews what nobody brought for long.
@@ -36,40 +56,53 @@ impl Node {
         self.store.expire(now);
         let ended = self.routes.expire(now.utc);
         ended.iter().for_each(|id| drop(self.rumours.remove(id)));
-        self.arrivals.retain(|_, last| now.time - *last < SYNC);
+        self.emptied.retain(|id| self.routes.find(id).is_some());
+        self.believe_emptied(now.time);
         let block = self.routes.block();
-        let (mut due, mut stale) = (Vec::new(), Vec::new());
+        let mut stale = Vec::new();
         for held in self.store.all_mut() {
             held.holders.retain(|id| self.routes.find(id).is_some());
-            if held.renew <= now.time {
-                held.renew = now.time + Span(RENEW.0 + rng.below(RENEW.0));
-                due.push(held.value.clone());
-            } else if block.contains(&held.value.key) {
+            if block.contains(&held.value.key) {
                 stale.push(held.value.key);
             }
         }
-        due.into_iter().for_each(|value| self.put(now, None, value, rng));
         let mut left = MAX_REPAIRS;
         stale.iter().for_each(|key| self.repair(key, now.time, &mut left));
-        if left == 0 {
+        self.renew(now, rng);
+        if left == 0 || self.store.due(now.time).is_some() {
             self.timers.tend = Some(now.time + SETTLE);
         }
     }
 
-    /// Brings a value to nodes that have become one of its nearest, where this is the nearest that has it.
+    /// Brings to their nodes again what is due for longest, a few values at a time.
+    fn renew(&mut self, now: Now, rng: &mut dyn Rng) {
+        for _ in self.renewing()..MAX_RENEWALS {
+            let Some(value) = self.store.due(now.time).cloned() else { return };
+            self.renew_later(&value.key, now.time, rng);
+            self.put(now, None, value, rng);
+        }
+    }
+
+    /// Brings a value to nodes that have become one of its nearest, where this is one of the nearest that have it.
     fn repair(&mut self, key: &NodeId, now: Time, left: &mut usize) {
         let keepers = self.keepers(key);
         let Some(held) = self.store.held_mut(key) else { return };
         let (holders, value) = (held.holders.clone(), held.value.clone());
         let own = self.own.id;
-        if holders.iter().any(|id| key.nearer(id, &own).is_lt()) {
+        if holders.iter().filter(|id| key.nearer(id, &own).is_lt()).count() >= REPAIRERS {
             return;
         }
+        let most = self.store.len() * MAX_SERVINGS;
         for id in keepers.iter().filter(|id| !holders.contains(id)) {
             let Some(contact) = self.routes.find(id).map(|known| known.contact.clone()) else { continue };
             if *left == 0 {
                 return;
             }
+            let served = self.served.entry(*id).or_insert(Served { since: now, copies: 0 });
+            if served.copies >= most {
+                continue;
+            }
+            served.copies += 1;
             *left -= 1;
             self.ask(&contact, now, Body::Store(value.clone()), Why::Repair(*key));
         }

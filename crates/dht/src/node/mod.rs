@@ -23,7 +23,8 @@ use crate::store::Store;
 use crate::value::{Refusal, Value};
 use answering::Askers;
 use calls::{Calls, Probe, Why};
-use region::Sync;
+use keeping::Served;
+use region::{LOWEST, Sync};
 use tasks::{Copies, Task};
 
 /// What happens to a node.
@@ -143,14 +144,18 @@ pub struct Node {
     rumours: BTreeMap<NodeId, Contact>,
     /// Members of the region that nobody was found at yet.
     missing: BTreeSet<NodeId>,
+    /// Who of them was looked for last.
+    searched: NodeId,
     /// Who is a member no more.
     revoked: BTreeSet<NodeId>,
     sync: Option<Sync>,
     /// How long until the region is compared again: longer and longer while nothing happens.
     sync_every: Span,
     askers: Askers,
-    /// When neighbours were believed last that they have just come.
-    arrivals: BTreeMap<NodeId, Time>,
+    /// Neighbours that say that they have just come and have no values.
+    emptied: BTreeSet<NodeId>,
+    /// What neighbours were brought not long ago.
+    served: BTreeMap<NodeId, Served>,
     /// Whom the network was joined through.
     known: Vec<Contact>,
     /// The bucket that is refreshed next.
@@ -194,11 +199,13 @@ impl Node {
             next_task: 0,
             rumours: BTreeMap::new(),
             missing: BTreeSet::new(),
+            searched: LOWEST,
             revoked: BTreeSet::new(),
             sync: None,
             sync_every: SYNC,
             askers: Askers::default(),
-            arrivals: BTreeMap::new(),
+            emptied: BTreeSet::new(),
+            served: BTreeMap::new(),
             known: Vec::new(),
             refreshed: 0,
             timers: Timers::default(),

@@ -1,3 +1,5 @@
+use std::ops::Bound;
+
 use kith_identity::membership::NodeId;
 use kith_sansio::{Now, Rng, Time, Timestamp};
 
@@ -13,7 +15,7 @@ use crate::lookup::Lookup;
 use crate::message::Body;
 use crate::routes::Known;
 
-const LOWEST: NodeId = NodeId::from_bytes([0; 32]);
+pub(super) const LOWEST: NodeId = NodeId::from_bytes([0; 32]);
 /// How many neighbours a joining node asks for the others before it does without.
 const MAX_SYNC_TRIES: u8 = 3;
 
@@ -106,13 +108,13 @@ impl Node {
         }
     }
 
-    /// A node failed for good. Whoever watches it tells the region; the others ask for themselves.
+    /// A node failed for good. Whoever watches it, or brought it something, tells the region; the others ask for themselves.
     pub(super) fn lost(&mut self, node: &Contact, why: Why, now: Time) {
         if !self.routes.block().contains(&node.id) {
             return;
         }
         self.region_changed(&node.id, now);
-        if why == Why::Probe(Probe::Watch) {
+        if matches!(why, Why::Probe(Probe::Watch) | Why::Repair(_)) {
             let others: Vec<_> = self.routes.region().iter().map(|known| known.contact.clone()).collect();
             others.iter().for_each(|other| self.say(other, 0, Body::Gone(node.id)));
         }
@@ -146,7 +148,8 @@ impl Node {
 
     fn add_rumour(&mut self, contact: Contact) {
         if self.rumours.len() < MAX_RUMOURS {
-            self.rumours.insert(contact.id, contact);
+            // The first address that was told is tried; a later one may come again.
+            self.rumours.entry(contact.id).or_insert(contact);
         }
     }
 
@@ -174,8 +177,10 @@ impl Node {
         for contact in watched {
             self.probe(&contact, now.time, Probe::Watch);
         }
-        for _ in 0..MAX_SEARCHES {
-            let Some(id) = self.missing.pop_first() else { break };
+        let beyond = self.missing.range((Bound::Excluded(self.searched), Bound::Unbounded));
+        let wanted = beyond.chain(self.missing.range(..=self.searched)).take(MAX_SEARCHES);
+        for id in wanted.copied().collect::<Vec<_>>() {
+            self.searched = id;
             self.start(now, id, 1, Goal::Learn, rng);
         }
     }

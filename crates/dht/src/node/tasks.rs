@@ -84,6 +84,12 @@ impl Node {
         self.start(now, value.key, REPLICAS, Goal::Put { op, value }, rng);
     }
 
+    /// How many values are on their way to their nodes again.
+    pub(super) fn renewing(&self) -> usize {
+        let looks = self.tasks.values().filter(|task| matches!(task.goal, Goal::Put { op: None, .. }));
+        looks.count() + self.copies.values().filter(|copies| copies.op.is_none()).count()
+    }
+
     /// Begins a lookup at the nearest nodes that are known.
     pub(super) fn start(&mut self, now: Now, target: NodeId, want: usize, goal: Goal, rng: &mut dyn Rng) {
         let count = REPLICAS.max(self.config.alpha * self.config.paths);
@@ -196,7 +202,7 @@ impl Node {
         let is_near = furthest.is_none_or(|id| value.key.nearer(&self.own.id, &id).is_lt());
         let mut copies = Copies { op, value, spare: VecDeque::new(), waiting: 0, stored: 0, refusal: None };
         if is_near && self.phase != Phase::Left {
-            match self.store.put(now, copies.value.clone()) {
+            match self.store.put(now, copies.value.clone(), self.own.id) {
                 Ok(_) => {
                     copies.stored = 1;
                     self.is_kept(&copies.value.key, now.time, rng);

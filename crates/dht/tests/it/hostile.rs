@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use kith_dht::defaults::{ASK_BURST, MAX_PER_NET, REPLICAS, TEND};
+use kith_dht::defaults::{ASK_BURST, MAX_PER_NET, MAX_ROUNDS, MAX_SERVINGS, REPLICAS, SETTLE, TEND};
 use kith_dht::node::{Input, Output};
 use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Routes, Scope, Value};
 use kith_identity::Fingerprint;
@@ -200,6 +200,59 @@ fn nobody_has_a_place_at_an_address_that_leads_to_oneself_or_to_all() {
         say(&mut node, &contact_at(ids[2], ip.into()), 1, Body::Ping { is_new: false });
         assert!(node.routes().find(&ids[2]).is_none(), "{ip:?}");
     }
+}
+
+/// How often a node sends a value to `to` in what it says now.
+fn copies(node: &mut Node, to: &NodeId) -> usize {
+    let is_copy = |output: &Output| matches!(output, Output::Send { to: other, message } if other.id == *to && matches!(message.body, Body::Store(_)));
+    std::iter::from_fn(|| node.poll_output()).filter(is_copy).count()
+}
+
+#[test]
+fn who_comes_and_goes_is_not_brought_everything_each_time() {
+    let ids = ids(4, 11);
+    let mut node = node(&ids[1..], ids[0], &Config::default(), 4);
+    assert_eq!(say(&mut node, &contact(ids[1]), 1, Body::Store(value(ids[0]))), [Body::Stored]);
+    let (mut rng, mut sent) = (SeededRng::new(1), 0);
+    for step in 1..=40 {
+        let now = Now { time: NOW.time + SETTLE.times(2 * step), ..NOW };
+        for body in [Body::Leave, Body::Ping { is_new: true }] {
+            let message = Message { id: step, body };
+            node.handle_input(now, Input::Heard { from: contact(ids[2]), message }, &mut rng);
+        }
+        node.handle_timeout(Now { time: now.time + SETTLE, ..now }, &mut rng);
+        sent += copies(&mut node, &ids[2]);
+    }
+    assert!((1..=MAX_SERVINGS).contains(&sent), "{sent} copies of one value");
+}
+
+/// The nearest may only be thought to have a value: the next one brings it to a new node, too.
+#[test]
+fn a_value_is_repaired_though_the_nearest_does_nothing() {
+    let mut near = ids(4, 12);
+    let key = near[0];
+    near.sort_by(|a, b| key.nearer(a, b));
+    let mut node = node(&[near[0], near[2]], near[1], &Config::default(), 4);
+    assert_eq!(say(&mut node, &contact(near[2]), 1, Body::Store(value(key))), [Body::Stored]);
+    say(&mut node, &contact(near[3]), 2, Body::Ping { is_new: true });
+    node.handle_timeout(Now { time: NOW.time + SETTLE, ..NOW }, &mut SeededRng::new(1));
+    assert_eq!(copies(&mut node, &near[3]), 1);
+}
+
+/// A liar whose accomplices are each nearer than the one before does not hold a lookup for ever.
+#[test]
+fn a_path_that_liars_lead_on_comes_to_its_end() {
+    let mut near = ids(2_000, 13);
+    let target = near[0];
+    near.sort_by(|a, b| target.nearer(b, a));
+    let config = Config { paths: 1, alpha: 1, ..Config::default() };
+    let mut lookup = Lookup::new(target, 1, &config, Scope::Site, [contact(near[0])]);
+    let mut named = near[1..].iter().copied();
+    while let [asked] = &lookup.next_round()[..] {
+        lookup.answered(&asked.id, named.next().map(contact));
+    }
+    assert!(lookup.is_finished());
+    assert_eq!(lookup.rounds(), MAX_ROUNDS + 1);
 }
 
 #[test]

@@ -170,6 +170,7 @@ impl<L: Ledger> Issuer<L> {
     ) -> Result<VerifiedMember, IssuerError<L::Error>> {
         let fingerprint = request.key().fingerprint();
         let known = self.ledger.enrolment(&fingerprint).map_err(IssuerError::Ledger)?;
+        let mut not_after = now.plus_secs(self.terms.certificate_secs);
         if let Some(enrolment) = known {
             if enrolment.revoked.is_some() {
                 return Err(IssuerError::Revoked(fingerprint));
@@ -182,14 +183,13 @@ impl<L: Ledger> Issuer<L> {
             {
                 return Ok(last);
             }
+            // A clock that went back must not hide a longer certificate that is still out: a revocation lasts as long
+            // as what the ledger has.
+            not_after = not_after.max(last.not_after());
         }
         let mut counters = self.ledger.counters().map_err(IssuerError::Ledger)?;
         counters.serial += 1;
-        let validity = Validity {
-            serial: counters.serial,
-            not_before: now,
-            not_after: now.plus_secs(self.terms.certificate_secs),
-        };
+        let validity = Validity { serial: counters.serial, not_before: now, not_after };
         let proof = prove_nonce(&self.vrf, &self.network.id(), &fingerprint);
         let member = VerifiedMember::sign(&self.identity, &self.network, request, proof, validity)?;
         let enrolment = Enrolment { member: member.as_member().clone(), revoked: None };

@@ -8,7 +8,7 @@ use kith_sansio::{Span, Timestamp};
 use kith_vnet::{Faults, for_seeds};
 
 use super::{Net, small, value};
-use crate::support::{contact_at, ids};
+use crate::support::{contact_at, ids, nearest_of};
 
 /// Stores so many values from different nodes; those that were acknowledged.
 fn store(net: &mut Net, count: u64) -> Vec<Value> {
@@ -74,6 +74,24 @@ fn a_node_that_starts_anew_is_brought_what_it_should_have() {
     assert_all_are_found(&mut net, &values);
     let copies: usize = net.world.machines().map(|(_, node)| node.store().len()).sum();
     assert!(copies >= 20 * 15, "{copies} copies of 20 values");
+}
+
+#[test]
+fn a_node_that_starts_anew_twice_within_minutes_is_brought_its_values_again() {
+    let mut net = Net::new(12, 60, small(), Faults::default());
+    net.settle();
+    net.run(Span::secs(120));
+    let values = store(&mut net, 20);
+    let id = values.iter().flat_map(|value| nearest_of(&net.ids, value.key, 3)).next().unwrap();
+    let mine = values.iter().filter(|value| nearest_of(&net.ids, value.key, 15).contains(&id)).count();
+    for pause in [60, 900] {
+        net.world.crash(&id);
+        net.live.retain(|other| *other != id);
+        net.start(id);
+        net.run(Span::secs(pause));
+    }
+    let has = net.world.machine(&id).unwrap().store().len();
+    assert!(has >= mine, "{has} of {mine} values");
 }
 
 #[test]
