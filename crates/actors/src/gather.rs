@@ -19,6 +19,11 @@ impl<I: PartialEq, T> Gather<I, T> {
         Some(self.0.drain(..).filter_map(|(_, slot)| slot).collect())
     }
 
+    /// Whether this node was asked and has not answered.
+    pub(crate) fn awaits(&self, from: &I) -> bool {
+        self.0.iter().any(|(id, slot)| id == from && slot.is_none())
+    }
+
     /// Who has not answered.
     pub(crate) fn missing(self) -> Vec<I> {
         self.0.into_iter().filter(|(_, slot)| slot.is_none()).map(|(id, _)| id).collect()

@@ -1,5 +1,6 @@
 //! Every number of this crate that a person might want to know.
 
+use kith_identity::membership::REGION_MEMBERS;
 use kith_sansio::Span;
 
 /// What differs between networks, and between a network and its tests. All nodes of a network have the same.
@@ -17,7 +18,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { bucket: 20, alpha: 3, paths: 3, region: 512 }
+        Config { bucket: 20, alpha: 3, paths: 3, region: REGION_MEMBERS }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use kith_identity::membership::{Block, NodeId};
+use kith_identity::membership::{Block, NodeId, region_bits};
 use kith_sansio::{Rng, SeededRng};
 
 use crate::defaults::Config;
-use crate::nearest::{nearest_known, region_bits};
+use crate::nearest::nearest_known;
 
 /// A network in which each bucket is full, or has everybody who belongs into it, and each region is known whole.
 ///

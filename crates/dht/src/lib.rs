@@ -29,7 +29,7 @@ pub use gate::{Gate, Members, RECORD_SET, record_set_key};
 pub use ideal::Ideal;
 pub use lookup::Lookup;
 pub use message::{Body, Card, Message, MessageError, Parcel};
-pub use nearest::{Nearest, Placed, nearest_known, region_bits};
+pub use nearest::{Nearest, Placed, nearest_known};
 pub use node::Node;
 pub use routes::{Heard, Known, Routes};
 pub use store::Store;

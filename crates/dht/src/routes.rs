@@ -1,11 +1,11 @@
 //! Whom a node knows: a bucket for each distance, and its own region whole.
 
-use kith_identity::membership::{Block, NodeId};
+use kith_identity::membership::{Block, NodeId, region_bits};
 use kith_sansio::{Time, Timestamp};
 
 use crate::contact::{Contact, Nets, Scope};
 use crate::defaults::{Config, MAX_PER_NET, REGION_SLACK};
-use crate::nearest::{Placed, nearest_known, region_bits};
+use crate::nearest::{Placed, nearest_known};
 
 /// A node that answered.
 #[derive(Clone, Debug)]

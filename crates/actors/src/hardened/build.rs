@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use kith_identity::membership::{Block, MemberLeaf, NodeId};
+use kith_identity::membership::{MemberLeaf, NodeId};
 use kith_sansio::Now;
 
 use super::draw::absent;
 use super::list::place;
 use super::set::Job;
 use super::{Book, Input, Message, Output, Refusal, Suite, View};
-use crate::scheme::{Hash, hash};
+use crate::scheme::Hash;
 
 /// SL: one of those nearest to the place of a draw.
 #[derive(Debug)]
@@ -48,21 +48,22 @@ impl<'a, S: Suite> Builder<'a, S> {
         Builder { view, me, suite, state: Building::Idle, outputs: VecDeque::new() }
     }
 
-    /// Takes a message or the answers to a probe; `book` refuses what was signed before.
+    /// Takes a message or the answers to a probe; `book` refuses a draw in which it took part before. What does not belong
+    /// here changes nothing, and after a refusal the builder can be asked again.
     pub fn handle(&mut self, now: Now, input: Input, book: &mut Book) {
-        let done = match (std::mem::replace(&mut self.state, Building::Over), input) {
+        let done = match (std::mem::replace(&mut self.state, Building::Idle), input) {
             (Building::Idle, Input::Heard { from, message: Message::Build(job) }) => {
-                self.consider(from, *job, now)
+                self.consider(from, *job, now, book)
             }
             (Building::Probing(selecting), Input::Alive(alive)) => self.probed(selecting, &alive, book),
             (Building::Reported(selecting), Input::Heard { from, message: Message::Reports(reports) })
                 if from == selecting.setter =>
             {
-                self.sign(&selecting, &reports, book)
+                self.sign(&selecting, &reports)
             }
             (state, _) => {
                 self.state = state;
-                Err(Refusal::Turn)
+                Ok(())
             }
         };
         if let Err(refusal) = done {
@@ -75,7 +76,8 @@ impl<'a, S: Suite> Builder<'a, S> {
         self.outputs.pop_front()
     }
 
-    fn consider(&mut self, setter: NodeId, job: Job, now: Now) -> Result<(), Refusal> {
+    /// The draw is used up before the first probe: whoever does not like who is there cannot have it probed again.
+    fn consider(&mut self, setter: NodeId, job: Job, now: Now, book: &mut Book) -> Result<(), Refusal> {
         let order = &job.order;
         if order.draw.proposal.ticket.terms.expires <= now.utc {
             return Err(Refusal::Expired);
@@ -87,26 +89,13 @@ impl<'a, S: Suite> Builder<'a, S> {
         if !job.group.members.iter().any(|member| member.id == self.me) {
             return Err(Refusal::Signer);
         }
-        let candidates = self.candidates(&job, &seed, &place)?;
+        let candidates = order.candidates(self.view, &seed)?;
+        book.outcome(&order.draw.proposal.ticket, order.moves.len())?;
+        self.outputs.push_back(Output::Keep);
         let selecting =
             Selecting { setter, job, seed, candidates, asked: 0, answered: 0, failed: Vec::new() };
         self.probe(Box::new(selecting));
         Ok(())
-    }
-
-    /// All members of the region but the trigger and the witnesses, in an order that nobody chose.
-    fn candidates(&self, job: &Job, seed: &Hash, place: &NodeId) -> Result<Vec<MemberLeaf>, Refusal> {
-        let proposal = &job.order.draw.proposal;
-        let region = Block::around(place, self.view.region().bits());
-        let is_apart = |id: NodeId| {
-            id == proposal.ticket.trigger || proposal.group.members.iter().any(|witness| witness.id == id)
-        };
-        let mut candidates: Vec<_> =
-            self.view.members(region)?.filter(|one| !is_apart(one.id)).copied().collect();
-        let role = [proposal.ticket.terms.role];
-        candidates
-            .sort_by_cached_key(|one| hash(b"kithnet actors order v1", &[seed, one.id.as_bytes(), &role]));
-        Ok(candidates)
     }
 
     /// Asks as many further candidates as are missing, and at first those whom the group leaves out.
@@ -134,49 +123,51 @@ impl<'a, S: Suite> Builder<'a, S> {
         alive: &[NodeId],
         book: &Book,
     ) -> Result<(), Refusal> {
-        absent(&selecting.job.group, alive, book)?;
+        absent(self.view, &selecting.job.group, alive, book)?;
         let asked = &selecting.candidates[selecting.answered..selecting.asked];
-        let failed: Vec<_> = asked.iter().map(|one| one.id).filter(|id| !alive.contains(id)).collect();
+        let is_there = |one: &MemberLeaf| alive.contains(&one.id) && !book.is_barred(one);
+        let failed: Vec<_> = asked.iter().filter(|one| !is_there(one)).map(|one| one.id).collect();
         selecting.answered = selecting.asked;
         selecting.failed.extend(failed);
         self.probe(selecting);
         Ok(())
     }
 
-    /// Leaves out who failed every builder's probe: one honest builder is enough to keep a member in, and one that lies
-    /// can keep an absent one in, which gains it nothing.
-    fn sign(
-        &mut self,
-        selecting: &Selecting,
-        reports: &[Vec<NodeId>],
-        book: &mut Book,
-    ) -> Result<(), Refusal> {
+    fn sign(&mut self, selecting: &Selecting, reports: &[Vec<NodeId>]) -> Result<(), Refusal> {
         let Selecting { setter, job, seed, candidates, failed, .. } = selecting;
         let mine = job.group.members.iter().position(|member| member.id == self.me);
         let is_kept = mine.is_some_and(|at| reports.get(at) == Some(failed));
         if !is_kept || reports.len() != job.group.members.len() {
             return Err(Refusal::Report);
         }
-        let is_absent = |id: &NodeId| reports.iter().all(|report| report.contains(id));
-        let there = candidates.iter().filter(|one| !is_absent(&one.id));
-        let actors: Vec<_> = there.take(selecting.wanted()).copied().collect();
-        let moves = job.order.moves.len();
-        let is_enough = actors.len() == selecting.wanted();
-        let entry = (job.group.bits, job.group.members.len());
-        let pledge =
-            job.order.outcome(self.view, seed, moves, entry, is_enough.then_some(&actors[..])).pledge();
-        book.once(pledge.slot.key)?;
-        let signature = self.suite.sign(&pledge);
-        let message =
-            if is_enough { Message::Signed { actors, signature } } else { Message::Insufficient(signature) };
+        let actors = actors(candidates, reports, selecting.wanted());
+        let signature = self.suite.sign(&job.order.pledge(self.view, seed, &job.group, actors.as_deref()));
+        let message = match actors {
+            Some(actors) => Message::Signed { actors, signature },
+            None => Message::Insufficient(signature),
+        };
         self.outputs.push_back(Output::Send { to: *setter, message });
+        self.state = Building::Over;
         Ok(())
     }
+}
+
+/// The first of the candidates that did not fail every builder's probe, where there are as many as wanted. One honest
+/// builder is enough to keep a member in; one that lies can keep an absent one in, which gains it nothing.
+pub(super) fn actors(
+    candidates: &[MemberLeaf],
+    reports: &[Vec<NodeId>],
+    wanted: usize,
+) -> Option<Vec<MemberLeaf>> {
+    let is_absent = |id: &NodeId| reports.iter().all(|report| report.contains(id));
+    let there = candidates.iter().filter(|one| !is_absent(&one.id));
+    let actors: Vec<_> = there.take(wanted).copied().collect();
+    (actors.len() == wanted).then_some(actors)
 }
 
 impl Selecting {
     /// A.
     fn wanted(&self) -> usize {
-        usize::from(self.job.order.draw.proposal.ticket.terms.actors)
+        self.job.order.wanted()
     }
 }

@@ -60,10 +60,7 @@ impl Draw {
         suite: &mut impl Suite,
     ) -> Result<Hash, Refusal> {
         let Proposal { ticket, trigger, signature, group } = &self.proposal;
-        let facts = epoch.facts();
-        if (ticket.network, ticket.epoch) != (epoch.network().id(), facts.epoch) {
-            return Err(Refusal::Epoch);
-        }
+        ticket.check(epoch)?;
         let trigger = epoch.member(trigger).map_err(|_| Refusal::Signer)?;
         let witnesses = self.shares.iter().map(|share| epoch.member(&share.witness));
         let witnesses = witnesses.collect::<Result<Vec<_>, _>>().map_err(|_| Refusal::Signer)?;
@@ -138,10 +135,12 @@ enum Drawing {
 }
 
 impl<'a, S: Suite> Trigger<'a, S> {
-    /// Begins by looking for the witnesses of the ticket.
-    pub fn new(view: &'a View, suite: S, ticket: Ticket) -> Result<Self, Refusal> {
+    /// Begins by looking for the witnesses of the ticket, whose number `book` must not know yet.
+    pub fn new(view: &'a View, suite: S, ticket: Ticket, book: &mut Book) -> Result<Self, Refusal> {
+        ticket.check(view.epoch())?;
         let group = view.group(&ticket.trigger, &ticket.trigger, &[])?;
-        let outputs = VecDeque::from([Output::Probe(group.ids())]);
+        book.draw(&ticket)?;
+        let outputs = VecDeque::from([Output::Keep, Output::Probe(group.ids())]);
         let state = Drawing::Probing(group);
         Ok(Trigger { view, suite, ticket, absent: Vec::new(), state, deadline: None, outputs })
     }
@@ -174,34 +173,68 @@ impl<'a, S: Suite> Trigger<'a, S> {
         Ok(())
     }
 
+    /// Checks each answer as it comes, so that whoever lies is known. Messages that nobody waits for change nothing.
     fn heard(&mut self, from: NodeId, message: Message) -> Result<(), Refusal> {
         match (std::mem::replace(&mut self.state, Drawing::Over), message) {
-            (Drawing::Signing(proposal, mut gather), Message::Accept(signature)) => {
-                let Some(signatures) = gather.put(&from, signature) else {
-                    self.state = Drawing::Signing(proposal, gather);
-                    return Ok(());
-                };
+            (Drawing::Signing(proposal, gather), Message::Accept(signature)) if gather.awaits(&from) => {
+                self.accepted(proposal, gather, from, signature)
+            }
+            (Drawing::Revealing(proposal, signatures, gather), Message::Reveal(proof))
+                if gather.awaits(&from) =>
+            {
+                return self.revealed(proposal, signatures, gather, from, proof);
+            }
+            (state, _) => self.state = state,
+        }
+        Ok(())
+    }
+
+    fn accepted(
+        &mut self,
+        proposal: Proposal,
+        mut gather: Gather<NodeId, Signature>,
+        from: NodeId,
+        signature: Signature,
+    ) {
+        let witness = proposal.group.members.iter().filter(|witness| witness.id == from);
+        let pledge = self.ticket.pledge(&proposal.group);
+        if !self.suite.verify(&claims(witness, &pledge, [&signature].into_iter())) {
+            self.outputs.push_back(Output::Lied(from));
+            return;
+        }
+        self.state = match gather.put(&from, signature) {
+            None => Drawing::Signing(proposal, gather),
+            Some(signatures) => {
                 self.tell(&proposal.group.ids(), &Message::Accepted(signatures.clone()));
                 let gather = Gather::from(proposal.group.ids());
-                self.state = Drawing::Revealing(proposal, signatures, gather);
-                Ok(())
+                Drawing::Revealing(proposal, signatures, gather)
             }
-            (Drawing::Revealing(proposal, signatures, mut gather), Message::Reveal(proof)) => {
-                let Some(proofs) = gather.put(&from, proof) else {
-                    self.state = Drawing::Revealing(proposal, signatures, gather);
-                    return Ok(());
-                };
-                let draw = self.draw(proposal, signatures, proofs)?;
-                let seed = draw.verify(self.view.epoch(), self.view.table(), &mut self.suite)?;
-                let order = Box::new(Order { draw, moves: Vec::new() });
-                self.outputs.push_back(Output::Route { to: place(&seed, 0), order });
-                Ok(())
-            }
-            (state, _) => {
-                self.state = state;
-                Ok(())
-            }
+        };
+    }
+
+    fn revealed(
+        &mut self,
+        proposal: Proposal,
+        signatures: Vec<Signature>,
+        mut gather: Gather<NodeId, Proof>,
+        from: NodeId,
+        proof: Proof,
+    ) -> Result<(), Refusal> {
+        let input = self.ticket.input();
+        let witness = proposal.group.members.iter().find(|witness| witness.id == from);
+        if witness.is_none_or(|witness| self.suite.output(&witness.vrf, &input, &proof).is_none()) {
+            self.outputs.push_back(Output::Lied(from));
+            return Ok(());
         }
+        let Some(proofs) = gather.put(&from, proof) else {
+            self.state = Drawing::Revealing(proposal, signatures, gather);
+            return Ok(());
+        };
+        let draw = self.draw(proposal, signatures, proofs)?;
+        let seed = draw.verify(self.view.epoch(), self.view.table(), &mut self.suite)?;
+        let order = Box::new(Order { draw, moves: Vec::new() });
+        self.outputs.push_back(Output::Route { to: place(&seed, 0), order });
+        Ok(())
     }
 
     fn draw(
@@ -243,12 +276,11 @@ impl<S: Suite> Machine for Trigger<'_, S> {
         if self.poll_timeout().is_none_or(|deadline| deadline > now.time) {
             return;
         }
-        let silent = match std::mem::replace(&mut self.state, Drawing::Over) {
-            Drawing::Signing(_, gather) => gather.missing(),
-            Drawing::Revealing(_, _, gather) => gather.missing(),
-            Drawing::Probing(_) | Drawing::Over => Vec::new(),
-        };
-        self.outputs.push_back(Output::Silent(silent));
+        self.outputs.push_back(match std::mem::replace(&mut self.state, Drawing::Over) {
+            Drawing::Signing(_, gather) => Output::Unanswered(gather.missing()),
+            Drawing::Revealing(_, _, gather) => Output::Silent(gather.missing()),
+            Drawing::Probing(_) | Drawing::Over => return,
+        });
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -284,19 +316,22 @@ impl<'a, S: Suite> Witness<'a, S> {
         Witness { view, me, suite, state: Witnessing::Idle, outputs: VecDeque::new() }
     }
 
-    /// Takes a message or the answers to a probe; `book` refuses what was signed before.
+    /// Takes a message or the answers to a probe; `book` refuses what was signed before. What does not belong here
+    /// changes nothing, and after a refusal the witness can be asked again.
     pub fn handle(&mut self, now: Now, input: Input, book: &mut Book) {
-        let done = match (std::mem::replace(&mut self.state, Witnessing::Over), input) {
+        let done = match (std::mem::replace(&mut self.state, Witnessing::Idle), input) {
             (Witnessing::Idle, Input::Heard { from, message: Message::Propose(proposal) }) => {
                 self.consider(from, proposal, now, book)
             }
             (Witnessing::Probing(proposal), Input::Alive(alive)) => self.sign(proposal, &alive, book),
-            (Witnessing::Signed(proposal), Input::Heard { from, message: Message::Accepted(signatures) }) => {
-                self.reveal(from, &proposal, &signatures)
+            (Witnessing::Signed(proposal), Input::Heard { from, message: Message::Accepted(signatures) })
+                if from == proposal.ticket.trigger =>
+            {
+                self.reveal(&proposal, &signatures)
             }
             (state, _) => {
                 self.state = state;
-                Err(Refusal::Turn)
+                Ok(())
             }
         };
         if let Err(refusal) = done {
@@ -318,9 +353,7 @@ impl<'a, S: Suite> Witness<'a, S> {
     ) -> Result<(), Refusal> {
         let Proposal { ticket, trigger, signature, group } = &*proposal;
         let epoch = self.view.epoch();
-        if (ticket.network, ticket.epoch) != (epoch.network().id(), epoch.facts().epoch) {
-            return Err(Refusal::Epoch);
-        }
+        ticket.check(epoch)?;
         if ticket.terms.expires <= now.utc {
             return Err(Refusal::Expired);
         }
@@ -329,7 +362,7 @@ impl<'a, S: Suite> Witness<'a, S> {
         let pledge = ticket.pledge(group);
         let is_signed = self.suite.verify(&[Claim { key: &trigger.key, pledge: &pledge, signature }]);
         let is_mine = group.members.iter().any(|member| member.id == self.me);
-        if from != ticket.trigger || trigger.id != from || !is_signed || !is_mine || book.is_barred(&from) {
+        if from != ticket.trigger || trigger.id != from || !is_signed || !is_mine || book.is_barred(trigger) {
             return Err(Refusal::Signer);
         }
         if group.skipped.is_empty() {
@@ -341,8 +374,9 @@ impl<'a, S: Suite> Witness<'a, S> {
     }
 
     fn sign(&mut self, proposal: Box<Proposal>, alive: &[NodeId], book: &mut Book) -> Result<(), Refusal> {
-        absent(&proposal.group, alive, book)?;
-        book.draw(&proposal.ticket.trigger, proposal.ticket.sequence)?;
+        absent(self.view, &proposal.group, alive, book)?;
+        book.draw(&proposal.ticket)?;
+        self.outputs.push_back(Output::Keep);
         let signature = self.suite.sign(&proposal.ticket.pledge(&proposal.group));
         let to = proposal.ticket.trigger;
         self.outputs.push_back(Output::Send { to, message: Message::Accept(signature) });
@@ -350,22 +384,25 @@ impl<'a, S: Suite> Witness<'a, S> {
         Ok(())
     }
 
-    fn reveal(&mut self, from: NodeId, proposal: &Proposal, signatures: &[Signature]) -> Result<(), Refusal> {
+    fn reveal(&mut self, proposal: &Proposal, signatures: &[Signature]) -> Result<(), Refusal> {
         let Proposal { ticket, group, .. } = proposal;
         let pledge = ticket.pledge(group);
-        let all = signatures.len() == group.members.len() && from == ticket.trigger;
-        if !all || !self.suite.verify(&claims(group.members.iter(), &pledge, signatures.iter())) {
+        if signatures.len() != group.members.len()
+            || !self.suite.verify(&claims(group.members.iter(), &pledge, signatures.iter()))
+        {
             return Err(Refusal::Signer);
         }
         let message = Message::Reveal(self.suite.prove(&ticket.input()));
-        self.outputs.push_back(Output::Send { to: from, message });
+        self.outputs.push_back(Output::Send { to: ticket.trigger, message });
+        self.state = Witnessing::Over;
         Ok(())
     }
 }
 
 /// Makes sure that nobody whom a group leaves out answers, except who was barred.
-pub(super) fn absent(group: &Group, alive: &[NodeId], book: &Book) -> Result<(), Refusal> {
-    match group.skipped.iter().find(|id| alive.contains(id) && !book.is_barred(id)) {
+pub(super) fn absent(view: &View, group: &Group, alive: &[NodeId], book: &Book) -> Result<(), Refusal> {
+    let is_barred = |id: &NodeId| view.member(id).is_some_and(|member| book.is_barred(member));
+    match group.skipped.iter().find(|id| alive.contains(id) && !is_barred(id)) {
         Some(there) => Err(Refusal::LeftOut(*there)),
         None => Ok(()),
     }

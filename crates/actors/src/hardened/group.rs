@@ -1,7 +1,7 @@
 //! Who decides around a place: it follows from the members' places and from who answers.
 
 use kith_identity::membership::tree::{Path, Range};
-use kith_identity::membership::{Block, MemberLeaf, NodeId, VerifiedEpoch};
+use kith_identity::membership::{Block, MemberLeaf, NodeId, REGION_MEMBERS, VerifiedEpoch, region_bits};
 
 use super::Refusal;
 use crate::ktable::{KTable, Network, Prefix};
@@ -9,12 +9,9 @@ use crate::ktable::{KTable, Network, Prefix};
 /// The most members of a group: a list says their number in one byte.
 pub(super) const MAX_SIGNERS: usize = 255;
 
-/// How many members a region R3 holds on average where nothing else is said; twice as many at most.
-pub const REGION_MEMBERS: u64 = 512;
-
-/// The bits of R3 in a network of `members`, where it holds about `target` of them or up to twice as many.
-pub fn region_bits(members: u64, target: u64) -> u8 {
-    (members / target.max(1)).checked_ilog2().unwrap_or(0) as u8
+/// The most actors that a selection may ask for: half of what a region holds on average.
+pub(super) fn most_actors(members: u64) -> u64 {
+    (members >> region_bits(members, REGION_MEMBERS)) / 2
 }
 
 /// What a member knows of its network: the epoch, its k-table, and all members of its own region R3.
@@ -46,6 +43,9 @@ impl View {
         if table.hash() != facts.k_table {
             return Err(Refusal::Table);
         }
+        if region.block().bits() != region_bits(facts.members, REGION_MEMBERS) {
+            return Err(Refusal::Region);
+        }
         let members = epoch.block(&region).map_err(|_| Refusal::Region)?.to_vec();
         Ok(View { epoch, table, region, members })
     }
@@ -63,6 +63,11 @@ impl View {
     /// The region R3 of the member.
     pub fn region(&self) -> &Block {
         self.region.block()
+    }
+
+    /// The member of the region with this id.
+    pub(super) fn member(&self, id: &NodeId) -> Option<&MemberLeaf> {
+        self.members.iter().find(|member| member.id == *id)
     }
 
     /// Proof that a member of the region is one.

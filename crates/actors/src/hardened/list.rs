@@ -4,14 +4,15 @@ use kith_identity::Fingerprint;
 use kith_identity::membership::pledge::Pledge;
 use kith_identity::membership::tree::{Leaf, Path, TreeError};
 use kith_identity::membership::{
-    Block, EPOCH_BYTES, Epoch, MemberLeaf, NodeId, StatementError, VerifiedEpoch,
+    Block, EPOCH_BYTES, Epoch, MemberLeaf, NodeId, REGION_MEMBERS, StatementError, VerifiedEpoch, region_bits,
 };
 use kith_sansio::Timestamp;
 use kith_sansio::wire::{Reader, WireError, Writer};
 
+use super::Refusal;
 use super::suite::{self, Claim};
 use super::ticket::Ticket;
-use crate::ktable::{Network, Prefix, Region, TableError};
+use crate::ktable::{Network, Prefix, TableError};
 use crate::scheme::{Hash, Signature, hash};
 
 /// What every list starts with.
@@ -43,9 +44,9 @@ pub enum ListError {
     /// The numbers of the epoch are those of no network.
     #[error("the epoch's numbers: {0}")]
     Numbers(#[from] TableError),
-    /// The ticket is of another network or epoch than the statement.
-    #[error("the ticket is of another network or epoch")]
-    Ticket,
+    /// The ticket is not one of the epoch of the statement.
+    #[error(transparent)]
+    Ticket(#[from] Refusal),
     /// So few of so large a region might all be controlled by one adversary.
     #[error("{k} builders out of a region of 2^-{bits} are too few")]
     TooFew {
@@ -60,7 +61,7 @@ pub enum ListError {
     /// A signature does not verify.
     #[error("a signature does not verify")]
     Signature,
-    /// Not as many actors as asked for, one of them twice, outside of the region, or the trigger.
+    /// A region of another size, not as many actors as asked for, one of them twice, outside of it, or the trigger.
     #[error("the actors are not as they have to be")]
     Actors,
 }
@@ -149,7 +150,7 @@ impl Endorsement {
         let facts = epoch.facts();
         let network = Network::new(facts.members, facts.colluding, facts.threshold.alpha())?;
         let (k, bits) = (self.signatures.len() as u64, self.bits);
-        if !network.is_safe(k, Prefix { bits }.size()) {
+        if !network.is_safe_block(k, Prefix { bits }) {
             return Err(ListError::TooFew { k, bits });
         }
         let block = Block::around(place, bits);
@@ -233,13 +234,11 @@ impl ActorList {
     /// [`ActorList::verify`] where the statement of the epoch was verified before: k paths, and k signatures in one
     /// batch; as many again for each move.
     pub fn verify_in(self, epoch: VerifiedEpoch) -> Result<VerifiedActorList, ListError> {
-        let is_of_it = *epoch.as_epoch() == self.epoch
-            && self.ticket.network == epoch.network().id()
-            && self.ticket.epoch == epoch.facts().epoch;
-        if !is_of_it {
-            return Err(ListError::Ticket);
+        if *epoch.as_epoch() != self.epoch {
+            return Err(ListError::Ticket(Refusal::Epoch));
         }
-        self.check_actors()?;
+        self.ticket.check(&epoch)?;
+        self.check_actors(epoch.facts().members)?;
         let steps: Vec<_> = self.moves.iter().chain([&self.endorsement]).enumerate().collect();
         let mut checked = Vec::new();
         for &(moves, step) in &steps {
@@ -267,11 +266,12 @@ impl ActorList {
         .pledge()
     }
 
-    fn check_actors(&self) -> Result<(), ListError> {
+    fn check_actors(&self, members: u64) -> Result<(), ListError> {
         let region = Block::around(&place(&self.seed, self.moves.len()), self.region_bits);
         let mut ids: Vec<_> = self.actors.iter().map(|actor| actor.id).collect();
         ids.sort_unstable();
-        let are_lawful = ids.len() == usize::from(self.ticket.terms.actors)
+        let are_lawful = self.region_bits == region_bits(members, REGION_MEMBERS)
+            && ids.len() == usize::from(self.ticket.terms.actors)
             && ids.is_sorted_by(|a, b| a < b)
             && ids.iter().all(|id| region.contains(id) && *id != self.ticket.trigger);
         if are_lawful { Ok(()) } else { Err(ListError::Actors) }
@@ -294,7 +294,7 @@ impl VerifiedActorList {
         &self.epoch
     }
 
-    /// Until when it is good: whoever uses it later is to be refused.
+    /// Until when it is good, at most [`super::GRACE_SECS`] after its epoch: whoever uses it later is to be refused.
     pub fn expires(&self) -> Timestamp {
         self.list.ticket.terms.expires
     }

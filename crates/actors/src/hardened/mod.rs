@@ -24,14 +24,14 @@ use kith_identity::vrf::Proof;
 use crate::ktable::TableError;
 use crate::scheme::Signature;
 
-pub use book::{Book, Witnessed};
+pub use book::{Book, BookError, Witnessed};
 pub use build::Builder;
 pub use draw::{Draw, DrawShare, Proposal, Trigger, Witness};
-pub use group::{Group, REGION_MEMBERS, View, region_bits};
+pub use group::{Group, View};
 pub use list::{ActorList, Endorsement, ListError, VerifiedActorList};
 pub use set::{Job, Order, Setter};
 pub use suite::{Claim, Suite};
-pub use ticket::{Terms, Ticket};
+pub use ticket::{GRACE_SECS, Terms, Ticket};
 pub use wire::{MAX_MESSAGE_BYTES, MessageError};
 
 /// What members say to each other, in the order of its kinds on the wire.
@@ -79,6 +79,8 @@ pub enum Input {
 /// What a machine wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// Put the book where a restart finds it, before anything that follows is done.
+    Keep,
     /// Say something to a member.
     Send {
         /// To whom.
@@ -97,8 +99,12 @@ pub enum Output {
     },
     /// The list is there.
     Selected(Box<ActorList>),
-    /// These members accepted and did not go on: they are barred for the epoch, and the ticket is burnt.
+    /// These members were asked and did not take part in time; the ticket is burnt.
+    Unanswered(Vec<NodeId>),
+    /// These members took part and then did not say what is missing; the ticket is burnt.
     Silent(Vec<NodeId>),
+    /// What this member said does not hold, as only this machine can tell; the ticket is burnt.
+    Lied(NodeId),
     /// It cannot go on.
     Refused(Refusal),
 }
@@ -107,8 +113,8 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The range of members does not verify against the epoch.
-    #[error("the members of the region do not verify against the epoch's statement")]
+    /// The range of members does not verify against the epoch, or is not a region of its size.
+    #[error("the members of the region do not verify against the epoch's statement, or it has another size")]
     Region,
     /// There is no table for the epoch's numbers: too many may collude, for example.
     #[error("no selection in this epoch: {0}")]
@@ -131,22 +137,31 @@ pub enum Refusal {
     /// The ticket was used, skips the order, or is beyond the quota.
     #[error("the ticket's number was used before or is beyond the quota")]
     Sequence,
+    /// The book is of another network or epoch: what was signed in this one is not known.
+    #[error("there is no book of this epoch")]
+    Book,
+    /// As much was signed in this epoch as a book holds.
+    #[error("too much was signed in this epoch")]
+    Full,
     /// Another network or epoch.
     #[error("the ticket is of another network or epoch")]
     Epoch,
     /// The ticket has expired.
     #[error("the ticket has expired")]
     Expired,
+    /// The list would be good long after the end of the epoch.
+    #[error("the ticket lasts longer than {GRACE_SECS} seconds after its epoch")]
+    Lasting,
+    /// None, or more than half of what a region holds on average.
+    #[error("a selection is of 1 to {most} actors in this network")]
+    Actors {
+        /// How many it may be of.
+        most: u64,
+    },
     /// A membership path, signature or random output does not verify.
     #[error("a signer or its proof does not verify")]
     Signer,
     /// What this member said was changed on its way.
     #[error("what this member reported is not among the reports")]
     Report,
-    /// A message that does not belong here.
-    #[error("a message out of turn")]
-    Turn,
-    /// The builders signed different lists.
-    #[error("the builders do not agree")]
-    Disagreement,
 }

@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 
-use kith_identity::membership::tree::Path;
-use kith_identity::membership::{MemberLeaf, NodeId};
+use kith_identity::membership::pledge::Pledge;
+use kith_identity::membership::{Block, MemberLeaf, NodeId};
 use kith_sansio::{Machine, Now, Rng, Time};
 
-use super::draw::PATIENCE;
+use super::build::actors;
+use super::draw::{PATIENCE, claims};
 use super::list::{ActorList, Endorsement, MAX_MOVES, Outcome, place};
-use super::{Draw, Group, Input, Message, Output, Refusal, Suite, View};
+use super::{Draw, Group, Input, Message, Output, Proposal, Refusal, Suite, View};
 use crate::gather::Gather;
-use crate::scheme::{Hash, Signature};
+use crate::scheme::{Hash, Signature, hash};
 
 /// A draw, and the regions that were left because they held too few candidates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ pub struct Setter<'a, S> {
     suite: S,
     order: Order,
     seed: Hash,
+    candidates: Vec<MemberLeaf>,
     absent: Vec<NodeId>,
     state: Setting,
     deadline: Option<Time>,
@@ -47,21 +49,26 @@ pub struct Setter<'a, S> {
 enum Setting {
     Probing(Group),
     Reporting(Group, Gather<NodeId, Vec<NodeId>>),
-    Signing(Group, Gather<NodeId, Said>),
+    Signing(Group, Wanted, Gather<NodeId, Signature>),
     Over,
 }
 
-/// The actors that a builder signed, or none, and its signature.
-type Said = (Option<Vec<MemberLeaf>>, Signature);
+/// What each builder has to sign: these actors, or that there are too few.
+#[derive(Debug)]
+struct Wanted {
+    actors: Option<Vec<MemberLeaf>>,
+    pledge: Pledge,
+}
 
 impl<'a, S: Suite> Setter<'a, S> {
     /// Checks the draw and looks for the builders.
     pub fn new(view: &'a View, mut suite: S, order: Order) -> Result<Self, Refusal> {
         let seed = order.draw.verify(view.epoch(), view.table(), &mut suite)?;
         let group = view.group(&place(&seed, order.moves.len()), order.trigger(), &[])?;
+        let candidates = order.candidates(view, &seed)?;
         let outputs = VecDeque::from([Output::Probe(group.ids())]);
-        let state = Setting::Probing(group);
-        Ok(Setter { view, suite, order, seed, absent: Vec::new(), state, deadline: None, outputs })
+        let (state, absent) = (Setting::Probing(group), Vec::new());
+        Ok(Setter { view, suite, order, seed, candidates, absent, state, deadline: None, outputs })
     }
 
     fn probed(&mut self, alive: &[NodeId], now: Now) -> Result<(), Refusal> {
@@ -84,58 +91,81 @@ impl<'a, S: Suite> Setter<'a, S> {
         Ok(())
     }
 
+    /// Checks each answer as it comes, so that whoever lies is known. Messages that nobody waits for change nothing.
     fn heard(&mut self, from: NodeId, message: Message) -> Result<(), Refusal> {
         match (std::mem::replace(&mut self.state, Setting::Over), message) {
-            (Setting::Reporting(group, mut gather), Message::Report(failed)) => {
-                let Some(reports) = gather.put(&from, failed) else {
-                    self.state = Setting::Reporting(group, gather);
-                    return Ok(());
-                };
+            (Setting::Reporting(group, gather), Message::Report(failed)) if gather.awaits(&from) => {
+                self.reported(group, gather, from, failed);
+            }
+            (Setting::Signing(group, outcome, gather), Message::Signed { actors, signature })
+                if gather.awaits(&from) =>
+            {
+                return self.said(group, outcome, gather, from, (Some(&actors), signature));
+            }
+            (Setting::Signing(group, outcome, gather), Message::Insufficient(signature))
+                if gather.awaits(&from) =>
+            {
+                return self.said(group, outcome, gather, from, (None, signature));
+            }
+            (state, _) => self.state = state,
+        }
+        Ok(())
+    }
+
+    fn reported(
+        &mut self,
+        group: Group,
+        mut gather: Gather<NodeId, Vec<NodeId>>,
+        from: NodeId,
+        failed: Vec<NodeId>,
+    ) {
+        let is_candidate = |id: &NodeId| self.candidates.iter().any(|one| one.id == *id);
+        if failed.len() > self.candidates.len() || !failed.iter().all(is_candidate) {
+            self.outputs.push_back(Output::Lied(from));
+            return;
+        }
+        self.state = match gather.put(&from, failed) {
+            None => Setting::Reporting(group, gather),
+            Some(reports) => {
+                let actors = actors(&self.candidates, &reports, self.order.wanted());
+                let pledge = self.order.pledge(self.view, &self.seed, &group, actors.as_deref());
                 let ids = group.ids();
                 self.tell(&ids, &Message::Reports(reports));
-                self.state = Setting::Signing(group, Gather::from(ids));
-                Ok(())
+                Setting::Signing(group, Wanted { actors, pledge }, Gather::from(ids))
             }
-            (Setting::Signing(group, gather), Message::Signed { actors, signature }) => {
-                self.said(group, gather, from, (Some(actors), signature))
-            }
-            (Setting::Signing(group, gather), Message::Insufficient(signature)) => {
-                self.said(group, gather, from, (None, signature))
-            }
-            (state, _) => {
-                self.state = state;
-                Ok(())
-            }
-        }
+        };
     }
 
     fn said(
         &mut self,
         group: Group,
-        mut gather: Gather<NodeId, Said>,
+        outcome: Wanted,
+        mut gather: Gather<NodeId, Signature>,
         from: NodeId,
-        said: Said,
+        (actors, signature): (Option<&Vec<MemberLeaf>>, Signature),
     ) -> Result<(), Refusal> {
-        let Some(all) = gather.put(&from, said) else {
-            self.state = Setting::Signing(group, gather);
+        let builder = group.members.iter().filter(|builder| builder.id == from);
+        let claims = claims(builder, &outcome.pledge, [&signature].into_iter());
+        if actors != outcome.actors.as_ref() || !self.suite.verify(&claims) {
+            self.outputs.push_back(Output::Lied(from));
+            return Ok(());
+        }
+        let Some(signatures) = gather.put(&from, signature) else {
+            self.state = Setting::Signing(group, outcome, gather);
             return Ok(());
         };
-        let Some((actors, _)) = all.first().cloned() else { return Err(Refusal::Turn) };
-        if all.iter().any(|(others, _)| *others != actors) {
-            return Err(Refusal::Disagreement);
-        }
-        let endorsement = self.endorsement(&group, all)?;
-        match actors {
+        let endorsement = self.endorsement(&group, signatures)?;
+        match outcome.actors {
             Some(actors) => self.finish(actors, endorsement),
             None => self.move_on(endorsement),
         }
     }
 
-    fn endorsement(&self, group: &Group, all: Vec<Said>) -> Result<Endorsement, Refusal> {
-        let signed = group.members.iter().zip(all);
+    fn endorsement(&self, group: &Group, signatures: Vec<Signature>) -> Result<Endorsement, Refusal> {
+        let signed = group.members.iter().zip(signatures);
         let signatures = signed
-            .map(|(builder, (_, signature))| Ok((self.view.path(&builder.id)?, signature)))
-            .collect::<Result<Vec<(Path<MemberLeaf>, Signature)>, Refusal>>()?;
+            .map(|(builder, signature)| Ok((self.view.path(&builder.id)?, signature)))
+            .collect::<Result<_, Refusal>>()?;
         Ok(Endorsement { bits: group.bits, signatures })
     }
 
@@ -149,7 +179,7 @@ impl<'a, S: Suite> Setter<'a, S> {
             actors,
             endorsement,
         };
-        // What does not verify is of no use to anybody: one of the builders lied.
+        // What does not verify is of no use to anybody.
         list.clone().verify_in(self.view.epoch().clone()).map_err(|_| Refusal::Signer)?;
         self.outputs.push_back(Output::Selected(Box::new(list)));
         Ok(())
@@ -178,6 +208,36 @@ impl Order {
         &self.draw.proposal.ticket.trigger
     }
 
+    /// A.
+    pub(super) fn wanted(&self) -> usize {
+        usize::from(self.draw.proposal.ticket.terms.actors)
+    }
+
+    /// All members of the region but the trigger and the witnesses, in an order that nobody chose.
+    pub(super) fn candidates(&self, view: &View, seed: &Hash) -> Result<Vec<MemberLeaf>, Refusal> {
+        let Proposal { ticket, group, .. } = &self.draw.proposal;
+        let region = Block::around(&place(seed, self.moves.len()), view.region().bits());
+        let is_apart =
+            |id: NodeId| id == ticket.trigger || group.members.iter().any(|witness| witness.id == id);
+        let mut candidates: Vec<_> = view.members(region)?.filter(|one| !is_apart(one.id)).copied().collect();
+        let role = [ticket.terms.role];
+        candidates
+            .sort_by_cached_key(|one| hash(b"kithnet actors order v1", &[seed, one.id.as_bytes(), &role]));
+        Ok(candidates)
+    }
+
+    /// What the builders of a group pledge: these actors, or that there are too few.
+    pub(super) fn pledge(
+        &self,
+        view: &View,
+        seed: &Hash,
+        group: &Group,
+        actors: Option<&[MemberLeaf]>,
+    ) -> Pledge {
+        let entry = (group.bits, group.members.len());
+        self.outcome(view, seed, self.moves.len(), entry, actors).pledge()
+    }
+
     /// Makes sure that the builders of each region that was left say so.
     pub(super) fn check_moves(
         &self,
@@ -200,7 +260,7 @@ impl Order {
         Ok(())
     }
 
-    pub(super) fn outcome<'b>(
+    fn outcome<'b>(
         &'b self,
         view: &'b View,
         seed: &'b Hash,
@@ -232,12 +292,11 @@ impl<S: Suite> Machine for Setter<'_, S> {
         if self.poll_timeout().is_none_or(|deadline| deadline > now.time) {
             return;
         }
-        let silent = match std::mem::replace(&mut self.state, Setting::Over) {
-            Setting::Reporting(_, gather) => gather.missing(),
-            Setting::Signing(_, gather) => gather.missing(),
-            Setting::Probing(_) | Setting::Over => Vec::new(),
-        };
-        self.outputs.push_back(Output::Silent(silent));
+        self.outputs.push_back(match std::mem::replace(&mut self.state, Setting::Over) {
+            Setting::Reporting(_, gather) => Output::Unanswered(gather.missing()),
+            Setting::Signing(_, _, gather) => Output::Silent(gather.missing()),
+            Setting::Probing(_) | Setting::Over => return,
+        });
     }
 
     fn poll_output(&mut self) -> Option<Output> {

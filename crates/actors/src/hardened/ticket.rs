@@ -1,13 +1,17 @@
 //! What a selection is for, and what its signers pledge.
 
 use kith_identity::Fingerprint;
-use kith_identity::membership::NodeId;
 use kith_identity::membership::pledge::{Kind, Pledge, Slot};
+use kith_identity::membership::{NodeId, VerifiedEpoch};
 use kith_sansio::Timestamp;
 use kith_sansio::wire::{Reader, WireError, Writer};
 
-use super::Group;
+use super::group::most_actors;
+use super::{Group, Refusal};
 use crate::scheme::{Hash, hash};
+
+/// How long a list may be good after the end of its epoch, in seconds.
+pub const GRACE_SECS: u64 = 600;
 
 /// What the actors are selected for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +41,24 @@ pub struct Ticket {
     pub terms: Terms,
 }
 
-fn kind(word: &[u8; 16]) -> Option<Kind> {
-    Kind::from_bytes(*word).ok()
-}
-
 impl Ticket {
+    /// Makes sure that the ticket is of this epoch, not good for much longer, and for as many actors as a region has.
+    pub(super) fn check(&self, epoch: &VerifiedEpoch) -> Result<(), Refusal> {
+        let facts = epoch.facts();
+        if (self.network, self.epoch) != (epoch.network().id(), facts.epoch) {
+            return Err(Refusal::Epoch);
+        }
+        if self.terms.expires > facts.ends().plus_secs(GRACE_SECS) {
+            return Err(Refusal::Lasting);
+        }
+        let most = most_actors(facts.members);
+        if (1..=most).contains(&u64::from(self.terms.actors)) {
+            Ok(())
+        } else {
+            Err(Refusal::Actors { most })
+        }
+    }
+
     /// What every random output is of: the draw alone, not what it is for, so that nobody can try several terms.
     pub fn input(&self) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -55,12 +72,12 @@ impl Ticket {
         let mut writer = Writer::new();
         self.terms.write(&mut writer);
         group.write(&mut writer);
-        Pledge::new(self.slot(b"ticket          ", 0), &writer.finish())
+        Pledge::new(self.slot(Kind::TICKET, 0), &writer.finish())
     }
 
     /// What a builder may say one thing about: the outcome of this draw after so many moves.
     pub(super) fn outcome(&self, moves: usize) -> Slot {
-        self.slot(b"actor-list      ", moves)
+        self.slot(Kind::ACTOR_LIST, moves)
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Ticket, WireError> {
@@ -79,9 +96,9 @@ impl Ticket {
         self.terms.write(writer);
     }
 
-    fn slot(&self, word: &[u8; 16], moves: usize) -> Slot {
+    fn slot(&self, kind: Kind, moves: usize) -> Slot {
         let key = hash(b"kithnet actors slot v1", &[&self.input(), &(moves as u64).to_be_bytes()]);
-        Slot { kind: kind(word).unwrap_or(Kind::MEMBER), network: self.network, key }
+        Slot { kind, network: self.network, key }
     }
 }
 

@@ -4,7 +4,7 @@ use kith_sansio::wire::Writer;
 use sha3::{Digest, Sha3_256};
 
 use super::{KTable, MAX_K, Network, Region, TableError};
-use crate::binomial::fewer_than;
+use crate::binomial::{at_least, fewer_than};
 
 /// All ids that begin with the same `bits` bits; 2^-bits of the space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,28 @@ pub struct Prefix {
 
 impl Region for Prefix {
     fn size(self) -> f64 {
-        f64::from(self.bits).exp2().recip()
+        self.blocks().recip()
+    }
+
+    fn places(self, _: u64) -> f64 {
+        self.blocks()
+    }
+}
+
+impl Prefix {
+    /// How many blocks of this size there are.
+    fn blocks(self) -> f64 {
+        f64::from(self.bits).exp2()
+    }
+}
+
+impl Network {
+    /// Whether `k` members of a block hold an honest one: the adversary holds all of them in a block fixed beforehand with
+    /// a probability below α (equation 2), and in any of all blocks of the size with one below √α. Who checks a list has
+    /// not seen the draw that names its place, so that a forger may look for a block through all of them.
+    pub(crate) fn is_safe_block(&self, k: u64, block: Prefix) -> bool {
+        let held = at_least(k, self.colluding, block.size());
+        held < self.alpha && block.blocks() * held < self.alpha.sqrt()
     }
 }
 
@@ -30,8 +51,8 @@ pub fn epoch_hash(nodes: u64, colluding: u64, alpha: f64) -> [u8; 32] {
 const DOMAIN: &[u8] = b"kithnet k-table v1";
 
 impl KTable<Prefix> {
-    /// The table over prefix blocks: for each block the smallest k that equation (2) allows, and for each k only the
-    /// largest of its blocks. Where nothing smaller will do, its last row is the whole network with k = C + 1.
+    /// The table over prefix blocks: for each block the smallest k that is safe in it and in all blocks of its size, and for each
+    /// k only the largest of its blocks. Where nothing smaller will do, its last row is the whole network with k = C + 1.
     pub fn dyadic(network: Network) -> Result<KTable<Prefix>, TableError> {
         let Network { nodes, colluding, alpha } = network;
         if colluding + 2 > nodes {
@@ -42,7 +63,7 @@ impl KTable<Prefix> {
         for bits in (0..=u8::MAX).rev() {
             let block = Prefix { bits };
             let before = k;
-            while !network.is_safe(k, block.size()) {
+            while !network.is_safe_block(k, block) {
                 k += 1;
                 if k > MAX_K {
                     return Err(TableError::TooLong);

@@ -21,6 +21,11 @@ impl Region for Arc {
     fn size(self) -> f64 {
         self.0
     }
+
+    /// One around each node.
+    fn places(self, nodes: u64) -> f64 {
+        nodes as f64
+    }
 }
 
 impl KTable<Arc> {

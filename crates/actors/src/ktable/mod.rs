@@ -103,6 +103,9 @@ impl Network {
 pub trait Region: Copy {
     /// Its share of the whole space, above 0 and at most 1.
     fn size(self) -> f64;
+
+    /// How many of this size an adversary can look through, in a network of so many nodes.
+    fn places(self, nodes: u64) -> f64;
 }
 
 /// `k` nodes of `region` hold an honest one.
@@ -162,10 +165,11 @@ impl<R: Region> KTable<R> {
     }
 
     /// At most how likely it is that for some node of the network the adversary holds `k` nodes of a region which that
-    /// node may use: the sum over all regions, each with the probability of equation (2).
+    /// node may use: the sum over all regions, each with the probability of equation (2). Regions of any size lie around
+    /// the nodes; blocks are counted all, so that no place, a node's or not, is the adversary's.
     pub fn any_trigger(&self) -> f64 {
-        let nodes = self.network.nodes as f64;
-        let of = |row: &Row<R>| nodes * at_least(row.k, self.network.colluding, row.region.size());
+        let Network { nodes, colluding, .. } = self.network;
+        let of = |row: &Row<R>| row.region.places(nodes) * at_least(row.k, colluding, row.region.size());
         self.rows.iter().map(of).sum::<f64>().min(1.0)
     }
 }

@@ -1,15 +1,17 @@
 //! A network of members in one thread, with real keys, certificates and trees.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kith_actors::hardened::{
     ActorList, Book, Builder, Input, Message, Order, Output, Refusal, Setter, Terms, Ticket, Trigger, View,
-    Witness, region_bits,
+    Witness,
 };
 use kith_actors::ktable::epoch_hash;
 use kith_identity::membership::{
-    Block, Issuer, MemberLeaf, MemoryLedger, NodeId, Request, Rolled, Terms as NetworkTerms, Threshold,
+    Block, Issuer, MemberLeaf, MemoryLedger, NodeId, REGION_MEMBERS, Request, Rolled, Terms as NetworkTerms,
+    Threshold, region_bits,
 };
+use kith_identity::vrf::Proof;
 use kith_identity::{Fingerprint, Identity};
 use kith_sansio::{Machine, Now, SeededRng, Time, Timestamp};
 
@@ -21,9 +23,17 @@ pub(crate) struct Village {
     pub(crate) rolled: Rolled,
     pub(crate) people: BTreeMap<NodeId, (Identity, View, Book)>,
     pub(crate) dead: Vec<NodeId>,
-    /// What everybody says may be changed on its way.
-    pub(crate) tamper: fn(&NodeId, &mut Message),
+    /// The first of them says that the second does not answer.
+    pub(crate) liar: Option<(NodeId, NodeId)>,
+    /// What everybody says may be changed on its way, or lost.
+    pub(crate) tamper: Box<Tamper>,
 }
+
+/// Changes what a member says; whether it arrives.
+type Tamper = dyn Fn(&NodeId, &mut Message) -> bool;
+
+/// Somebody whom nobody asked, and who says something to everybody before each message.
+const STRANGER: NodeId = NodeId::from_bytes([0xee; 32]);
 
 /// A witness or a builder.
 enum Other<'a> {
@@ -48,8 +58,8 @@ impl Other<'_> {
 }
 
 impl Village {
-    /// So many members, of whom `colluding` may collude, and regions of about `region` of them.
-    pub(crate) fn new(count: u64, colluding: u64, alpha: f64, region: u64) -> Result<Village, Refusal> {
+    /// So many members, of whom `colluding` may collude.
+    pub(crate) fn new(count: u64, colluding: u64, alpha: f64) -> Result<Village, Refusal> {
         let mut rng = SeededRng::new(11);
         let terms = NetworkTerms {
             colluding_per_mille: 0,
@@ -67,13 +77,15 @@ impl Village {
         }
         let table = |nodes, colluding, alpha: Threshold| epoch_hash(nodes, colluding, alpha.alpha());
         let rolled = issuer.roll(NOW.utc, table).unwrap();
-        let bits = region_bits(count, region);
+        let bits = region_bits(count, REGION_MEMBERS);
         let person = |(id, identity)| {
             let range = rolled.members.range(&Block::around(&id, bits)).unwrap();
-            Ok((id, (identity, View::new(rolled.epoch.clone(), range)?, Book::new(QUOTA))))
+            let book = Book::new(&rolled.epoch, QUOTA);
+            Ok((id, (identity, View::new(rolled.epoch.clone(), range)?, book)))
         };
         let people = members.into_iter().map(person).collect::<Result<_, Refusal>>()?;
-        Ok(Village { issuer: network, rolled, people, dead: Vec::new(), tamper: |_, _| {} })
+        let (dead, tamper) = (Vec::new(), Box::new(|_: &NodeId, _: &mut Message| true));
+        Ok(Village { issuer: network, rolled, people, dead, liar: None, tamper })
     }
 
     pub(crate) fn ticket(&self, trigger: usize, sequence: u32, actors: u16) -> Ticket {
@@ -86,40 +98,53 @@ impl Village {
         }
     }
 
+    /// The first witness of a trigger.
+    pub(crate) fn witness(&self, trigger: usize) -> NodeId {
+        let trigger = self.ticket(trigger, 1, 1).trigger;
+        let view = &self.people[&trigger].1;
+        view.group(&trigger, &trigger, &[]).unwrap().members[0].id
+    }
+
+    /// The second builder of a draw: the first may be the setter.
+    pub(crate) fn builder(&self, (place, order): &(NodeId, Order)) -> NodeId {
+        let view = &self.people[&self.at(place)].1;
+        view.group(place, &order.draw.proposal.ticket.trigger, &[]).unwrap().members[1].id
+    }
+
     /// The living member nearest to a place, as a lookup in the DHT would find it.
-    fn at(&self, place: &NodeId) -> NodeId {
+    pub(crate) fn at(&self, place: &NodeId) -> NodeId {
         let living = self.people.keys().filter(|id| !self.dead.contains(id));
         *living.min_by_key(|id| place.distance(id)).unwrap()
     }
 
     /// Draws; gives the order and the place to which it goes.
-    pub(crate) fn draw(&mut self, ticket: Ticket) -> Result<(NodeId, Order), Refusal> {
-        let (identity, view, _) = &self.people[&ticket.trigger];
-        let trigger = Trigger::new(view, identity, ticket)?;
+    pub(crate) fn draw(&mut self, ticket: Ticket) -> Result<(NodeId, Order), Output> {
+        let (identity, view, book) = &self.people[&ticket.trigger];
+        let mut book = book.clone();
+        let trigger = Trigger::new(view, identity, ticket, &mut book).map_err(Output::Refused)?;
         let others = self.others(|view, id, identity| Other::Witness(Witness::new(view, id, identity)));
         let (output, books) = self.talk(trigger, ticket.trigger, others);
         self.keep(books);
+        self.keep(vec![(ticket.trigger, book)]);
         match output {
             Output::Route { to, order } => Ok((to, *order)),
-            Output::Refused(refusal) => Err(refusal),
-            other => panic!("{other:?}"),
+            other => Err(other),
         }
     }
 
     /// Selects for an order, moving where a region has too few candidates.
-    pub(crate) fn select(&mut self, (mut place, mut order): (NodeId, Order)) -> Result<ActorList, Refusal> {
+    pub(crate) fn select(&mut self, (mut place, mut order): (NodeId, Order)) -> Result<ActorList, Output> {
         loop {
             let me = self.at(&place);
             let (identity, view, _) = &self.people[&me];
-            let setter = Setter::new(view, identity, order)?;
+            let setter = Setter::new(view, identity, order).map_err(Output::Refused)?;
             let others = self.others(|view, id, identity| Other::Builder(Builder::new(view, id, identity)));
             let (output, books) = self.talk(setter, me, others);
             self.keep(books);
             match output {
                 Output::Selected(list) => return Ok(*list),
                 Output::Route { to, order: moved } => (place, order) = (to, *moved),
-                Output::Refused(refusal) => return Err(refusal),
-                other => panic!("{other:?}"),
+                other => return Err(other),
             }
         }
     }
@@ -134,7 +159,9 @@ impl Village {
 
     fn keep(&mut self, books: Vec<(NodeId, Book)>) {
         for (id, book) in books {
-            self.people.get_mut(&id).unwrap().2 = book;
+            let read = Book::from_bytes(&book.to_bytes()).unwrap();
+            assert_eq!(read, book, "a restart forgets nothing");
+            self.people.get_mut(&id).unwrap().2 = read;
         }
     }
 
@@ -150,14 +177,17 @@ impl Village {
         let books = |others: BTreeMap<NodeId, (Other<'_>, Book)>| {
             others.into_iter().map(|(id, (_, book))| (id, book)).collect()
         };
+        let mut kept = BTreeSet::new();
         loop {
             while let Some(output) = one.poll_output() {
                 match output {
+                    Output::Keep => {}
                     Output::Send { to, mut message } => {
-                        (self.tamper)(&me, &mut message);
-                        under_way.push_back((to, carried(&message)));
+                        if (self.tamper)(&me, &mut message) {
+                            under_way.push_back((to, carried(&message)));
+                        }
                     }
-                    Output::Probe(ids) => one.handle_input(NOW, self.alive(ids), &mut rng),
+                    Output::Probe(ids) => one.handle_input(NOW, self.alive(&me, ids), &mut rng),
                     result => return (result, books(others)),
                 }
             }
@@ -166,24 +196,43 @@ impl Village {
                 return (one.poll_output().unwrap(), books(others));
             };
             let (other, book) = others.get_mut(&to).unwrap();
+            strays().for_each(|stray| other.handle(stray, book));
+            strays().for_each(|stray| one.handle_input(NOW, stray, &mut rng));
             other.handle(Input::Heard { from: me, message }, book);
             while let Some(output) = other.poll_output() {
                 match output {
+                    Output::Keep => drop(kept.insert(to)),
                     Output::Send { mut message, .. } => {
-                        (self.tamper)(&to, &mut message);
-                        let message = carried(&message);
-                        one.handle_input(NOW, Input::Heard { from: to, message }, &mut rng);
+                        assert!(kept.contains(&to), "what a restart may forget is not said");
+                        if (self.tamper)(&to, &mut message) {
+                            let message = carried(&message);
+                            one.handle_input(NOW, Input::Heard { from: to, message }, &mut rng);
+                        }
                     }
-                    Output::Probe(ids) => other.handle(self.alive(ids), book),
+                    Output::Probe(ids) => other.handle(self.alive(&to, ids), book),
                     refused => return (refused, books(others)),
                 }
             }
         }
     }
 
-    fn alive(&self, ids: Vec<NodeId>) -> Input {
-        Input::Alive(ids.into_iter().filter(|id| !self.dead.contains(id)).collect())
+    fn alive(&self, prober: &NodeId, ids: Vec<NodeId>) -> Input {
+        let is_there = |id: &NodeId| !self.dead.contains(id) && self.liar != Some((*prober, *id));
+        Input::Alive(ids.into_iter().filter(is_there).collect())
     }
+}
+
+/// What changes nothing, whoever hears it and when.
+fn strays() -> impl Iterator<Item = Input> {
+    let messages = [
+        Message::Accept([0; 64]),
+        Message::Accepted(Vec::new()),
+        Message::Reveal(Proof::from_bytes([0; 80])),
+        Message::Report(Vec::new()),
+        Message::Reports(Vec::new()),
+        Message::Insufficient([0; 64]),
+    ];
+    messages.into_iter().map(|message| Input::Heard { from: STRANGER, message })
 }
 
 pub(crate) fn ids(leaves: &[MemberLeaf]) -> Vec<NodeId> {

@@ -22,6 +22,7 @@ mod members;
 mod network;
 mod node_id;
 pub mod pledge;
+mod region;
 pub mod signature;
 pub mod tree;
 
@@ -34,3 +35,4 @@ pub use member::{MEMBER_BYTES, Member, MemberLeaf, REQUEST_BYTES, Request, Verif
 pub use members::{Adopted, Members, ShowError};
 pub use network::Network;
 pub use node_id::{Block, Distance, ID_BITS, NodeId, NodeIdError, Nonce};
+pub use region::{REGION_MEMBERS, region_bits};

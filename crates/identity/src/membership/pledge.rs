@@ -93,6 +93,10 @@ impl Kind {
     pub const MEMBER: Kind = Kind(*b"member          ");
     /// Statements of epochs, by number.
     pub const EPOCH: Kind = Kind(*b"epoch           ");
+    /// Tickets of a selection of actors, by the hash of the draw.
+    pub const TICKET: Kind = Kind(*b"ticket          ");
+    /// Lists of actors, by the hash of the draw and of how many regions were left.
+    pub const ACTOR_LIST: Kind = Kind(*b"actor-list      ");
 
     /// The kind with these bytes: lower-case letters and hyphens, then blanks.
     pub const fn from_bytes(bytes: [u8; 16]) -> Result<Kind, EvidenceError> {
