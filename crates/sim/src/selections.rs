@@ -1,0 +1,245 @@
+//! `simulate figure3`, `figure4`, `figure5` and `figure7`: what selections cost and how well they protect (SEP2P §4.2,
+//! §4.3).
+
+use serde::Serialize;
+
+use crate::SimError;
+use crate::chart::{Chart, Scale, Series};
+use crate::data::Data;
+use crate::estimate::Mean;
+use crate::run::Run;
+use crate::selection::Strategy;
+use crate::sweep::{Manner, Point, SelectionParams, Tally, sweep};
+
+/// A point of figure 3: how well a strategy protects against nodes that collude.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EffectivenessRow {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// C.
+    pub colluding: u64,
+    /// C / N.
+    pub share: f64,
+    /// The nodes of R3, on average.
+    pub cache: f64,
+    /// Selections that were made.
+    pub selections: u64,
+    /// Selections that found too few nodes somewhere, and count for nothing else here.
+    pub refused: u64,
+    /// Asymmetric operations of a verifier, on average.
+    pub verification: f64,
+    /// A·C/N divided by the mean of actors that collude; none where no actor did.
+    pub effectiveness: Option<f64>,
+    /// With a probability of 95 % it is not less …
+    pub effectiveness_low: Option<f64>,
+    /// … and not more; none where the interval has no end.
+    pub effectiveness_high: Option<f64>,
+    /// Actors that collude, on average over the selections.
+    pub actors_mean: f64,
+    /// The most of them in a selection.
+    pub actors_max: u64,
+    /// Their standard deviation over the selections.
+    pub actors_sd: f64,
+}
+
+/// A point of figures 4, 5 and 7: what it takes to make a list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SetupRow {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// C.
+    pub colluding: u64,
+    /// C / N.
+    pub share: f64,
+    /// The nodes of R3, on average.
+    pub cache: f64,
+    /// Selections that were made.
+    pub selections: u64,
+    /// Selections that found too few nodes somewhere, and count for nothing else here.
+    pub refused: u64,
+    /// Asymmetric operations of a verifier, on average.
+    pub verification: f64,
+    /// Asymmetric operations one after the other, on average.
+    pub operations_latency: f64,
+    /// Asymmetric operations in all.
+    pub operations: f64,
+    /// Messages one after the other.
+    pub messages_latency: f64,
+    /// Messages in all.
+    pub messages: f64,
+    /// How often a selection was moved to another region.
+    pub relocations: f64,
+}
+
+/// So many colluding actors give the effectiveness to about one per cent.
+const ENOUGH_COLLUDING: f64 = 40_000.0;
+
+/// Figure 3: the colluding nodes play the strongest attack on each strategy.
+pub fn figure3(params: &SelectionParams, run: &Run) -> Result<Data<EffectivenessRow>, SimError> {
+    let manner = Manner { strategies: &Strategy::ALL, is_attacked: true, enough_colluding: ENOUGH_COLLUDING };
+    let points = sweep(params, &manner, run)?;
+    let rows = rows(&points, manner.strategies, |point, strategy, tallies| {
+        effectiveness(params, point, strategy, tallies)
+    });
+    Ok(Data::new(run, rows))
+}
+
+/// Figures 4 and 5, which show operations and messages of the same selections; nobody deviates.
+pub fn setup(params: &SelectionParams, run: &Run) -> Result<Data<SetupRow>, SimError> {
+    costs(params, &Strategy::ALL, run)
+}
+
+/// Figure 7: SEP2P alone; nobody deviates.
+pub fn figure7(params: &SelectionParams, run: &Run) -> Result<Data<SetupRow>, SimError> {
+    costs(params, &[Strategy::Sep2p], run)
+}
+
+fn costs(
+    params: &SelectionParams,
+    strategies: &'static [Strategy],
+    run: &Run,
+) -> Result<Data<SetupRow>, SimError> {
+    let manner = Manner { strategies, is_attacked: false, enough_colluding: f64::INFINITY };
+    let points = sweep(params, &manner, run)?;
+    let rows = rows(&points, strategies, |point, strategy, tallies| cost(params, point, strategy, tallies));
+    Ok(Data::new(run, rows))
+}
+
+/// A row for each strategy and point, which is told the sums of each network.
+fn rows<R>(
+    points: &[Point],
+    strategies: &[Strategy],
+    row: impl Fn(&Point, Strategy, &[Tally]) -> R,
+) -> Vec<R> {
+    let of = |at: usize, point: &Point| {
+        let tallies: Vec<_> = point.batches.iter().map(|batch| batch[at]).collect();
+        (!tallies.is_empty()).then(|| row(point, strategies[at], &tallies))
+    };
+    (0..strategies.len()).flat_map(|at| points.iter().filter_map(move |point| of(at, point))).collect()
+}
+
+fn total(tallies: &[Tally]) -> Tally {
+    tallies.iter().fold(Tally::default(), Tally::and)
+}
+
+fn effectiveness(
+    params: &SelectionParams,
+    point: &Point,
+    strategy: Strategy,
+    tallies: &[Tally],
+) -> EffectivenessRow {
+    let total = total(tallies);
+    let share = point.colluding as f64 / params.nodes as f64;
+    let ideal = params.actors as f64 * share;
+    // The networks are independent of each other; the selections within one are not.
+    let made = tallies.iter().filter(|tally| tally.selections > 0);
+    let means: Vec<_> = made.map(|tally| tally.mean(tally.colluding)).collect();
+    let mean = Mean::of(&means);
+    let ratio = |actors: f64| (actors > 0.0).then(|| ideal / actors);
+    let actors_mean = total.mean(total.colluding);
+    let variance = total.mean(total.colluding_squares) - actors_mean.powi(2);
+    EffectivenessRow {
+        strategy,
+        colluding: point.colluding,
+        share,
+        cache: point.cache,
+        selections: total.selections,
+        refused: total.refused,
+        verification: total.mean(total.verification),
+        effectiveness: ratio(mean.value),
+        effectiveness_low: mean.margin.and_then(|margin| ratio(mean.value + margin)),
+        effectiveness_high: mean.margin.and_then(|margin| ratio(mean.value - margin)),
+        actors_mean,
+        actors_max: total.colluding_max,
+        actors_sd: variance.max(0.0).sqrt(),
+    }
+}
+
+fn cost(params: &SelectionParams, point: &Point, strategy: Strategy, tallies: &[Tally]) -> SetupRow {
+    let total = total(tallies);
+    SetupRow {
+        strategy,
+        colluding: point.colluding,
+        share: point.colluding as f64 / params.nodes as f64,
+        cache: point.cache,
+        selections: total.selections,
+        refused: total.refused,
+        verification: total.mean(total.verification),
+        operations_latency: total.mean(total.operations_latency),
+        operations: total.mean(total.operations),
+        messages_latency: total.mean(total.messages_latency),
+        messages: total.mean(total.messages),
+        relocations: total.mean(total.moves),
+    }
+}
+
+/// The axis that figures 3, 4 and 5 have in common.
+const VERIFICATION: (&str, Scale) = ("verification cost (asymmetric operations)", Scale::Linear);
+
+impl Data<EffectivenessRow> {
+    /// Figure 3.
+    pub fn chart_of_effectiveness(&self) -> Chart {
+        let mut series = Vec::new();
+        for row in &self.rows {
+            if let Some(effectiveness) = row.effectiveness {
+                Series::push(&mut series, row.strategy.name(), (row.verification, effectiveness));
+            }
+        }
+        let y = ("security effectiveness", Scale::Linear);
+        Chart { title: "Security effectiveness versus verification", x: VERIFICATION, y, series }
+    }
+}
+
+impl Data<SetupRow> {
+    /// Figure 4.
+    pub fn chart_of_operations(&self) -> Chart {
+        let y = ("setup cost (asymmetric operations)", Scale::Logarithmic);
+        self.chart_versus_verification("Setup, asymmetric operations", y, |row| {
+            [row.operations_latency, row.operations]
+        })
+    }
+
+    /// Figure 5.
+    pub fn chart_of_messages(&self) -> Chart {
+        let y = ("setup cost (messages)", Scale::Logarithmic);
+        self.chart_versus_verification("Setup, messages", y, |row| [row.messages_latency, row.messages])
+    }
+
+    fn chart_versus_verification(
+        &self,
+        title: &'static str,
+        y: (&'static str, Scale),
+        of: fn(&SetupRow) -> [f64; 2],
+    ) -> Chart {
+        let mut series = Vec::new();
+        for row in &self.rows {
+            for (what, cost) in ["latency", "total"].iter().zip(of(row)) {
+                let name = format!("{}, {what}", row.strategy.name());
+                Series::push(&mut series, &name, (row.verification, cost));
+            }
+        }
+        Chart { title, x: VERIFICATION, y, series }
+    }
+
+    /// Figure 7.
+    pub fn chart_versus_cache(&self) -> Chart {
+        let mut series = Vec::new();
+        for row in self.rows.iter().filter(|row| row.selections > 0) {
+            for (name, cost) in [
+                ("operations, latency", row.operations_latency),
+                ("operations, total", row.operations),
+                ("messages, latency", row.messages_latency),
+                ("messages, total", row.messages),
+                ("relocations", row.relocations),
+            ] {
+                Series::push(&mut series, name, (row.cache, cost));
+            }
+        }
+        Chart {
+            title: "Setup costs varying R3",
+            x: ("cache size (nodes)", Scale::Logarithmic),
+            y: ("setup cost", Scale::Logarithmic),
+            series,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Many selections at each of several points, in several networks.
+
+use kith_actors::ktable::{Arc, KTable, Network, Region};
+use kith_actors::paper::Rules;
+use kith_sansio::Rng;
+
+use crate::ring::Ring;
+use crate::run::{Purpose, Run, chance, drawn};
+use crate::selection::{Outcome, Strategy, Town};
+use crate::{Colluding, MAX_ACTORS, MAX_NODES, SimError};
+
+/// Which selections are simulated: the parameters of SEP2P Table 3.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionParams {
+    /// N, the nodes of a network.
+    pub nodes: u64,
+    /// C, the nodes that one adversary controls; one point for each.
+    pub colluding: Vec<Colluding>,
+    /// A, the actors of a selection.
+    pub actors: usize,
+    /// α, the probability of a controlled region to stay below.
+    pub alpha: f64,
+    /// The nodes of a cache, on average: one point for each.
+    pub cache: Vec<u64>,
+    /// Selections at each point, at most.
+    pub selections: u64,
+    /// Over how many networks they are spread.
+    pub networks: u64,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+/// One combination of C and cache size.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(crate) colluding: u64,
+    /// The nodes of R3, on average.
+    pub(crate) cache: f64,
+    rules: Rules,
+    selections: u64,
+    /// What came of it, network by network.
+    pub(crate) batches: Vec<Batch>,
+}
+
+/// The selections of one point in one network, by each strategy.
+pub(crate) type Batch = Vec<Tally>;
+
+/// Sums over selections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) selections: u64,
+    /// Selections that found too few nodes somewhere and have to be begun anew.
+    pub(crate) refused: u64,
+    pub(crate) colluding: u64,
+    pub(crate) colluding_max: u64,
+    pub(crate) colluding_squares: u64,
+    pub(crate) verification: u64,
+    pub(crate) operations: u64,
+    pub(crate) operations_latency: u64,
+    pub(crate) messages: u64,
+    pub(crate) messages_latency: u64,
+    pub(crate) moves: u64,
+}
+
+impl Tally {
+    fn of(outcome: Option<&Outcome>) -> Tally {
+        let Some(outcome) = outcome else { return Tally { refused: 1, ..Tally::default() } };
+        Tally {
+            selections: 1,
+            refused: 0,
+            colluding: outcome.colluding,
+            colluding_max: outcome.colluding,
+            colluding_squares: outcome.colluding.pow(2),
+            verification: outcome.verification,
+            operations: outcome.setup.total.operations,
+            operations_latency: outcome.setup.latency.operations,
+            messages: outcome.setup.total.messages,
+            messages_latency: outcome.setup.latency.messages,
+            moves: outcome.moves,
+        }
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: &Tally) -> Tally {
+        Tally {
+            selections: self.selections + other.selections,
+            refused: self.refused + other.refused,
+            colluding: self.colluding + other.colluding,
+            colluding_max: self.colluding_max.max(other.colluding_max),
+            colluding_squares: self.colluding_squares + other.colluding_squares,
+            verification: self.verification + other.verification,
+            operations: self.operations + other.operations,
+            operations_latency: self.operations_latency + other.operations_latency,
+            messages: self.messages + other.messages,
+            messages_latency: self.messages_latency + other.messages_latency,
+            moves: self.moves + other.moves,
+        }
+    }
+
+    /// One of the sums, for one selection.
+    pub(crate) fn mean(&self, sum: u64) -> f64 {
+        sum as f64 / self.selections as f64
+    }
+}
+
+/// Who deviates, and how many selections each point has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) strategies: &'static [Strategy],
+    /// Whoever colludes plays the strongest attack.
+    pub(crate) is_attacked: bool,
+    /// A point has enough selections when so many actors that collude are to be expected among the honestly drawn ones.
+    pub(crate) enough_colluding: f64,
+}
+
+/// Simulates all points.
+pub(crate) fn sweep(params: &SelectionParams, manner: &Manner, run: &Run) -> Result<Vec<Point>, SimError> {
+    let mut points = points(params, manner)?;
+    run.plan(points.iter().map(|point| point.selections * params.networks).sum());
+    for number in 0..params.networks {
+        if run.is_stopped() {
+            break;
+        }
+        let ring = Ring::new(params.nodes, params.seed, number);
+        for point in &mut points {
+            let batch = batch(params, manner, point, (&ring, number), run);
+            point.batches.extend(batch);
+        }
+    }
+    Ok(points)
+}
+
+fn points(params: &SelectionParams, manner: &Manner) -> Result<Vec<Point>, SimError> {
+    let SelectionParams { nodes, actors, alpha, .. } = *params;
+    if !(2..=MAX_NODES).contains(&nodes) {
+        return Err(SimError::Nodes(nodes));
+    }
+    if !(1..=MAX_ACTORS).contains(&actors) {
+        return Err(SimError::Actors(actors));
+    }
+    let all =
+        params.colluding.iter().flat_map(|one| params.cache.iter().map(move |cache| (one.of(nodes), *cache)));
+    all.map(|(colluding, cache)| {
+        if !(1..=nodes).contains(&cache) {
+            return Err(SimError::Cache { nodes, cache });
+        }
+        let table = KTable::exact(Network::new(nodes, colluding, alpha)?)?;
+        // R3 contains R2 (§3.5), whatever the cache.
+        let deciders = table.rows().last().map_or(0.0, |row| row.region.size());
+        let candidates = Arc::new(deciders.max(cache as f64 / nodes as f64)).unwrap_or(Arc::WHOLE);
+        let expected = actors as f64 * colluding as f64 / nodes as f64;
+        let enough = (manner.enough_colluding / expected).ceil() as u64;
+        let selections = params.selections.min(enough).div_ceil(params.networks.max(1));
+        let rules = Rules { table, candidates, max_age_secs: 60 };
+        let cache = candidates.size() * nodes as f64;
+        Ok(Point { colluding, cache, rules, selections, batches: Vec::new() })
+    })
+    .collect()
+}
+
+/// The selections of one point in one network; none where the run was stopped before the first.
+fn batch(
+    params: &SelectionParams,
+    manner: &Manner,
+    point: &Point,
+    (ring, number): (&Ring, u64),
+    run: &Run,
+) -> Option<Batch> {
+    let colluding =
+        drawn(point.colluding, params.nodes, &mut chance(params.seed, Purpose::Colluders, number));
+    let town = Town::new(ring, &point.rules, params.actors, manner.is_attacked.then_some(&colluding));
+    let selections = run.map(point.selections, |selection| {
+        let item = number * params.selections + selection;
+        selections(&town, manner.strategies, &mut chance(params.seed, Purpose::Work, item))
+    });
+    selections
+        .into_iter()
+        .reduce(|sums, more| sums.iter().zip(&more).map(|(sum, one)| sum.and(one)).collect())
+}
+
+/// A random trigger, and what each strategy makes of its random value.
+fn selections(town: &Town<'_>, strategies: &[Strategy], rng: &mut dyn Rng) -> Batch {
+    let random = town.random(town.trigger(rng), rng).ok();
+    let by = |strategy: &Strategy| {
+        let (random, cost) = random.as_ref()?;
+        town.select(*strategy, random, *cost, rng).ok()
+    };
+    strategies.iter().map(by).map(|outcome| Tally::of(outcome.as_ref())).collect()
+}
