@@ -14,7 +14,9 @@ use kith_transfer::Rate;
 
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
-pub(crate) use self::simulate::{KTable, SimMode, Simulate};
+pub(crate) use self::simulate::{
+    Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode, Simulate, Simulation,
+};
 pub(crate) use self::tunnels::{Tun, TunTransport, TunUp};
 use crate::config::Served;
 

@@ -122,6 +122,15 @@ impl Board {
         bar.set_prefix(name.map_or(String::new(), |name| format!("{name}: ")));
         Progress { bars: self.bars.clone(), bar, output: self.output, last: None }
     }
+
+    /// A bar for steps of equal size.
+    pub(crate) fn steps(&self) -> ProgressBar {
+        let bar = self.bars.add(ProgressBar::no_length());
+        match ProgressStyle::with_template("[{bar:30}] {pos}/{len} {eta} left") {
+            Ok(style) => bar.with_style(style.progress_chars("=> ")),
+            Err(_) => bar,
+        }
+    }
 }
 
 /// Shows a transfer as it goes on.

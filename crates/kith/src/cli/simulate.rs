@@ -1,8 +1,10 @@
 //! `kith simulate`.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
+use kith_sim::Colluding;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Simulate {
@@ -11,6 +13,25 @@ pub(crate) enum Simulate {
     /// In each row the adversary holds k or more nodes of a region of size rs with a probability below α (SEP2P §3.3). A
     /// node takes the first row whose region, around its own place, holds k nodes.
     KTable(KTable),
+    /// Make lookups in a settled network, and count rounds, requests and those that get through
+    ///
+    /// The lookups are those of dht/1; what each node knows is derived from the ids of all by the rule of its own tables.
+    /// Nodes that collude name to whoever asks nobody but each other. A lookup is from an honest node for a place whose
+    /// nearest node is honest, and succeeds when that node has answered.
+    Dht(SimDht),
+    /// Security effectiveness versus verification cost (SEP2P Figure 3)
+    ///
+    /// The nodes that collude play the strongest attack on each strategy: they claim to be the setter, or the node of a
+    /// hash, wherever they are near enough, and hide honest candidates where they build a list.
+    Figure3(Selections),
+    /// Asymmetric operations to make a list versus verification cost (SEP2P Figure 4)
+    Figure4(Selections),
+    /// Messages to make a list versus verification cost (SEP2P Figure 5)
+    Figure5(Selections),
+    /// The security degree k versus the share of colluding nodes (SEP2P Figure 6)
+    Figure6(Degrees),
+    /// What it takes to make a list versus the size of the node cache (SEP2P Figure 7)
+    Figure7(Caches),
 }
 
 /// Which protocol is simulated.
@@ -28,7 +49,7 @@ pub(crate) struct KTable {
     #[arg(long, value_name = "NUMBER", default_value = "100K")]
     pub(crate) nodes: Count,
     /// C, the nodes that one adversary controls: a number, or a share such as 1%, which is one node at least
-    #[arg(long, value_name = "NUMBER|SHARE", default_value = "1%")]
+    #[arg(long, value_name = "NUMBER|SHARE", default_value = "1%", value_parser = colluding)]
     pub(crate) colluding: Colluding,
     /// α, the probability of a region that the adversary holds to stay below
     #[arg(long, value_name = "PROBABILITY", default_value = "1e-6")]
@@ -36,6 +57,120 @@ pub(crate) struct KTable {
     /// Which regions are used
     #[arg(long, value_enum, default_value = "paper")]
     pub(crate) mode: SimMode,
+}
+
+/// How a simulation runs, and where its data goes.
+#[derive(Debug, Args)]
+pub(crate) struct Simulation {
+    /// Where chance begins: equal seeds give equal data, with any number of threads
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How many threads compute [default: one for each processor]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) threads: Option<usize>,
+    /// A folder, made where it is missing, to put the data into as CSV and JSON, and the picture of a figure as SVG
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimDht {
+    /// The nodes of the network, such as 10000, 100K or 10M
+    #[arg(long, value_name = "NUMBER", default_value = "10K")]
+    pub(crate) nodes: Count,
+    /// How many of them collude: a number, or a share such as 20%
+    #[arg(long, value_name = "NUMBER|SHARE", default_value = "0", value_parser = colluding)]
+    pub(crate) colluding: Colluding,
+    /// Requests of a path that are out at a time: Kademlia's α
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    pub(crate) parallel: usize,
+    /// Paths of a lookup that share no node
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    pub(crate) paths: usize,
+    /// How many lookups are made
+    #[arg(long, value_name = "NUMBER", default_value = "2000")]
+    pub(crate) lookups: Count,
+    #[command(flatten)]
+    pub(crate) simulation: Simulation,
+}
+
+/// What figures 3, 4 and 5 are made for: the parameters of SEP2P Table 3.
+#[derive(Debug, Args)]
+pub(crate) struct Selections {
+    /// N, the nodes of the network, such as 10000, 100K or 10M
+    #[arg(long, value_name = "NUMBER", default_value = "100K")]
+    pub(crate) nodes: Count,
+    /// C, the nodes that one adversary controls: numbers, or shares such as 1%
+    #[arg(
+        long, value_name = "NUMBER|SHARE,…", value_delimiter = ',', value_parser = colluding,
+        default_value = "0.001%,0.01%,0.1%,1%,10%"
+    )]
+    pub(crate) colluding: Vec<Colluding>,
+    /// The nodes of a node cache, on average
+    #[arg(long, value_name = "NUMBER", default_value = "48")]
+    pub(crate) cache: Count,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Caches {
+    /// N, the nodes of the network, such as 10000, 100K or 10M
+    #[arg(long, value_name = "NUMBER", default_value = "100K")]
+    pub(crate) nodes: Count,
+    /// C, the nodes that one adversary controls: a number, or a share such as 1%
+    #[arg(long, value_name = "NUMBER|SHARE", default_value = "1%", value_parser = colluding)]
+    pub(crate) colluding: Colluding,
+    /// The nodes of a node cache, on average
+    #[arg(
+        long,
+        value_name = "NUMBER,…",
+        value_delimiter = ',',
+        default_value = "32,36,40,48,64,128,256,512,1024,2048,4096"
+    )]
+    pub(crate) cache: Vec<Count>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+}
+
+/// Which selections are made, and how many.
+#[derive(Debug, Args)]
+pub(crate) struct Sampling {
+    /// A, the actors of a selection
+    #[arg(long, value_name = "NUMBER", default_value_t = 32)]
+    pub(crate) actors: usize,
+    /// α, the probability of a region that the adversary holds to stay below
+    #[arg(long, value_name = "PROBABILITY", default_value = "1e-6")]
+    pub(crate) alpha: f64,
+    /// Selections at each point; fewer at points of figure 3 that are certain before
+    #[arg(long, value_name = "NUMBER", default_value = "4K")]
+    pub(crate) selections: Count,
+    /// Over how many networks they are spread
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) networks: u64,
+    #[command(flatten)]
+    pub(crate) simulation: Simulation,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Degrees {
+    /// N, the nodes of the network, such as 10000, 100K or 10M
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', default_value = "10K,10M")]
+    pub(crate) nodes: Vec<Count>,
+    /// C, the nodes that one adversary controls: numbers, or shares such as 1%
+    #[arg(
+        long, value_name = "NUMBER|SHARE,…", value_delimiter = ',', value_parser = colluding,
+        default_value = "0.001%,0.01%,0.1%,1%,10%"
+    )]
+    pub(crate) colluding: Vec<Colluding>,
+    /// α, the probability of a region that the adversary holds to stay below
+    #[arg(long, value_name = "PROBABILITY,…", value_delimiter = ',', default_value = "1e-6,1e-10")]
+    pub(crate) alpha: Vec<f64>,
+    /// Which regions are used
+    #[arg(long, value_enum, default_value = "paper")]
+    pub(crate) mode: SimMode,
+    #[command(flatten)]
+    pub(crate) simulation: Simulation,
 }
 
 /// A number of nodes: digits, `_` between them, and `K` or `M` for thousands or millions.
@@ -56,36 +191,14 @@ impl FromStr for Count {
     }
 }
 
-/// How many nodes collude.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Colluding {
-    /// So many.
-    Number(u64),
-    /// So many of a hundred.
-    Percent(f64),
-}
-
-impl Colluding {
-    /// Their number among `nodes`.
-    pub(crate) fn of(self, nodes: u64) -> u64 {
-        match self {
-            Colluding::Number(number) => number,
-            Colluding::Percent(percent) => ((nodes as f64 * percent / 100.0).round() as u64).max(1),
-        }
-    }
-}
-
-impl FromStr for Colluding {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Colluding, String> {
-        let Some(percent) = text.strip_suffix('%') else {
-            return text.parse().map(|Count(number)| Colluding::Number(number));
-        };
-        match percent.parse::<f64>() {
-            Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Colluding::Percent(percent)),
-            _ => Err("a share such as 1% or 0.01% is wanted".to_owned()),
-        }
+/// How many nodes collude, as the paper writes it.
+fn colluding(text: &str) -> Result<Colluding, String> {
+    let Some(percent) = text.strip_suffix('%') else {
+        return text.parse().map(|Count(number)| Colluding::Number(number));
+    };
+    match percent.parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Colluding::Percent(percent)),
+        _ => Err("a share such as 1% or 0.01% is wanted".to_owned()),
     }
 }
 
@@ -97,14 +210,14 @@ mod tests {
     fn numbers_and_shares_are_read_as_the_paper_writes_them() {
         for (text, count) in [("7", 7), ("10K", 10_000), ("10M", 10_000_000), ("10_000", 10_000)] {
             assert_eq!(text.parse(), Ok(Count(count)));
-            assert_eq!(text.parse(), Ok(Colluding::Number(count)));
+            assert_eq!(colluding(text), Ok(Colluding::Number(count)));
         }
-        let of = |text: &str, nodes| text.parse::<Colluding>().map(|colluding| colluding.of(nodes));
+        let of = |text: &str, nodes| colluding(text).map(|colluding| colluding.of(nodes));
         assert_eq!(of("1%", 100_000), Ok(1_000));
         assert_eq!(of("0.001%", 10_000_000), Ok(100));
         assert_eq!(of("0.001%", 10_000), Ok(1));
         for wrong in ["", "K", "-1", "1.5", "1k%", "101%", "NaN%", "18446744073709551615M"] {
-            assert!(wrong.parse::<Colluding>().is_err(), "{wrong}");
+            assert!(colluding(wrong).is_err(), "{wrong}");
         }
     }
 }

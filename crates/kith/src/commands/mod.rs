@@ -127,7 +127,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Relay(command) => relay::relay(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
         Command::Delegator(command) => Box::pin(delegator::delegator(&context, command)).await,
-        Command::Simulate(command) => simulate::simulate(&context, &command),
+        Command::Simulate(command) => simulate::simulate(&context, &command).await,
         Command::Doctor => doctor::doctor(&context).await,
         Command::InstallService(options) => service::install(&context, &options),
         Command::Completions(options) => pages::completions(&context, &options),

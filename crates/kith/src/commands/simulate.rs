@@ -1,26 +1,212 @@
-//! `kith simulate`: parameters from the command line, results to the terminal.
+//! `kith simulate`: parameters from the command line, results to the terminal and to files.
 
 use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
 
-use kith_sim::{Mode, Params, Report, TableError};
+use kith_sim::{
+    Chart, Data, DhtParams, Figure6Params, Mode, Params, Report, Run, SelectionParams, SimError, TableError,
+};
+use serde::Serialize;
 
 use super::Context;
-use crate::cli::{KTable, SimMode, Simulate};
+use super::transfer::interrupt;
+use crate::cli::{Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode, Simulate, Simulation};
 use crate::failure::{Failure, Result, chain};
 
-pub(super) fn simulate(context: &Context, command: &Simulate) -> Result<()> {
+/// How often the progress is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
+
+pub(super) async fn simulate(context: &Context, command: &Simulate) -> Result<()> {
     match command {
         Simulate::KTable(options) => k_table(context, options),
+        Simulate::Dht(options) => dht(context, options).await,
+        Simulate::Figure3(options) => {
+            let params = selections(options);
+            let work = move |run: &Run| kith_sim::figure3(&params, run);
+            simulated(
+                context,
+                ("figure3", &options.sampling.simulation),
+                work,
+                Some(Data::chart_of_effectiveness),
+            )
+            .await
+        }
+        Simulate::Figure4(options) => setup(context, ("figure4", options), Data::chart_of_operations).await,
+        Simulate::Figure5(options) => setup(context, ("figure5", options), Data::chart_of_messages).await,
+        Simulate::Figure6(options) => figure6(context, options).await,
+        Simulate::Figure7(options) => figure7(context, options).await,
+    }
+}
+
+async fn dht(context: &Context, options: &SimDht) -> Result<()> {
+    let nodes = options.nodes.0;
+    let params = DhtParams {
+        nodes,
+        colluding: options.colluding.of(nodes),
+        parallel: options.parallel,
+        paths: options.paths,
+        lookups: options.lookups.0,
+        seed: options.simulation.seed,
+    };
+    let work = move |run: &Run| kith_sim::dht(&params, run);
+    simulated(context, ("dht", &options.simulation), work, None).await
+}
+
+async fn setup(
+    context: &Context,
+    (name, options): (&str, &Selections),
+    chart: fn(&Data<kith_sim::SetupRow>) -> Chart,
+) -> Result<()> {
+    let params = selections(options);
+    let work = move |run: &Run| kith_sim::setup(&params, run);
+    simulated(context, (name, &options.sampling.simulation), work, Some(chart)).await
+}
+
+async fn figure6(context: &Context, options: &Degrees) -> Result<()> {
+    let params = Figure6Params {
+        nodes: options.nodes.iter().map(|nodes| nodes.0).collect(),
+        colluding: options.colluding.clone(),
+        alphas: options.alpha.clone(),
+        mode: mode(options.mode),
+    };
+    let work = move |run: &Run| kith_sim::figure6(&params, run);
+    simulated(context, ("figure6", &options.simulation), work, Some(Data::chart_of_degrees)).await
+}
+
+async fn figure7(context: &Context, options: &Caches) -> Result<()> {
+    let caches = options.cache.iter().map(|cache| cache.0).collect();
+    let params = sampled(&options.sampling, options.nodes.0, vec![options.colluding], caches);
+    let work = move |run: &Run| kith_sim::figure7(&params, run);
+    let chart = Data::chart_versus_cache;
+    simulated(context, ("figure7", &options.sampling.simulation), work, Some(chart)).await
+}
+
+fn selections(options: &Selections) -> SelectionParams {
+    sampled(&options.sampling, options.nodes.0, options.colluding.clone(), vec![options.cache.0])
+}
+
+fn sampled(
+    sampling: &Sampling,
+    nodes: u64,
+    colluding: Vec<kith_sim::Colluding>,
+    cache: Vec<u64>,
+) -> SelectionParams {
+    SelectionParams {
+        nodes,
+        colluding,
+        actors: sampling.actors,
+        alpha: sampling.alpha,
+        cache,
+        selections: sampling.selections.0,
+        networks: sampling.networks,
+        seed: sampling.simulation.seed,
+    }
+}
+
+/// Runs a simulation while its progress is shown; Ctrl-C ends it with what it has. A figure has a picture.
+async fn simulated<R: Serialize + Send + 'static>(
+    context: &Context,
+    (name, options): (&str, &Simulation),
+    work: impl FnOnce(&Run) -> std::result::Result<Data<R>, SimError> + Send + 'static,
+    chart: Option<fn(&Data<R>) -> Chart>,
+) -> Result<()> {
+    let threads = options.threads.unwrap_or_else(|| available_parallelism().map_or(1, Into::into));
+    let data = watched(context, Arc::new(Run::new(threads)), work).await?;
+    if let Some(folder) = &options.into {
+        put(folder, name, &data, chart)?;
+    }
+    context.out.result(&data, || columns(&data.csv()))?;
+    match data.is_complete {
+        true => Ok(()),
+        false => {
+            Err(Failure::failed("stopped before the end; the result is of what was done until then").told())
+        }
+    }
+}
+
+async fn watched<R: Send + 'static>(
+    context: &Context,
+    run: Arc<Run>,
+    work: impl FnOnce(&Run) -> std::result::Result<Data<R>, SimError> + Send + 'static,
+) -> Result<Data<R>> {
+    let mut interrupt = interrupt()?;
+    let mut glance = tokio::time::interval(GLANCE);
+    let bar = context.out.board().steps();
+    let running = Arc::clone(&run);
+    let mut working = tokio::task::spawn_blocking(move || work(&running));
+    let done = loop {
+        tokio::select! {
+            done = &mut working => break done,
+            _ = interrupt.recv() => run.stop(),
+            _ = glance.tick() => {
+                let (done, planned) = run.progress();
+                bar.set_length(planned);
+                bar.set_position(done);
+            }
+        }
+    };
+    bar.finish_and_clear();
+    done.map_err(Failure::failed)?.map_err(|error| not_simulated(&error))
+}
+
+fn not_simulated(error: &SimError) -> Failure {
+    match error {
+        SimError::Table(error) => refused(error),
+        other => Failure::usage(chain(other)),
+    }
+}
+
+/// Puts the data of a simulation, and its picture, into a folder.
+fn put<R: Serialize>(
+    folder: &Path,
+    name: &str,
+    data: &Data<R>,
+    chart: Option<fn(&Data<R>) -> Chart>,
+) -> Result<()> {
+    let failed = |path: &Path, error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    let write = |ending: &str, text: String| {
+        let path = folder.join(name).with_extension(ending);
+        std::fs::write(&path, text).map_err(|error| failed(&path, error))
+    };
+    write("csv", data.csv())?;
+    write("json", serde_json::to_string_pretty(data).map_err(Failure::failed)? + "\n")?;
+    match chart {
+        Some(chart) => write("svg", chart(data).svg().map_err(Failure::failed)?),
+        None => Ok(()),
+    }
+}
+
+/// CSV in columns for a person, numbers to four digits.
+fn columns(csv: &str) -> String {
+    let cell = |text: &str| match text.parse::<f64>() {
+        Ok(number) if text.contains(['.', 'e']) => four_digits(number),
+        _ => text.to_owned(),
+    };
+    let rows: Vec<Vec<_>> = csv.lines().map(|line| line.split(',').map(cell).collect()).collect();
+    let width = |at: usize| rows.iter().map(|row| row[at].len()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        cells.join("  ")
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn mode(mode: SimMode) -> Mode {
+    match mode {
+        SimMode::Paper => Mode::Paper,
+        SimMode::Hardened => Mode::Hardened,
     }
 }
 
 fn k_table(context: &Context, options: &KTable) -> Result<()> {
     let nodes = options.nodes.0;
-    let mode = match options.mode {
-        SimMode::Paper => Mode::Paper,
-        SimMode::Hardened => Mode::Hardened,
-    };
-    let params = Params { nodes, colluding: options.colluding.of(nodes), alpha: options.alpha, mode };
+    let colluding = options.colluding.of(nodes);
+    let params = Params { nodes, colluding, alpha: options.alpha, mode: mode(options.mode) };
     let report = kith_sim::k_table(params).map_err(|error| refused(&error))?;
     context.out.result(&report, || text(&report))
 }
@@ -63,7 +249,13 @@ fn four_digits(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::four_digits;
+    use super::{columns, four_digits};
+
+    #[test]
+    fn csv_stands_in_columns() {
+        let text = columns("name,cost,nodes\nSEP2P,7.57891,100000\nA,,3\n");
+        assert_eq!(text, " name   cost   nodes\nSEP2P  7.579  100000\n    A              3");
+    }
 
     #[test]
     fn four_digits_of_every_number() {

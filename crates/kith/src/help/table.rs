@@ -11,6 +11,14 @@ const NO_SUCCESSION: (u8, &str) = (3, "there is no such contact, or nothing to d
 const DISPUTED: (u8, &str) = (4, "different keys claim to follow, and none was named");
 const NO_TRANSFER: (u8, &str) = (3, "there is no such transfer");
 const NO_TABLE: (u8, &str) = (1, "so many nodes collude that no table helps");
+const STOPPED: (u8, &str) =
+    (1, "stopped by Ctrl-C, with the result of what was done; or --into cannot be written");
+const SIMULATED: (u8, &str) = (
+    1,
+    "so many nodes collude that no table helps; stopped by Ctrl-C, with the result of what was done; or --into cannot be written",
+);
+const DATA: (&str, &str) = ("DIR/*.csv, DIR/*.json", "the data, with --into DIR");
+const PICTURE: (&str, &str) = ("DIR/*.svg", "the picture, with --into DIR");
 const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
 const DATABASE: (&str, &str) = (
@@ -193,6 +201,21 @@ pub(super) const PAGES: &[Page] = &[
     Page { path: "simulate k-table", exits: &[NO_TABLE], files: &[],
         examples: &[("kith simulate k-table --nodes 1M --colluding 10K", "print the table of SEP2P for a million nodes"),
             ("kith simulate k-table --nodes 10M --colluding 1% --alpha 1e-12 --mode hardened", "print the one that a real network of ten million uses")] },
+    Page { path: "simulate dht", exits: &[STOPPED], files: &[DATA],
+        examples: &[("kith simulate dht --nodes 100K --paths 1 --parallel 2", "count rounds and requests of the cheapest lookups"),
+            ("kith simulate dht --colluding 20% --paths 8", "see how many lookups get through among malicious nodes")] },
+    Page { path: "simulate figure3", exits: &[SIMULATED], files: &[DATA, PICTURE],
+        examples: &[("kith simulate figure3 --into figures", "compute the figure with its defaults"),
+            ("kith simulate figure3 --colluding 1% --selections 40K --networks 16 --json", "compute one point more exactly")] },
+    Page { path: "simulate figure4", exits: &[SIMULATED], files: &[DATA, PICTURE],
+        examples: &[("kith simulate figure4 --into figures", "compute the figure with its defaults")] },
+    Page { path: "simulate figure5", exits: &[SIMULATED], files: &[DATA, PICTURE],
+        examples: &[("kith simulate figure5 --into figures", "compute the figure with its defaults")] },
+    Page { path: "simulate figure6", exits: &[SIMULATED], files: &[DATA, PICTURE],
+        examples: &[("kith simulate figure6 --into figures", "compute the figure with its defaults"),
+            ("kith simulate figure6 --mode hardened --alpha 1e-12", "see what a real network needs")] },
+    Page { path: "simulate figure7", exits: &[SIMULATED], files: &[DATA, PICTURE],
+        examples: &[("kith simulate figure7 --into figures", "compute the figure with its defaults")] },
     Page { path: "doctor", exits: &[(1, "something does not work; the lines say what to do")],
         files: &[KEY, CONFIG, DATABASE, SOCKET],
         examples: &[("kith doctor", "look at everything, with or without a running node")] },

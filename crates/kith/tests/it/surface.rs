@@ -240,6 +240,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     delegator::of_delegators(&place, &mut ledger);
     of_pages(&place, &mut ledger);
     of_simulations(&place, &mut ledger);
+    of_figures(&place, &mut ledger);
     of_services(&place, &mut ledger);
     let mut zone = Zone::start(&place);
     let (mut north, mut south) = (zone.person(&place, "north"), zone.person(&place, "south"));
@@ -392,6 +393,42 @@ fn of_simulations(place: &Place, ledger: &mut Ledger) {
         ["--colluding", "-1%"],
     ] {
         ledger.run(&home, command, &[&wrong[0..1], &wrong[1..]].concat(), 2);
+    }
+}
+
+fn of_figures(place: &Place, ledger: &mut Ledger) {
+    let home = place.path("unused");
+    let nowhere = ["--into", "/dev/null/below"];
+    let small = ["--nodes", "2K", "--selections", "20", "--networks", "2"];
+    let (figure6, lookups) = (["--nodes", "10K"], ["--nodes", "2K", "--lookups", "20"]);
+    for (command, options) in [
+        ("simulate dht", &lookups[..]),
+        ("simulate figure3", &small),
+        ("simulate figure4", &small),
+        ("simulate figure5", &small),
+        ("simulate figure6", &figure6),
+        ("simulate figure7", &["--cache", "48,64", "--nodes", "2K", "--selections", "20", "--networks", "2"]),
+    ] {
+        let name = command.strip_prefix("simulate ").unwrap();
+        let folder = place.path(&format!("{name}-data"));
+        let into = ["--threads", "1", "--into", folder.to_str().unwrap()];
+        let one = ledger.run(&home, command, &[options, &into].concat(), 0);
+        let two = ledger.run(&home, command, &[options, &["--threads", "2"]].concat(), 0);
+        assert_eq!(one.out, two.out, "{name} depends on the number of threads");
+        let read = |ending: &str| fs::read_to_string(folder.join(name).with_extension(ending));
+        assert_eq!(serde_json::from_str::<Value>(&read("json").unwrap()).unwrap(), one.json());
+        let rows = one.json()["rows"].as_array().unwrap().len();
+        assert!(rows > 0);
+        assert_eq!(read("csv").unwrap().lines().count(), rows + 1);
+        assert_eq!(read("svg").is_ok_and(|svg| svg.contains("<circle")), name != "dht");
+        ledger.run(&home, command, &[options, &nowhere].concat(), 1);
+        ledger.run(&home, command, &["--nodes", "1"], 2);
+    }
+    for wrong in [["--paths", "0"], ["--parallel", "1000"], ["--colluding", "100%"], ["--nodes", "11M"]] {
+        ledger.run(&home, "simulate dht", &wrong, 2);
+    }
+    for wrong in [["--actors", "0"], ["--cache", "0"], ["--networks", "0"], ["--colluding", "100%"]] {
+        ledger.run(&home, "simulate figure3", &wrong, 2);
     }
 }
 
