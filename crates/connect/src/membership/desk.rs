@@ -86,7 +86,7 @@ impl<L: Ledger> Desk<L> {
             (Standing::Stranger, Question::Join(_)) if !may_join => Err(Refusal::Uninvited),
             (_, Question::Join(request)) => self.join(peer, request, now)?,
             (Standing::Stranger, _) => Err(Refusal::NoMember),
-            (_, Question::Newest) => Ok(Answer::Newest(self.epoch().as_epoch().clone())),
+            (_, Question::Newest) => Ok(Answer::Newest(Box::new(self.epoch().as_epoch().clone()))),
             (_, Question::Members(epoch, block)) => {
                 self.range(&self.current.members, *epoch, block).map(Answer::Members)
             }
@@ -121,7 +121,8 @@ impl<L: Ledger> Desk<L> {
         }
         match self.issuer.admit(&request, now.minus_secs(CLOCK_SLACK_SECS)) {
             Ok(member) => {
-                Ok(Ok(Answer::Admitted(member.as_member().clone(), self.epoch().as_epoch().clone())))
+                let epoch = self.epoch().as_epoch().clone();
+                Ok(Ok(Answer::Admitted(Box::new(member.as_member().clone()), Box::new(epoch))))
             }
             Err(IssuerError::Revoked(_)) => Ok(Err(Refusal::Revoked)),
             Err(IssuerError::OtherVrf(_)) => Ok(Err(Refusal::OtherVrf)),

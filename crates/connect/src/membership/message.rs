@@ -57,9 +57,9 @@ pub enum Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The asking node is a member, by this certificate; and the newest epoch.
-    Admitted(Member, Epoch),
+    Admitted(Box<Member>, Box<Epoch>),
     /// The newest epoch.
-    Newest(Epoch),
+    Newest(Box<Epoch>),
     /// All members of the block.
     Members(Range<MemberLeaf>),
     /// All revoked fingerprints of the block.
@@ -181,7 +181,7 @@ impl Answer {
         let mut reader = Reader::new(bytes);
         let answer = match reader.u8()? {
             0 => Answer::Admitted(
-                Member::from_bytes(reader.bytes(MEMBER_BYTES)?).map_err(malformed)?,
+                Member::from_bytes(reader.bytes(MEMBER_BYTES)?).map(Box::new).map_err(malformed)?,
                 read_epoch(&mut reader)?,
             ),
             1 => Answer::Newest(read_epoch(&mut reader)?),
@@ -233,8 +233,8 @@ fn read_block(reader: &mut Reader<'_>) -> Result<(u64, Block), MessageError> {
     if block.first() == first { Ok((epoch, block)) } else { Err(MessageError::Malformed) }
 }
 
-fn read_epoch(reader: &mut Reader<'_>) -> Result<Epoch, MessageError> {
-    Epoch::from_bytes(reader.bytes(EPOCH_BYTES)?).map_err(malformed)
+fn read_epoch(reader: &mut Reader<'_>) -> Result<Box<Epoch>, MessageError> {
+    Epoch::from_bytes(reader.bytes(EPOCH_BYTES)?).map(Box::new).map_err(malformed)
 }
 
 fn read_range<L: Leaf>(reader: &mut Reader<'_>) -> Result<Range<L>, MessageError> {

@@ -66,13 +66,13 @@ impl Enquiry {
         if member.claimed() != identity.fingerprint() {
             return Err(EnquiryError::OtherAnswer);
         }
-        Ok((member, self.verified(epoch)?))
+        Ok((*member, self.verified(*epoch)?))
     }
 
     /// The newest epoch.
     pub async fn newest(&mut self) -> Result<VerifiedEpoch, EnquiryError> {
         match self.ask(&Question::Newest).await? {
-            Answer::Newest(epoch) => self.verified(epoch),
+            Answer::Newest(epoch) => Ok(self.verified(*epoch)?),
             _ => Err(EnquiryError::OtherAnswer),
         }
     }
@@ -124,8 +124,8 @@ impl Enquiry {
         }
     }
 
-    fn verified(&self, epoch: Epoch) -> Result<VerifiedEpoch, EnquiryError> {
-        Ok(epoch.verify(&self.issuer)?)
+    fn verified(&self, epoch: Epoch) -> Result<VerifiedEpoch, StatementError> {
+        epoch.verify(&self.issuer)
     }
 
     async fn ask(&mut self, question: &Question) -> Result<Answer, EnquiryError> {

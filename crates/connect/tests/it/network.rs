@@ -275,7 +275,7 @@ async fn an_issuer_that_says_what_is_not_its_own_is_not_believed() {
     tokio::spawn(async move {
         while let Some((_, mut stream)) = incoming.next().await {
             while hear_question(&mut stream).await.is_ok() {
-                say_answer(&mut stream, &Answer::Newest(epoch.clone())).await.unwrap();
+                say_answer(&mut stream, &Answer::Newest(Box::new(epoch.clone()))).await.unwrap();
             }
         }
     });
