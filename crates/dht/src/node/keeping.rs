@@ -20,10 +20,10 @@ impl Node {
     /// A value was brought here, so others have it too, and nobody needs to bring it again for a while.
     pub(super) fn is_kept(&mut self, key: &NodeId, now: Time, rng: &mut dyn Rng) {
         let holders = self.keepers(key);
-        if let Some(held) = self.store.held_mut(key) {
-            if held.holders.is_empty() {
-                held.holders = holders;
-            }
+        if let Some(held) = self.store.held_mut(key)
+            && held.holders.is_empty()
+        {
+            held.holders = holders;
         }
         self.renew_later(key, now, rng);
     }
