@@ -162,9 +162,12 @@ fn entries<K: Ord, V>(
     }
 }
 
+/// A kind, the network and the key of a slot.
+type WholeSlot = (Kind, [u8; 32], Hash);
+
 /// Pledges of others that a member has seen: so many of so many signers that none of them keeps out another's.
 #[derive(Debug, Default)]
-pub struct Witnessed(BTreeMap<Key, BTreeMap<(Kind, [u8; 32], Hash), (Pledge, Signature)>>);
+pub struct Witnessed(BTreeMap<Key, BTreeMap<WholeSlot, (Pledge, Signature)>>);
 
 impl Witnessed {
     /// Keeps a pledge whose signature was checked; gives evidence where the signer pledged something else about the

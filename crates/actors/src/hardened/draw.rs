@@ -177,7 +177,7 @@ impl<'a, S: Suite> Trigger<'a, S> {
     fn heard(&mut self, from: NodeId, message: Message) -> Result<(), Refusal> {
         match (std::mem::replace(&mut self.state, Drawing::Over), message) {
             (Drawing::Signing(proposal, gather), Message::Accept(signature)) if gather.awaits(&from) => {
-                self.accepted(proposal, gather, from, signature)
+                self.accepted(proposal, gather, from, signature);
             }
             (Drawing::Revealing(proposal, signatures, gather), Message::Reveal(proof))
                 if gather.awaits(&from) =>
