@@ -2,6 +2,7 @@
 
 mod delegator;
 mod invitations;
+mod network;
 mod simulate;
 mod tunnels;
 
@@ -14,6 +15,7 @@ use kith_transfer::Rate;
 
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
+pub(crate) use self::network::Network;
 pub(crate) use self::simulate::{
     Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode, Simulate, Simulation,
 };
@@ -87,6 +89,9 @@ pub(crate) enum Command {
     /// Manage whom others trust, or let a delegator manage whom this node trusts
     #[command(subcommand)]
     Delegator(Delegator),
+    /// Issue a network, or join one: members know each other by certificate, contacts or not
+    #[command(subcommand)]
+    Network(Network),
     /// Compute what holds in networks of up to ten million nodes, by the code that runs on the real one
     #[command(subcommand)]
     Simulate(Simulate),

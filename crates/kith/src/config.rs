@@ -53,6 +53,8 @@ const KNOWN: &[&str] = &[
     "delegator.serve",
     "delegator.file",
     "delegator.lease",
+    "network",
+    "network.epoch",
     "transfer",
     "transfer.limit-up",
     "transfer.limit-down",
@@ -112,6 +114,9 @@ pub(crate) struct Config {
     /// Whether and how this node is a delegator.
     #[serde(skip_serializing_if = "Delegator::is_default")]
     pub(crate) delegator: Delegator,
+    /// How the network runs that this node issues.
+    #[serde(skip_serializing_if = "Network::is_default")]
+    pub(crate) network: Network,
     /// What all transfers together may use.
     #[serde(skip_serializing_if = "Bandwidth::is_default")]
     pub(crate) transfer: Bandwidth,
@@ -147,6 +152,38 @@ impl Delegator {
     /// How long a list holds after the last word of this node.
     pub(crate) fn lease(&self) -> Span {
         self.lease.unwrap_or(kith_connect::defaults::LEASE)
+    }
+}
+
+/// How the network runs that this node issues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Network {
+    /// How long an epoch lasts; an hour where it is missing.
+    #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) epoch: Option<Span>,
+}
+
+impl Network {
+    /// The shortest and the longest epoch.
+    const EPOCH_RANGE: (Span, Span) = (Span::secs(10), Span::secs(86_400));
+
+    fn is_default(&self) -> bool {
+        *self == Network::default()
+    }
+
+    /// How long an epoch lasts.
+    pub(crate) fn epoch(&self) -> Span {
+        self.epoch.unwrap_or(Span::secs(3600))
+    }
+
+    fn check(&self) -> Result<()> {
+        let (shortest, longest) = Network::EPOCH_RANGE;
+        if (shortest..=longest).contains(&self.epoch()) {
+            return Ok(());
+        }
+        let epoch = self.epoch();
+        Err(Failure::failed(format!("network.epoch is {epoch}, it must be {shortest} to {longest}")))
     }
 }
 
@@ -396,6 +433,7 @@ impl Default for Config {
             pins: BTreeMap::new(),
             directory: None,
             delegator: Delegator::default(),
+            network: Network::default(),
             transfer: Bandwidth::default(),
             relay: Relaying::default(),
         }
@@ -431,6 +469,7 @@ impl Config {
             return Err(Failure::failed(format!("ttl is {}, it must be 1s to 1d", config.ttl)));
         }
         config.check_lease()?;
+        config.network.check()?;
         config.pinned()?;
         config.relay.check()?;
         config.directory.as_ref().map_or(Ok(None), Zone::redis)?;
@@ -524,7 +563,7 @@ fn refuse_unknown(table: &toml::Table, prefix: &str) -> Result<()> {
         }
         match value {
             toml::Value::Table(inner)
-                if ["delegator", "directory", "relay", "transfer"].contains(&name.as_str()) =>
+                if ["delegator", "directory", "network", "relay", "transfer"].contains(&name.as_str()) =>
             {
                 refuse_unknown(inner, &name)?;
             }
@@ -693,6 +732,7 @@ mod tests {
             ("ttl = 'soon'", "length of time"),
             ("[transfer]\nlimit-up = 'fast'", "no rate"),
             ("[delegator]\nlease = '5s'", "10s to 1d"),
+            ("[network]\nepoch = '5s'", "network.epoch is 5s, it must be 10s to 1d"),
             ("listen = ['udp://1.2.3.4:5']", "udp"),
             ("authorities = ['a b']", "a b"),
             ("pins = { 'x' = 'ni:nonsense' }", "pins"),

@@ -35,6 +35,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::relay::FLOOR,
     node::mapping::FLOOR,
     node::delegator::FLOOR,
+    node::network::FLOOR,
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod delegator;
 pub(crate) mod invitations;
+pub(crate) mod network;
 pub(crate) mod server;
 pub(crate) mod shapes;
 pub(crate) mod socket;

@@ -10,6 +10,7 @@ mod id;
 mod init;
 mod invite;
 mod join;
+mod network;
 mod node;
 mod own_node;
 mod pages;
@@ -127,6 +128,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Relay(command) => relay::relay(&context, command).await,
         Command::Directory(command) => directory::directory(&context, command).await,
         Command::Delegator(command) => Box::pin(delegator::delegator(&context, command)).await,
+        Command::Network(command) => network::network(&context, command).await,
         Command::Simulate(command) => simulate::simulate(&context, &command).await,
         Command::Doctor => doctor::doctor(&context).await,
         Command::InstallService(options) => service::install(&context, &options),

@@ -9,7 +9,7 @@ use kith_sansio::{Span, system};
 use serde_json::{Value, json};
 
 use super::contact::news_of;
-use super::{Context, delegator, init};
+use super::{Context, delegator, init, network};
 use crate::api::client::{Control, no_node};
 use crate::api::shapes::{Announced, Status, Transfer};
 use crate::cli::{Init, Status as StatusOptions, Up};
@@ -71,6 +71,7 @@ fn introduce(context: &Context, status: &Status) {
         out.note(format!("note         {note}"));
     }
     delegator::status_lines(status).iter().for_each(|line| out.note(line));
+    network::status_lines(status).iter().for_each(|line| out.note(line));
     match status.announced.as_slice() {
         [] => out.note(
             "zone         none; contacts reach this node by address hints (kith contact add … --at …),\n             \
@@ -203,6 +204,7 @@ fn status_text(status: &Status) -> String {
         lines.extend(news_of(contact).map(|news| format!("             {news}")));
     }
     lines.extend(delegator::status_lines(status));
+    lines.extend(network::status_lines(status));
     let running = status.floors.get("transfer").and_then(|section| section.get("running"));
     let running: Vec<Transfer> =
         running.and_then(|list| serde_json::from_value(list.clone()).ok()).unwrap_or_default();

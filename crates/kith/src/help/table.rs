@@ -23,7 +23,7 @@ const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
 const DATABASE: (&str, &str) = (
     "HOME/node.redb",
-    "contacts, blocks, successions, a delegator's groups, rules and log, journal of transfers, timestamps seen",
+    "contacts, blocks, successions, a delegator's groups, rules and log, a network's members, journal of transfers, timestamps seen",
 );
 const SOCKET: (&str, &str) = ("HOME/control.sock", "where the running node listens for commands");
 
@@ -183,6 +183,18 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[("kith delegator use ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY --as office --at quic://192.0.2.7:7117", "let a node manage whom this one trusts")] },
     Page { path: "delegator drop", exits: &[NO_HOME, (3, "no such delegator is in use")], files: &[DATABASE],
         examples: &[("kith delegator drop office", "let it manage nothing any more")] },
+    Page { path: "network", exits: &[NO_NODE, NO_MEMBER], files: &[DATABASE, SOCKET],
+        examples: &[("kith network status", "show the network that is issued here, and the one that was joined")] },
+    Page { path: "network issue", exits: &[NO_NODE, NO_CONTACT], files: &[DATABASE, SOCKET],
+        examples: &[("kith network issue", "issue a network that contacts of this node may join"),
+            ("kith network issue ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY", "invite somebody who is no contact")] },
+    Page { path: "network join", exits: &[NO_NODE, NO_CONTACT, (4, "the issuer has not invited this node, or has revoked it"), (5, "the issuer cannot be reached")],
+        files: &[DATABASE, SOCKET],
+        examples: &[("kith network join ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY --at quic://192.0.2.7:7117", "become a member of a network"),
+            ("kith network join office", "join the network that a contact issues")] },
+    Page { path: "network revoke", exits: &[NO_NODE, (3, "there is no such member or contact, or no network is issued here")], files: &[DATABASE, SOCKET],
+        examples: &[("kith network revoke north", "end somebody's membership for good")] },
+    Page { path: "network status", exits: &[NO_NODE], files: &[SOCKET], examples: &[] },
     Page { path: "directory", exits: &[(1, "failed")], files: &[CONFIG], examples: &[] },
     Page { path: "directory serve", exits: &[(1, "failed; a port is taken, for example"), (5, "the store is not reached")],
         files: &[KEY, CONFIG, ("HOME/directory.redb", "the record sets of the zone")],

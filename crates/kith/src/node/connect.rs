@@ -56,12 +56,13 @@ impl Finder {
         Finder { book, directory, guests }
     }
 
-    /// Where to look for `target` by the person's own word: as a contact, as a delegator, and as somebody whose
-    /// invitation is being taken up.
+    /// Where to look for `target` by the person's own word: as a contact, as a delegator, as the issuer of a
+    /// network, and as somebody who is being joined.
     fn whereabouts(&self, target: &Fingerprint) -> Option<(Ni, Vec<Hint>)> {
         let contact = self.book.contact_of(target).map(|contact| (contact.ni, contact.hints));
         let delegator = self.book.delegated.used(target).map(|used| (used.ni, used.at));
         let contact = joined(contact, delegator);
+        let contact = joined(contact, self.book.network.whereabouts(target));
         joined(self.guests.find(target), contact)
     }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::Node;
 use super::claims::Claims;
 use super::delegator::{Delegated, Way};
+use super::network::Network;
 use super::successions;
 use crate::api::delegator::{Block, NewBlock};
 use crate::api::server::{Answer, Route};
@@ -54,6 +55,8 @@ pub(crate) struct Book {
     blocks: RwLock<blocks::Blocks>,
     /// What delegators add.
     pub(crate) delegated: Delegated,
+    /// The network that this node issues, and the one that it has joined.
+    pub(crate) network: Network,
     database: Database,
     committer: Committer,
     changed: ChangeSignal,
@@ -95,6 +98,7 @@ impl Book {
                     claims: RwLock::new(successions::stored(&database)?),
                     blocks: RwLock::new(blocks::stored(&database)?),
                     delegated: Delegated::open(database.clone(), changed.clone())?,
+                    network: Network::open(database.clone(), changed.clone())?,
                     committer: Committer::start(database.clone()),
                     database,
                     changed,
@@ -188,10 +192,13 @@ impl Book {
     }
 
     /// Whether that side may open streams of `protocol` with `peer`. A block goes before everything; a contact may do
-    /// what it likes; others what a delegator allows. The conversation with a delegator is for its members alone.
+    /// what it likes; others what a delegator allows. The conversation with a delegator is for its members alone, the
+    /// one with an issuer also for those of its network.
     pub(crate) fn permits(&self, opener: Opener, peer: &Fingerprint, protocol: &Protocol) -> bool {
         let is_own_choice = *protocol != kith_connect::delegator::PROTOCOL && self.contacts().trusts(peer);
-        !self.is_blocked(peer) && (is_own_choice || self.delegated.permits(opener, peer, protocol))
+        let is_allowed =
+            || self.delegated.permits(opener, peer, protocol) || self.network.permits(opener, peer, protocol);
+        !self.is_blocked(peer) && (is_own_choice || is_allowed())
     }
 
     /// Refuses what neither contacts nor delegators allow this node, or what it has blocked.
@@ -340,6 +347,10 @@ impl Trust for Book {
 
     fn reaches(&self, peer: &Fingerprint, protocol: &Protocol) -> bool {
         self.permits(Opener::Own, peer, protocol)
+    }
+
+    fn is_member(&self, peer: &Fingerprint) -> bool {
+        !self.is_blocked(peer) && self.network.is_member(peer)
     }
 
     fn knocked(&self, peer: &Fingerprint, from: SocketAddr) {

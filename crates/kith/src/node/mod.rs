@@ -8,6 +8,7 @@ pub(crate) mod directory;
 pub(crate) mod invitations;
 pub(crate) mod lan;
 pub(crate) mod mapping;
+pub(crate) mod network;
 pub(crate) mod old_keys;
 mod own;
 #[cfg(test)]
@@ -88,7 +89,7 @@ pub(crate) struct Node {
     pub(crate) tunnels: Tunnels,
     pub(crate) old_keys: OldKeys,
     pub(crate) invitations: Invitations,
-    /// Inviters who are looked for before they are contacts.
+    /// Inviters and issuers who are looked for before they are anything else.
     pub(crate) guests: Arc<Guests>,
     told: push::Told,
     relays: relay::Relays,

@@ -26,6 +26,21 @@ impl Node {
         })
     }
 
+    /// Lets anybody open streams for `protocol` who proves a key, contact or not.
+    pub(crate) fn serve_named<F>(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        handle: impl Fn(Arc<Node>, Fingerprint, Stream) -> F + Send + 'static,
+    ) -> Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.take(protocol, Admission::Anyone, move |node, peer, stream| match peer {
+            Peer::Known(peer) => Some(handle(node, peer, stream)),
+            Peer::Anonymous => None,
+        })
+    }
+
     /// Lets anybody at all open streams for `protocol`, whoever it is.
     pub(crate) fn serve_anyone<F>(
         self: &Arc<Self>,

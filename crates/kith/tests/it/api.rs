@@ -124,6 +124,7 @@ fn every_call_is_described_and_answers_as_described() {
     assert_eq!(set["blob"][0], "aGVsbG8=");
     transfers(&place, &mut api, &north, &south);
     delegation(&mut api, &north, &south);
+    membership(&mut api, &north, &south);
     invitations(&mut api, &north, &south);
     tunnels(&mut api, &north);
     api.call(&north, "get", "/v1/status", "/v1/status?wait=true", None);
@@ -209,6 +210,26 @@ fn delegation(api: &mut Description, north: &Person, south: &Person) {
     let own = api.call(north, "get", used, "/v1/delegators/warden", None);
     assert_eq!((&own["delegator"]["name"], &own["member"]), (&json!("warden"), &Value::Null));
     api.call(north, "delete", used, "/v1/delegators/warden", None);
+}
+
+fn membership(api: &mut Description, north: &Person, south: &Person) {
+    let escaped = south.ni().replace(';', "%3B").replace('/', "%2F");
+    api.call(north, "get", "/v1/network", "/v1/network", None);
+    let (issued, joined) = ("/v1/network/issued", "/v1/network/joined");
+    assert_eq!(
+        api.call(north, "post", issued, issued, Some(json!({ "who": ["nobody"] })))["code"],
+        "not-found"
+    );
+    let entry = api.call(north, "post", issued, issued, Some(json!({ "who": [south.ni()] })));
+    assert_eq!(entry["roll"][0]["state"], "invited");
+    let wish = json!({ "issuer": north.ni(), "at": north.addresses() });
+    assert_eq!(api.call(south, "post", joined, joined, Some(wish))["state"], "member");
+    api.call(north, "get", "/v1/network", "/v1/network", None);
+    api.call(south, "get", "/v1/network", "/v1/network", None);
+    api.call(south, "get", "/v1/status", "/v1/status", None);
+    let member = "/v1/network/members/{who}";
+    let revoked = api.call(north, "delete", member, &format!("/v1/network/members/{escaped}"), None);
+    assert_eq!(revoked["state"], "revoked");
 }
 
 /// Without the privilege to make a network device: how they are opened is another test's.

@@ -15,6 +15,7 @@ mod namespaces;
 mod nat;
 mod nat_more;
 mod nat_tcp;
+mod network;
 mod orders;
 mod outsiders;
 mod relay_flood;
