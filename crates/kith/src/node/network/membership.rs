@@ -159,19 +159,19 @@ impl Membership {
 
     /// Takes what the issuer has answered: first durably, then in memory, then for open connections. Whether the epoch is
     /// a new one.
-    pub(super) fn adopt(&self, row: Row, news: &News) -> Result<bool> {
+    pub(super) fn adopt(&self, row: &Row, news: &News) -> Result<bool> {
         let certificate = news.certificate.clone().map(|one| one.verify(news.epoch.network(), system::utc()));
         let certificate =
             certificate.transpose().map_err(|error| unfit(&error).hint("is the clock right?"))?;
         let known = self.state().clone();
         let before = known.as_ref().map(|state| state.members.epoch().clone());
-        let next = renewed(known, &row, certificate.clone(), news)?;
+        let next = renewed(known, row, certificate.clone(), news)?;
         if next.members.epoch() == &news.epoch {
             self.store(&next, &news.revoked)?;
         }
         // Done again with what is there now: somebody may have shown a certificate meanwhile.
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let live = renewed(state.clone(), &row, certificate, news)?;
+        let live = renewed(state.clone(), row, certificate, news)?;
         *state = Some(live);
         drop(state);
         self.changed.raise();

@@ -174,7 +174,7 @@ async fn ask(node: &Arc<Node>, row: Row) -> Result<bool> {
         Ok(news) => {
             let adopting = Arc::clone(node);
             let adopted =
-                tokio::task::spawn_blocking(move || adopting.book.network.membership.adopt(row, &news));
+                tokio::task::spawn_blocking(move || adopting.book.network.membership.adopt(&row, &news));
             adopted.await.map_err(Failure::failed)?
         }
         Err(error) => {
