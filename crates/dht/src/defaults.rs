@@ -101,3 +101,20 @@ pub const ASK_BURST: u64 = 512;
 pub const ASK_EVERY: Span = Span::millis(20);
 /// Nodes whose questions are counted.
 pub const MAX_ASKERS: usize = 65_536;
+
+/// Streams that a node has open with one member; another one ends the oldest.
+pub const MAX_LINES_PER_MEMBER: usize = 2;
+/// Members that a node has streams with; one more ends those with the member that was silent for longest.
+pub const MAX_NEIGHBOURS: usize = 1_024;
+/// A stream that this node opened ends after so long without a message; one that the other side opened after twice that.
+pub const IDLE: Span = Span::secs(60);
+/// Streams that are opened at a time.
+pub const MAX_DIALS: usize = 64;
+/// How long it may take to open a stream.
+pub const DIAL: Span = Span::secs(10);
+/// Answers that wait to be taken by the member that asked, in bytes; more are left out.
+pub const MAX_WAITING_BYTES: usize = 256 << 10;
+/// Questions to one member whose answers are still taken.
+pub const MAX_ASKED: usize = 1_024;
+/// Goodbyes may take so long.
+pub const LEAVE: Span = Span::secs(2);

@@ -33,8 +33,12 @@ impl Gate for Open {
     }
 }
 
-/// Any bytes are refused, or are a message that is written as it was read.
+/// Any bytes are refused, or are a message, or a card, that is written as it was read.
 pub fn fuzz_message(data: &[u8]) {
+    if let Ok(card) = Card::read(data) {
+        let contact = Open.contact(&card, Timestamp(0)).map(|contact| contact.to_card());
+        assert_eq!(contact.as_deref(), Some(data), "cards have one form");
+    }
     let Ok(message) = Message::read(data) else { return };
     let Ok(message) = message.admit(&mut Open, Timestamp(0)) else { return };
     assert_eq!(message.to_bytes(), data, "messages have one form");

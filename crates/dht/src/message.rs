@@ -131,6 +131,28 @@ impl From<WireError> for MessageError {
     }
 }
 
+impl Card {
+    /// Reads a card alone; it would be written the same again.
+    ///
+    /// # Errors
+    /// Where it has no card's form.
+    pub fn read(bytes: &[u8]) -> Result<Self, MessageError> {
+        let mut reader = Reader::new(bytes);
+        let card = read_card(&mut reader)?;
+        reader.finish()?;
+        Ok(card)
+    }
+}
+
+impl Contact {
+    /// The bytes of its card.
+    pub fn to_card(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        write_card(&mut out, self);
+        out.finish()
+    }
+}
+
 impl Message<Card, Parcel> {
     /// Reads a message; it would be written the same again.
     ///
@@ -296,14 +318,16 @@ fn read_parcel(reader: &mut Reader<'_>) -> Result<Parcel, MessageError> {
 fn write_cards(out: &mut Writer, nodes: &[Contact]) {
     let nodes = &nodes[..nodes.len().min(MAX_CARDS)];
     out.u8(nodes.len() as u8);
-    for contact in nodes {
-        out.u16(contact.certificate.len() as u16).bytes(&contact.certificate);
-        match contact.address.ip() {
-            IpAddr::V4(ip) => out.u8(4).bytes(&ip.octets()),
-            IpAddr::V6(ip) => out.u8(6).bytes(&ip.octets()),
-        };
-        out.u16(contact.address.port());
-    }
+    nodes.iter().for_each(|contact| write_card(out, contact));
+}
+
+fn write_card(out: &mut Writer, contact: &Contact) {
+    out.u16(contact.certificate.len() as u16).bytes(&contact.certificate);
+    match contact.address.ip() {
+        IpAddr::V4(ip) => out.u8(4).bytes(&ip.octets()),
+        IpAddr::V6(ip) => out.u8(6).bytes(&ip.octets()),
+    };
+    out.u16(contact.address.port());
 }
 
 fn write_parcel(out: &mut Writer, value: &Value) {

@@ -7,4 +7,5 @@ mod ideal;
 mod members;
 mod network;
 mod routes;
+mod shell;
 mod support;

@@ -5,10 +5,10 @@ use std::fmt;
 
 use bytes::Bytes;
 use kith_dht::node::{Input, Output};
-use kith_dht::{Body, Card, Config, Contact, Gate, Members, Message, Node, Parcel, Value};
+use kith_dht::{Body, Card, Config, Contact, Gate, Message, Node, Parcel, Value};
 use kith_identity::Identity;
 use kith_identity::membership::{
-    Block, Issuer, Member, MemoryLedger, NodeId, Request, Rolled, Terms, VerifiedMember,
+    Adopted, Block, Issuer, Member, Members, MemoryLedger, NodeId, Request, Rolled, Terms, VerifiedMember,
 };
 use kith_identity::record::{Draft, VerifiedRecordSet};
 use kith_sansio::{SeededRng, Span, Timestamp};
@@ -104,7 +104,7 @@ fn settled(count: usize) -> Net {
     let card =
         |contact: &Contact| Card { certificate: contact.certificate.clone(), address: contact.address };
     let cards = contacts.iter().map(|contact| (contact.id, card(contact))).collect();
-    let gate = Members::new(*issuer.network());
+    let gate = Members::new(rolled.epoch.clone(), 100);
     let mut world = World::new(1, Faults::default(), Shells { gate, cards, refused: 0 });
     for contact in &contacts {
         let config = Config { region: 8, bucket: 4, ..Config::default() };
@@ -155,7 +155,7 @@ fn who_has_no_valid_certificate_is_let_in_nowhere() {
     let good = net.contacts[1].clone();
     let card =
         |certificate: &[u8]| Card { certificate: Bytes::copy_from_slice(certificate), address: good.address };
-    let mut gate = Members::new(*net.issuer.network());
+    let mut gate = Members::new(net.rolled.epoch.clone(), 100);
     assert_eq!(gate.contact(&card(&good.certificate), BEGINNING), Some(good.clone()));
     // Every byte counts.
     for place in 0..good.certificate.len() {
@@ -171,13 +171,14 @@ fn who_has_no_valid_certificate_is_let_in_nowhere() {
     assert_eq!(gate.contact(&card(&foreign.as_member().to_bytes()), BEGINNING), None);
     net.issuer.revoke(&good.fingerprint, BEGINNING).unwrap();
     let rolled = net.issuer.roll(BEGINNING, |_, _, _| [7; 32]).unwrap();
-    gate.set_revoked(rolled.revoked.leaves());
+    assert_eq!(gate.adopt(rolled.epoch), Ok(Adopted::Newest));
+    gate.revoke(&rolled.revoked.range(&Block::WHOLE).unwrap()).unwrap();
     assert_eq!(gate.contact(&card(&good.certificate), BEGINNING), None);
 }
 
 #[test]
 fn a_value_at_another_key_or_with_a_changed_byte_is_refused() {
-    let mut gate = Members::new(*settled(2).issuer.network());
+    let mut gate = Members::new(settled(2).rolled.epoch, 100);
     let value = Value::of(&record_set(&identity(9), BEGINNING));
     let good = Parcel { kind: value.kind, key: value.key, bytes: value.bytes.clone() };
     assert_eq!(gate.value(&good, BEGINNING), Some(value.clone()));

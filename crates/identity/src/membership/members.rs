@@ -56,14 +56,26 @@ pub struct Members {
     revoked: BTreeSet<Fingerprint>,
     /// Known by evidence to have broken a pledge.
     accused: BTreeSet<Fingerprint>,
+    /// Certificates that held when they were verified, of [`MAX_VERIFIED`] at most.
+    verified: BTreeMap<Fingerprint, VerifiedMember>,
 }
+
+/// Certificates that need not be verified again: those of a node's neighbours, with room.
+const MAX_VERIFIED: usize = 4_096;
 
 impl Members {
     /// Nobody yet, in the network of this epoch. At most `most` are remembered; of more, those whose certificates end
     /// first have to show them again.
     pub fn new(epoch: VerifiedEpoch, most: usize) -> Members {
-        let (shown, ends) = (BTreeMap::new(), BTreeSet::new());
-        Members { epoch, most, shown, ends, revoked: BTreeSet::new(), accused: BTreeSet::new() }
+        Members {
+            epoch,
+            most,
+            shown: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            revoked: BTreeSet::new(),
+            accused: BTreeSet::new(),
+            verified: BTreeMap::new(),
+        }
     }
 
     /// The newest epoch that is known.
@@ -87,10 +99,7 @@ impl Members {
         if found != *peer {
             return Err(ShowError::NotTheirs { peer: *peer, found });
         }
-        if self.is_barred(peer) {
-            return Err(ShowError::Barred(*peer));
-        }
-        let member = certificate.verify(self.network(), now)?;
+        let member = self.verify(certificate, now)?;
         self.forget(peer);
         self.shown.insert(*peer, member.not_after());
         self.ends.insert((member.not_after(), *peer));
@@ -98,6 +107,27 @@ impl Members {
             && let Some((_, first)) = self.ends.first().copied()
         {
             self.forget(&first);
+        }
+        Ok(member)
+    }
+
+    /// The member that a certificate proves, whoever has told of it; to be let in, a peer has to [`show`](Members::show)
+    /// it. A certificate that was verified a while ago costs next to nothing.
+    pub fn verify(&mut self, certificate: Member, now: Timestamp) -> Result<VerifiedMember, ShowError> {
+        let owner = certificate.claimed();
+        if self.is_barred(&owner) {
+            return Err(ShowError::Barred(owner));
+        }
+        if let Some(known) = self.verified.get(&owner)
+            && *known.as_member() == certificate
+            && (known.not_before()..known.not_after()).contains(&now)
+        {
+            return Ok(known.clone());
+        }
+        let member = certificate.verify(self.network(), now)?;
+        self.verified.insert(owner, member.clone());
+        if self.verified.len() > MAX_VERIFIED {
+            self.verified.pop_first();
         }
         Ok(member)
     }

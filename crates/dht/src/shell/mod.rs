@@ -1,0 +1,218 @@
+//! A node of the DHT over an [`Endpoint`]: `dht/1` among the members of a network.
+//!
+//! One stream with each member that there is something to say to, in both directions, kept while it is used. Each side
+//! first says its card, then messages. What is asked, and how much, is bounded; answers that nobody asked for are not
+//! looked at; and of somebody who is no member any more nothing is heard.
+
+mod addresses;
+mod desk;
+mod line;
+mod membership;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kith_connect::{Admission, Endpoint, ListenError, Protocol, Stream};
+use kith_identity::Fingerprint;
+use kith_identity::membership::NodeId;
+use kith_sansio::{Span, Time, system};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use addresses::Addresses;
+pub use membership::Membership;
+
+use crate::contact::Contact;
+use crate::defaults::{Config, LEAVE};
+use crate::message::Message;
+use crate::value::{Refusal, Value};
+use desk::Desk;
+
+/// The protocol.
+pub const PROTOCOL: Protocol = Protocol::new("dht/1");
+
+/// Wishes, and messages of members, that wait to be looked at.
+const EVENTS: usize = 1_024;
+
+/// How a node takes part.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What all nodes of the network have the same.
+    pub routing: Config,
+    /// Where others reach this node over QUIC, as it tells them.
+    pub address: SocketAddr,
+    /// Members through whom the network is joined; nobody, where this node is the first.
+    pub known: Vec<Contact>,
+    /// The source for addresses that the endpoint's discovery has.
+    pub addresses: Addresses,
+}
+
+/// A node of the DHT. Clones are the same one; when the last is dropped, it ends without a goodbye.
+#[derive(Clone, Debug)]
+pub struct Dht {
+    orders: mpsc::Sender<Order>,
+    joined: watch::Receiver<bool>,
+    _ends: Arc<DropGuard>,
+}
+
+/// How a node stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its place.
+    pub id: NodeId,
+    /// Whether it knows its region, and its region knows it.
+    pub is_joined: bool,
+    /// How many members the network has.
+    pub members: u64,
+    /// How many first bits the places of its region share.
+    pub region_bits: u8,
+    /// Live members of its region but itself.
+    pub region: usize,
+    /// Members in its buckets.
+    pub buckets: usize,
+    /// Members of its region, as the roster says, that were not found yet.
+    pub missing: usize,
+    /// Values that it keeps.
+    pub values: usize,
+    /// Members that it has streams with.
+    pub neighbours: usize,
+}
+
+/// What a search for nodes came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// The nodes, nearest first, each of which answered.
+    pub nodes: Vec<Contact>,
+    /// In which round of its path the nearest was asked.
+    pub hops: u32,
+    /// How many requests it took.
+    pub requests: u32,
+}
+
+/// The node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node of the DHT has ended")]
+pub struct Ended;
+
+/// Why a value does not count as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// Too few nodes have it.
+    #[error("the value is on {nodes} nodes, {needed} are needed{}", .refusal.map(|why| format!(": {why}")).unwrap_or_default())]
+    TooFew {
+        /// So many.
+        nodes: usize,
+        /// So many were needed.
+        needed: usize,
+        /// Why the last one that refused did so.
+        refusal: Option<Refusal>,
+    },
+    /// The node has ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+}
+
+/// What somebody wishes, and whom to tell the outcome.
+enum Order {
+    Put(Value, oneshot::Sender<Result<usize, PutError>>),
+    Get(NodeId, oneshot::Sender<Option<Value>>),
+    Find(NodeId, usize, oneshot::Sender<Search>),
+    Status(oneshot::Sender<Status>),
+    Leave(oneshot::Sender<()>),
+}
+
+/// What happens on streams.
+enum Event {
+    /// The way to a member is there, or not.
+    Dialled(Contact, Option<Stream>),
+    /// A member said something.
+    Heard(Contact, Message),
+    /// A stream has ended.
+    Closed(Fingerprint, LineId),
+}
+
+/// Tells streams apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LineId(u64);
+
+impl Dht {
+    /// Listens for members at `endpoint`, whose trust says who they are, and joins the network.
+    ///
+    /// # Errors
+    /// Where the endpoint is closed, or has a node already.
+    pub fn start(
+        endpoint: Endpoint,
+        settings: Settings,
+        membership: Arc<dyn Membership>,
+    ) -> Result<Dht, ListenError> {
+        let incoming = endpoint.listen(PROTOCOL, Admission::Members)?;
+        let (orders, wishes) = mpsc::channel(EVENTS);
+        let (told, joined) = watch::channel(false);
+        let ending = CancellationToken::new();
+        let desk = Desk::new(endpoint, settings, membership, told);
+        tokio::spawn(ending.clone().run_until_cancelled_owned(Box::pin(desk.run(incoming, wishes))));
+        Ok(Dht { orders, joined, _ends: Arc::new(ending.drop_guard()) })
+    }
+
+    /// Waits until the node knows its region, and its region knows it.
+    ///
+    /// # Errors
+    /// Where the node has ended.
+    pub async fn joined(&self) -> Result<(), Ended> {
+        self.joined.clone().wait_for(|joined| *joined).await.map(drop).map_err(|_| Ended)
+    }
+
+    /// Stores a value; on how many nodes it is.
+    ///
+    /// # Errors
+    /// Where too few have it for it to survive the loss of a third of all.
+    pub async fn put(&self, value: Value) -> Result<usize, PutError> {
+        self.order(|reply| Order::Put(value, reply)).await?
+    }
+
+    /// The value of a key; `None` where no node has one.
+    ///
+    /// # Errors
+    /// Where the node has ended.
+    pub async fn get(&self, key: NodeId) -> Result<Option<Value>, Ended> {
+        self.order(|reply| Order::Get(key, reply)).await
+    }
+
+    /// The `want` nodes nearest to a place.
+    ///
+    /// # Errors
+    /// Where the node has ended.
+    pub async fn find(&self, place: NodeId, want: usize) -> Result<Search, Ended> {
+        self.order(|reply| Order::Find(place, want, reply)).await
+    }
+
+    /// How the node stands.
+    ///
+    /// # Errors
+    /// Where the node has ended.
+    pub async fn status(&self) -> Result<Status, Ended> {
+        self.order(Order::Status).await
+    }
+
+    /// Says goodbye to the region, for two seconds at most, and ends.
+    pub async fn leave(self) {
+        // Where the node has ended by itself there is nobody to say it.
+        let _ended = within(LEAVE, self.order(Order::Leave)).await;
+    }
+
+    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Ended> {
+        let (reply, outcome) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| Ended)?;
+        outcome.await.map_err(|_| Ended)
+    }
+}
+
+/// Runs `work`, for `span` at most.
+async fn within<F: Future>(span: Span, work: F) -> Option<F::Output> {
+    tokio::time::timeout(span.into(), work).await.ok()
+}
+
+async fn sleep_until(at: Time) {
+    tokio::time::sleep_until(system::instant(at).into()).await;
+}
