@@ -6,11 +6,15 @@ use kith_identity::membership::NodeId;
 use kith_sansio::{Machine, Now, SeededRng, Span, Timestamp};
 
 use crate::contact::Contact;
-use crate::defaults::{Config, MAX_MESSAGE_BYTES, MAX_STORE_BYTES};
+use crate::defaults::{Config, MAX_MESSAGE_BYTES, REGION_SLACK};
 use crate::gate::Gate;
 use crate::message::{Card, Message, Parcel};
 use crate::node::{Input, Node, Output};
 use crate::value::Value;
+
+/// Small ones, which are full soon.
+const REGION: usize = 8;
+const BUCKET: usize = 4;
 
 /// Lets everybody and everything in; a card's certificate is its id.
 struct Open;
@@ -47,7 +51,7 @@ pub fn fuzz_message(data: &[u8]) {
 /// Any messages from members leave a node in order: what it says can be read, and it keeps no more than it may. Each
 /// message comes after its length in two bytes and a byte that says who sent it.
 pub fn fuzz_node(data: &[u8]) {
-    let config = Config { region: 8, bucket: 4, ..Config::default() };
+    let config = Config { region: REGION, bucket: BUCKET, ..Config::default() };
     let mut node = Node::new(member(0x55), config, 64);
     let (mut rng, mut now, mut rest) = (SeededRng::new(1), Now::default(), data);
     let wishes = [
@@ -74,7 +78,13 @@ pub fn fuzz_node(data: &[u8]) {
             drain(&mut node);
         }
     }
-    assert!(node.store().len() * 256 <= MAX_STORE_BYTES, "what is kept is bounded");
+    assert!(node.store().is_in_order(), "what is kept is counted and bounded");
+    let routes = node.routes();
+    assert!(routes.region().len() <= REGION * REGION_SLACK, "the region is bounded");
+    assert!(
+        routes.len() - routes.region().len() <= BUCKET * usize::from(routes.block().bits()),
+        "and the table"
+    );
 }
 
 fn drain(node: &mut Node) {

@@ -5,9 +5,9 @@
 //! nodes nearest to its key. [`Message`] has the bytes of `dht/1`. A simulator of ten million nodes drives the same
 //! lookups over tables that [`Ideal`] derives from the list of ids alone. [`shell`] runs a node over an endpoint.
 //!
-//! Invariants: opens no socket; reads no clock but in the shell; a node has a place in a table only where its certificate was admitted
-//! by a [`Gate`] and it was heard itself; nobody loses a place because another one says so; whatever comes from outside
-//! is bounded; a value counts as stored only when it is on more nodes than may be lost at a time.
+//! Invariants: opens no socket; reads no clock but in the shell; a node has a place in a table only where its certificate
+//! was admitted by a [`Gate`] and it was heard itself; nobody loses a place because another one says so; whatever comes
+//! from outside is bounded; a value counts as stored only when it is on more nodes than may be lost at a time.
 
 mod contact;
 pub mod defaults;

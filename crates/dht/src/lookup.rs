@@ -134,6 +134,13 @@ impl Lookup {
         (0..self.paths.len()).all(|path| self.paths[path].is_closed || self.is_at_end(path))
     }
 
+    /// Whether nobody is left to ask, and nobody to wait for but those that are slow.
+    pub fn is_settled(&self) -> bool {
+        let waits = |candidate: &Candidate| matches!(candidate.state, State::Asked { is_slow: false, .. });
+        let is_done = |path: usize| self.paths[path].is_closed || !self.has_to_ask(path);
+        (0..self.paths.len()).all(is_done) && !self.candidates.values().any(waits)
+    }
+
     /// The nodes that answered, nearest first.
     pub fn nearest(&self) -> impl Iterator<Item = &Contact> {
         let answered = |candidate: &&Candidate| matches!(candidate.state, State::Answered);

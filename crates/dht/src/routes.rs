@@ -32,7 +32,7 @@ pub enum Heard {
 }
 
 /// What nobody answers for so often is gone.
-const MAX_FAILURES: u8 = 2;
+pub(crate) const MAX_FAILURES: u8 = 2;
 
 /// Nodes that share a number of bits with the own id, longest not heard first.
 #[derive(Clone, Debug, Default)]

@@ -103,6 +103,22 @@ impl Store {
         self.held.is_empty()
     }
 
+    /// Whether everything that is kept is counted where it should be, and within its bounds.
+    pub(crate) fn is_in_order(&self) -> bool {
+        let bytes: usize = self.held.values().map(Held::size).sum();
+        let shared: usize = self.shares.values().map(|share| share.bytes).sum();
+        let keys: usize = self.shares.values().map(|share| share.keys.len()).sum();
+        let published: usize = self.publishers.values().map(|account| account.bytes).sum();
+        let values: usize = self.publishers.values().map(|account| account.values).sum();
+        let is_fair = |account: &Account| {
+            account.values <= MAX_VALUES_PER_PUBLISHER && account.bytes <= MAX_BYTES_PER_PUBLISHER
+        };
+        [shared, published, self.bytes] == [bytes; 3]
+            && [keys, values, self.renewals.len()] == [self.held.len(); 3]
+            && bytes <= MAX_STORE_BYTES
+            && self.publishers.values().all(is_fair)
+    }
+
     /// Drops what has expired, and what is remembered of publishers that have nothing here.
     pub(crate) fn expire(&mut self, now: Now) {
         let expired: Vec<_> = self.held.values().filter(|held| held.value.expires <= now.utc).collect();
@@ -304,6 +320,7 @@ mod tests {
             assert_eq!(put(&mut store, at(3_000), value(100 + key, 3, 1, MAX_VALUE_BYTES)), Ok(true));
         }
         assert_eq!(put(&mut store, at(3_000), value(99, 3, 1, MAX_VALUE_BYTES)), Err(Refusal::Quota));
+        assert!(store.is_in_order());
     }
 
     #[test]
@@ -342,7 +359,7 @@ mod tests {
             assert_eq!(store.put(at(0), numbered(number), crowd), Err(Refusal::Full));
         }
         assert!(own.clone().all(|number| store.value(at(0), &numbered(number).key).is_some()));
-        assert!(store.bytes <= MAX_STORE_BYTES);
+        assert!(store.is_in_order());
         // What both bring counts for the one who has less.
         let third = NodeId::from_bytes([3; 32]);
         assert_eq!(store.put(at(0), numbered(own.start), third), Ok(false));

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use kith_identity::membership::NodeId;
 use kith_sansio::Time;
@@ -11,6 +12,8 @@ use crate::defaults::REQUEST;
 pub(super) struct Calls {
     next: u64,
     out: BTreeMap<u64, Call>,
+    /// Who is being asked whether it is there, and where, with the number of such questions.
+    probed: BTreeMap<(NodeId, SocketAddr), usize>,
     probes: usize,
 }
 
@@ -49,7 +52,10 @@ impl Calls {
     /// Registers a question; its id.
     pub(super) fn open(&mut self, to: Contact, now: Time, why: Why) -> u64 {
         self.next += 1;
-        self.probes += usize::from(why.is_probe());
+        if why.is_probe() {
+            self.probes += 1;
+            *self.probed.entry((to.id, to.address)).or_default() += 1;
+        }
         self.out.insert(self.next, Call { to, deadline: now + REQUEST, why });
         self.next
     }
@@ -73,6 +79,11 @@ impl Calls {
         self.close(id)
     }
 
+    /// Whether a node is being asked at this address whether it is there.
+    pub(super) fn is_probed(&self, contact: &Contact) -> bool {
+        self.probed.contains_key(&(contact.id, contact.address))
+    }
+
     /// How many probes are out.
     pub(super) fn probes(&self) -> usize {
         self.probes
@@ -85,7 +96,16 @@ impl Calls {
 
     fn close(&mut self, id: u64) -> Option<Call> {
         let call = self.out.remove(&id)?;
-        self.probes -= usize::from(call.why.is_probe());
+        if call.why.is_probe() {
+            self.probes -= 1;
+            let place = (call.to.id, call.to.address);
+            if let Some(count) = self.probed.get_mut(&place) {
+                *count -= 1;
+                if *count == 0 {
+                    self.probed.remove(&place);
+                }
+            }
+        }
         Some(call)
     }
 }

@@ -54,6 +54,7 @@ impl Node {
     /// Drops what has expired, repairs what lost nodes, and renews what nobody brought for long.
     pub(super) fn tend(&mut self, now: Now, rng: &mut dyn Rng) {
         self.store.expire(now);
+        self.tidy_absent(now.time);
         let ended = self.routes.expire(now.utc);
         ended.iter().for_each(|id| drop(self.rumours.remove(id)));
         self.emptied.retain(|id| self.routes.find(id).is_some());

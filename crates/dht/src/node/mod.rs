@@ -11,6 +11,7 @@ mod region;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 use kith_identity::membership::NodeId;
 use kith_sansio::{Machine, Now, Rng, Span, Time, Timestamp};
@@ -24,7 +25,7 @@ use crate::value::{Refusal, Value};
 use answering::Askers;
 use calls::{Calls, Probe, Why};
 use keeping::Served;
-use region::{LOWEST, Sync};
+use region::{Absent, LOWEST, Sync};
 use tasks::{Copies, Task};
 
 /// What happens to a node.
@@ -142,6 +143,8 @@ pub struct Node {
     next_task: u64,
     /// Whom to ask whether they are there.
     rumours: BTreeMap<NodeId, Contact>,
+    /// Who did not answer when it was asked because others told of it, and where.
+    absent: BTreeMap<(NodeId, SocketAddr), Absent>,
     /// Members of the region that nobody was found at yet.
     missing: BTreeSet<NodeId>,
     /// Who of them was looked for last.
@@ -198,6 +201,7 @@ impl Node {
             copies: BTreeMap::new(),
             next_task: 0,
             rumours: BTreeMap::new(),
+            absent: BTreeMap::new(),
             missing: BTreeSet::new(),
             searched: LOWEST,
             revoked: BTreeSet::new(),
@@ -284,6 +288,8 @@ impl Node {
         let is_known = self.routes.find(&to.id).is_some_and(|known| known.contact.address == to.address);
         if self.routes.failed(to).is_some() {
             self.lost(to, why, now.time);
+        } else if let (false, Why::Probe(_)) = (is_known, why) {
+            self.is_absent(to, now.time);
         } else if let (true, Why::Probe(probe)) = (is_known, why) {
             // Once is no proof: packets get lost.
             self.probe(to, now.time, probe);

@@ -1,7 +1,7 @@
 use std::ops::Bound;
 
 use kith_identity::membership::NodeId;
-use kith_sansio::{Now, Rng, Time, Timestamp};
+use kith_sansio::{Now, Rng, Time};
 
 use super::calls::{Probe, Why};
 use super::tasks::Goal;
@@ -13,7 +13,7 @@ use crate::defaults::{
 };
 use crate::lookup::Lookup;
 use crate::message::Body;
-use crate::routes::Known;
+use crate::routes::{Known, MAX_FAILURES};
 
 pub(super) const LOWEST: NodeId = NodeId::from_bytes([0; 32]);
 /// How many neighbours a joining node asks for the others before it does without.
@@ -26,6 +26,22 @@ pub(super) struct Sync {
     after: NodeId,
     pages: usize,
     tries: u8,
+}
+
+/// What is remembered of a node of which others told and that did not answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Absent {
+    /// How often it did not.
+    times: u8,
+    /// When that was seen last.
+    since: Time,
+}
+
+impl Absent {
+    /// Whether it is asked no more because others tell of it: they may not have noticed yet that it is gone.
+    fn counts(&self, now: Time) -> bool {
+        self.times >= MAX_FAILURES && now - self.since < PROBE
+    }
 }
 
 impl Node {
@@ -114,9 +130,25 @@ impl Node {
             return;
         }
         self.region_changed(&node.id, now);
+        self.watch_on(&node.id, now);
         if matches!(why, Why::Probe(Probe::Watch) | Why::Repair(_)) {
             let others: Vec<_> = self.routes.region().iter().map(|known| known.contact.clone()).collect();
             others.iter().for_each(|other| self.say(other, 0, Body::Gone(node.id)));
+        }
+    }
+
+    /// One of those that this node watches is gone: whoever comes in its place may have gone with it.
+    fn watch_on(&mut self, gone: &NodeId, now: Time) {
+        let own = self.own.id;
+        let order = |id: &NodeId| (*id < own, *id);
+        let watched: Vec<_> = self.routes.successors(WATCHED).cloned().collect();
+        if watched.last().is_some_and(|last| order(gone) > order(&last.contact.id)) {
+            return;
+        }
+        for Known { contact, heard, .. } in watched {
+            if now - heard >= REQUEST.times(MAX_FAILURES.into()) && !self.calls.is_probed(&contact) {
+                self.probe(&contact, now, Probe::Watch);
+            }
         }
     }
 
@@ -133,10 +165,29 @@ impl Node {
     }
 
     /// A node that was heard of is asked itself where there is a place for it.
-    pub(super) fn is_rumoured(&mut self, contact: Contact, now: Timestamp) {
-        if self.may_be_asked(&contact, now) && self.routes.has_place(&contact) {
+    pub(super) fn is_rumoured(&mut self, contact: Contact, now: Now) {
+        let absent = self.absent.get(&(contact.id, contact.address));
+        let is_absent = absent.is_some_and(|absent| absent.counts(now.time));
+        if !is_absent && self.may_be_asked(&contact, now.utc) && self.routes.has_place(&contact) {
             self.add_rumour(contact);
         }
+    }
+
+    /// A node of which others told did not answer there.
+    pub(super) fn is_absent(&mut self, contact: &Contact, now: Time) {
+        if self.absent.len() >= MAX_RUMOURS {
+            self.tidy_absent(now);
+        }
+        if self.absent.len() < MAX_RUMOURS {
+            let place = (contact.id, contact.address);
+            let absent = self.absent.entry(place).or_insert(Absent { times: 0, since: now });
+            let before = if now - absent.since < PROBE { absent.times } else { 0 };
+            *absent = Absent { times: before.saturating_add(1), since: now };
+        }
+    }
+
+    pub(super) fn tidy_absent(&mut self, now: Time) {
+        self.absent.retain(|_, absent| now - absent.since < PROBE);
     }
 
     /// A bucket is full: whoever was not heard for longest shows whether it is there.
@@ -147,7 +198,8 @@ impl Node {
     }
 
     fn add_rumour(&mut self, contact: Contact) {
-        if self.rumours.len() < MAX_RUMOURS {
+        // Whoever is being asked need not be asked once more, which would keep others waiting.
+        if self.rumours.len() < MAX_RUMOURS && !self.calls.is_probed(&contact) {
             // The first address that was told is tried; a later one may come again.
             self.rumours.entry(contact.id).or_insert(contact);
         }
@@ -241,7 +293,7 @@ impl Node {
         }
         let block = self.routes.block();
         let neighbours = nodes.into_iter().filter(|contact| block.contains(&contact.id));
-        neighbours.for_each(|contact| self.is_rumoured(contact, now.utc));
+        neighbours.for_each(|contact| self.is_rumoured(contact, now));
     }
 
     /// A neighbour did not tell whom it knows: another one may.

@@ -6,7 +6,7 @@ use kith_sansio::{Now, Rng, Time};
 use super::calls::Why;
 use super::{Node, Output, Phase};
 use crate::contact::{Contact, Nets};
-use crate::defaults::{MAX_PER_NET, PATIENCE, QUORUM, REPLICAS};
+use crate::defaults::{MAX_PER_NET, PATIENCE, QUORUM, REPLICAS, REQUEST};
 use crate::lookup::Lookup;
 use crate::message::Body;
 use crate::value::{Refusal, Value};
@@ -18,7 +18,7 @@ pub(super) struct Task {
     goal: Goal,
     /// When slow nodes are waited for no longer.
     press: Time,
-    /// When it ends, whoever has not answered.
+    /// When it ends, whoever has not answered, because a value was found.
     ends: Option<Time>,
 }
 
@@ -129,14 +129,15 @@ impl Node {
         match (body, &mut task.goal) {
             (Body::Nodes(named), _) => {
                 task.lookup.answered(&from.id, named.iter().cloned());
-                named.into_iter().for_each(|contact| self.is_rumoured(contact, now.utc));
+                named.into_iter().for_each(|contact| self.is_rumoured(contact, now));
             }
             (Body::Found(value), Goal::Get { best, .. }) if value.key == task.lookup.target() => {
                 if best.as_ref().is_none_or(|best| value.replaces(best)) {
                     *best = Some(value);
                 }
                 task.lookup.found(&from.id);
-                task.ends.get_or_insert(now.time + PATIENCE);
+                // The others may have a newer one: each path goes on, as long as a request may take.
+                task.ends.get_or_insert(now.time + REQUEST);
             }
             _ => task.lookup.failed(&from.id),
         }
@@ -172,7 +173,7 @@ impl Node {
         let (batch, question) = (task.lookup.next_round(), task.question());
         if !batch.is_empty() {
             task.press = now.time + PATIENCE;
-        } else if task.lookup.is_finished() {
+        } else if task.lookup.is_finished() || task.ends.is_some() && task.lookup.is_settled() {
             return self.finish(now, id, rng);
         }
         for contact in batch {

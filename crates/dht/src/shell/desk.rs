@@ -298,7 +298,8 @@ impl Desk {
         if neighbour.lines.len() >= MAX_LINES_PER_MEMBER {
             neighbour.lines.remove(0);
         }
-        let talk = Talk { id, peer, gate, asked: neighbour.asked.clone(), events };
+        let path = stream.watch_path();
+        let talk = Talk { id, peer, path, gate, asked: neighbour.asked.clone(), events };
         let line = Line::open(stream, talk, own);
         neighbour.waiting.iter_mut().flat_map(|waiting| waiting.drain(..)).for_each(|bytes| line.say(bytes));
         neighbour.lines.push(line);
@@ -317,13 +318,13 @@ impl Desk {
                 connect(&endpoint, &*membership, &to.fingerprint).await
             };
             let stream = within(DIAL, dialling).await.flatten();
-            let _the_desk_may_be_gone = events.send(Event::Dialled(to, stream)).await;
+            let _the_desk_may_be_gone = events.send(Event::Dialled(to, stream.map(Box::new))).await;
         });
     }
 
-    fn dialled(&mut self, to: &Contact, stream: Option<Stream>) {
+    fn dialled(&mut self, to: &Contact, stream: Option<Box<Stream>>) {
         if let Some(stream) = stream {
-            self.open(to.fingerprint, stream, true);
+            self.open(to.fingerprint, *stream, true);
         }
         if let Some(neighbour) = self.neighbours.get_mut(&to.fingerprint) {
             neighbour.waiting = None;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use kith_connect::{PathInfo, PathWatch};
 use kith_identity::Fingerprint;
 use kith_sansio::system;
 use kith_sansio::{Span, Time};
@@ -46,6 +48,8 @@ pub(super) struct Asked(Arc<Mutex<BTreeSet<u64>>>);
 pub(super) struct Talk {
     pub(super) id: LineId,
     pub(super) peer: Fingerprint,
+    /// How the peer is connected.
+    pub(super) path: PathWatch,
     pub(super) gate: Doorkeeper,
     pub(super) asked: Asked,
     pub(super) events: mpsc::Sender<Event>,
@@ -174,10 +178,20 @@ impl Talk {
 
     /// The member whose card this is, where it is the peer's.
     fn member(&self, card: &Card) -> io::Result<Contact> {
-        let contact = self.gate.clone().contact(card, system::utc());
+        let address = reached_at(&self.path.now(), card.address.port());
+        let contact = self.gate.clone().contact(&Card { address, ..card.clone() }, system::utc());
         let contact = contact.filter(|contact| contact.fingerprint == self.peer);
         contact
             .ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "no valid certificate of its own"))
+    }
+}
+
+/// Where a peer is reached that says that it listens at this port: at the IP address that its connection comes from,
+/// whatever it says itself. Of one behind a relay nothing proves where it is, so it has no address that anybody asks.
+fn reached_at(path: &PathInfo, port: u16) -> SocketAddr {
+    match path.direct {
+        true => SocketAddr::new(path.remote.ip().to_canonical(), port),
+        false => SocketAddr::from(([0; 4], port)),
     }
 }
 

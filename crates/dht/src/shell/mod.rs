@@ -125,7 +125,7 @@ enum Order {
 /// What happens on streams.
 enum Event {
     /// The way to a member is there, or not.
-    Dialled(Contact, Option<Stream>),
+    Dialled(Contact, Option<Box<Stream>>),
     /// A member said something.
     Heard(Contact, Message),
     /// A stream has ended.

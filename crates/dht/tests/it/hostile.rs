@@ -7,7 +7,7 @@ use kith_dht::node::{Input, Output};
 use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Routes, Scope, Value};
 use kith_identity::Fingerprint;
 use kith_identity::membership::NodeId;
-use kith_sansio::{Machine, Now, SeededRng, Time, Timestamp};
+use kith_sansio::{Machine, Now, SeededRng, Span, Time, Timestamp};
 
 use crate::support::{contact, contact_at, ids};
 
@@ -108,6 +108,42 @@ fn a_value_of_another_key_is_no_answer() {
     }
     let outputs: Vec<_> = std::iter::from_fn(|| node.poll_output()).collect();
     assert!(outputs.contains(&Output::Got { op: 5, value: None }), "{outputs:?}");
+}
+
+/// What a node asks now: whom, and the numbers of the questions.
+fn asked(node: &mut Node, wanted: &Body) -> Vec<(Contact, u64)> {
+    let outputs = std::iter::from_fn(|| node.poll_output());
+    let questions = outputs.filter_map(|output| match output {
+        Output::Send { to, message } if message.body == *wanted => Some((to, message.id)),
+        _ => None,
+    });
+    questions.collect()
+}
+
+/// A liar has an old value at hand; another path is led to the new one by a node that takes its time.
+#[test]
+fn an_old_value_that_comes_first_does_not_hide_a_new_one_on_a_slower_path() {
+    let ids = ids(6, 9);
+    let config = Config { alpha: 1, paths: 2, ..Config::default() };
+    let mut node = node(&ids[1..3], ids[0], &config, 6);
+    let (mut rng, key, mut now) = (SeededRng::new(1), ids[5], NOW);
+    let (old, new) = (value(key), Value { version: 2, ..value(key) });
+    node.handle_input(now, Input::Get { op: 7, key }, &mut rng);
+    let questions = asked(&mut node, &Body::Get(key));
+    let [(liar, first), (slow, second)] = &questions[..] else { panic!("one for each path: {questions:?}") };
+    let answer =
+        |from: &Contact, id: u64, body| Input::Heard { from: from.clone(), message: Message { id, body } };
+    node.handle_input(now, answer(liar, *first, Body::Found(old)), &mut rng);
+    now.time += Span::millis(900);
+    node.handle_timeout(now, &mut rng);
+    node.handle_input(now, answer(slow, *second, Body::Nodes(vec![contact(ids[3])])), &mut rng);
+    let questions = asked(&mut node, &Body::Get(key));
+    let [(holder, third)] = &questions[..] else { panic!("the path goes on: {questions:?}") };
+    now.time += Span::millis(900);
+    node.handle_timeout(now, &mut rng);
+    node.handle_input(now, answer(holder, *third, Body::Found(new.clone())), &mut rng);
+    let outputs: Vec<_> = std::iter::from_fn(|| node.poll_output()).collect();
+    assert!(outputs.contains(&Output::Got { op: 7, value: Some(new) }), "{outputs:?}");
 }
 
 /// Three hundred nodes of one /24 that are all nearer than anybody else.

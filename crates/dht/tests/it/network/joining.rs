@@ -1,7 +1,7 @@
 //! Nodes come, go and die; regions stay whole.
 
 use kith_dht::node::{Input, Output};
-use kith_dht::{Body, Message};
+use kith_dht::{Body, Config, Message};
 use kith_sansio::{Machine, Span};
 use kith_vnet::{Faults, for_seeds};
 
@@ -33,6 +33,21 @@ fn regions_are_known_whole_after_joins_leaves_and_deaths() {
         dead.into_iter().for_each(|id| net.start(id));
         net.run(Span::secs(120));
         assert_eq!(net.exact(), net.live.len(), "after the return");
+    });
+}
+
+/// A row of neighbours that die together hides all but the first of them from those who watch the next three.
+#[test]
+fn a_row_of_neighbours_that_die_at_once_is_missed_within_two_minutes() {
+    for_seeds(0..4, |seed| {
+        let mut net = Net::new(seed, 64, Config::default(), Faults::default());
+        net.settle();
+        net.run(Span::secs(30));
+        net.live.sort();
+        let dead: Vec<_> = net.live.drain(20..40).collect();
+        dead.iter().for_each(|id| drop(net.world.crash(id)));
+        net.run(Span::secs(110));
+        assert_eq!(net.exact(), net.live.len());
     });
 }
 

@@ -1,8 +1,9 @@
 //! A member that does not keep to the protocol harms nobody else.
 
-use kith_connect::Stream;
+use kith_connect::{Admission, Stream};
 use kith_dht::defaults::{MAX_LINES_PER_MEMBER, MAX_MESSAGE_BYTES};
-use kith_dht::{Body, Message};
+use kith_dht::shell::PROTOCOL;
+use kith_dht::{Body, Contact, Message};
 use kith_identity::membership::NodeId;
 use tokio::io::AsyncWriteExt;
 
@@ -100,6 +101,26 @@ async fn another_stream_of_one_member_ends_its_oldest() {
     loop {
         let bytes = next(&mut newest).await.expect("an answer");
         if Message::read(&bytes).is_ok_and(|message| message.id == 5 && message.body == Body::Pong) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_says_that_it_is_elsewhere_is_sought_where_it_calls_from() {
+    let (_town, nodes, rogue, mut stream) = with_a_rogue().await;
+    let mut incoming = rogue.endpoint.listen(PROTOCOL, Admission::Members).unwrap();
+    let own = rogue.contact();
+    let elsewhere = Contact { address: ([192, 0, 2, 9], own.address.port()).into(), ..own.clone() };
+    say(&mut stream, &[frame(&elsewhere.to_card()), ping(1)].concat()).await;
+    while next(&mut stream).await.is_some_and(|bytes| Message::read(&bytes).unwrap().body != Body::Pong) {}
+    // The first node tells the second where that member is.
+    let (second, place) = (nodes[1].dht.clone(), own.id);
+    tokio::spawn(async move { second.find(place, 1).await });
+    let (first, second) = (nodes[0].place.contact().fingerprint, nodes[1].place.contact().fingerprint);
+    while let Some((peer, _stream)) = soon(incoming.next()).await {
+        assert_ne!(peer.fingerprint(), Some(&first), "it has a stream with it");
+        if peer.fingerprint() == Some(&second) {
             return;
         }
     }
