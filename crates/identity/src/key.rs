@@ -108,6 +108,37 @@ pub(crate) fn hash(spki: &[u8]) -> Fingerprint {
     Fingerprint::from_bytes(Sha3_256::digest(spki).into())
 }
 
+/// The second coordinates of the eight points of small order, little-endian and without the sign of the first.
+const SMALL_ORDER: [[u8; 32]; 5] = [
+    [0; 32],
+    {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    },
+    {
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        minus_one
+    },
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+];
+
+/// Whether these bytes are those of a [`PublicKey`], where they are a point of the curve at all: whoever decompresses
+/// them anyhow need not do so twice.
+pub(crate) fn is_sound_form(bytes: &[u8; 32]) -> bool {
+    let mut second = *bytes;
+    second[31] &= 0x7f;
+    is_canonical(bytes) && !SMALL_ORDER.contains(&second)
+}
+
 /// Whether the coordinate is below the field's prime 2^255 − 19 (RFC 8032 §5.1.3), which decoders do not check.
 fn is_canonical(bytes: &[u8; 32]) -> bool {
     bytes[31] & 0x7f != 0x7f || bytes[1..31].iter().any(|byte| *byte != 0xff) || bytes[0] < 0xed

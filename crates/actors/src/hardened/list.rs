@@ -17,6 +17,8 @@ use crate::scheme::{Hash, Signature, hash};
 
 /// What every list starts with.
 const TAG: &[u8; 17] = b"kithnet actors v1";
+/// Largest list in bytes.
+pub const MAX_LIST_BYTES: usize = 1 << 20;
 /// Most regions that a selection may leave.
 pub(super) const MAX_MOVES: usize = 16;
 /// Most actors of a list.
@@ -93,6 +95,9 @@ pub struct ActorList {
     /// Who selected them.
     pub endorsement: Endorsement,
 }
+
+/// The builders of one region, and what they have signed.
+type Step<'a> = (&'a Endorsement, Vec<&'a MemberLeaf>, Pledge);
 
 /// An actor list whose every signature and proof holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +198,9 @@ impl Endorsement {
 impl ActorList {
     /// The list in these bytes; refuses every form but the one of [`ActorList::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<ActorList, ListError> {
+        if bytes.len() > MAX_LIST_BYTES {
+            return Err(ListError::TooLarge);
+        }
         let mut reader = Reader::new(bytes);
         if reader.array()? != *TAG {
             return Err(ListError::Tag);
@@ -225,10 +233,15 @@ impl ActorList {
     }
 
     /// Makes sure that the builders of the place that the draw names have selected these actors, in the network of this
-    /// issuer: its signature under the epoch, and then [`ActorList::verify_in`].
+    /// issuer: its signature under the epoch and those of the builders in one batch.
     pub fn verify(self, issuer: &Fingerprint) -> Result<VerifiedActorList, ListError> {
-        let epoch = self.epoch.clone().verify(issuer)?;
-        self.verify_in(epoch)
+        let epoch = self.epoch.clone().presume(issuer)?;
+        let others = suite::batch(&ActorList::claims(&self.checked(epoch.presumed())?));
+        match epoch.clone().verify_with(others) {
+            Some(epoch) => Ok(VerifiedActorList { list: self, epoch }),
+            // One of them does not hold; which one, a check alone tells.
+            None => epoch.verify_alone().map_err(ListError::Epoch).and(Err(ListError::Signature)),
+        }
     }
 
     /// [`ActorList::verify`] where the statement of the epoch was verified before: k paths, and k signatures in one
@@ -237,20 +250,26 @@ impl ActorList {
         if *epoch.as_epoch() != self.epoch {
             return Err(ListError::Ticket(Refusal::Epoch));
         }
-        self.ticket.check(&epoch)?;
-        self.check_actors(epoch.facts().members)?;
-        let steps: Vec<_> = self.moves.iter().chain([&self.endorsement]).enumerate().collect();
-        let mut checked = Vec::new();
-        for &(moves, step) in &steps {
-            let builders = step.builders(&place(&self.seed, moves), &self.ticket.trigger, &epoch)?;
-            checked.push((step, builders, self.pledge(moves, step, &epoch)));
-        }
-        let claims: Vec<_> =
-            checked.iter().flat_map(|(step, builders, pledge)| step.claims(builders, pledge)).collect();
-        if !suite::verify(&claims) {
+        if !suite::verify(&ActorList::claims(&self.checked(&epoch)?)) {
             return Err(ListError::Signature);
         }
         Ok(VerifiedActorList { list: self, epoch })
+    }
+
+    /// Makes sure of everything but the signatures; gives who has to have signed what.
+    fn checked(&self, epoch: &VerifiedEpoch) -> Result<Vec<Step<'_>>, ListError> {
+        self.ticket.check(epoch)?;
+        self.check_actors(epoch.facts().members)?;
+        let steps = self.moves.iter().chain([&self.endorsement]).enumerate();
+        let checked = steps.map(|(moves, step)| {
+            let builders = step.builders(&place(&self.seed, moves), &self.ticket.trigger, epoch)?;
+            Ok((step, builders, self.pledge(moves, step, epoch)))
+        });
+        checked.collect()
+    }
+
+    fn claims<'a>(steps: &'a [Step<'_>]) -> Vec<Claim<'a>> {
+        steps.iter().flat_map(|(step, builders, pledge)| step.claims(builders, pledge)).collect()
     }
 
     fn pledge(&self, moves: usize, step: &Endorsement, epoch: &VerifiedEpoch) -> Pledge {

@@ -1,7 +1,8 @@
 //! Signatures and random outputs behind a trait, so that they can be counted and simulated.
 
+use std::sync::Arc;
+
 use kith_identity::Identity;
-use kith_identity::PublicKey;
 use kith_identity::membership::pledge::Pledge;
 use kith_identity::membership::signature::Batch;
 use kith_identity::vrf::{Key, Output, Proof};
@@ -36,12 +37,16 @@ pub trait Suite {
 
 /// Whether all claims hold: one batch under ZIP-215.
 pub(super) fn verify(claims: &[Claim<'_>]) -> bool {
+    batch(claims).verify().is_ok()
+}
+
+/// The claims, to be checked together.
+pub(super) fn batch(claims: &[Claim<'_>]) -> Batch {
     let mut batch = Batch::new();
     for claim in claims {
-        let Ok(key) = PublicKey::from_bytes(claim.key) else { return false };
-        batch.add(&key, &claim.pledge.message(), claim.signature);
+        batch.add_claimed(claim.key, &claim.pledge.message(), claim.signature);
     }
-    batch.verify().is_ok()
+    batch
 }
 
 impl Suite for &Identity {
@@ -59,6 +64,24 @@ impl Suite for &Identity {
 
     fn output(&mut self, key: &[u8; 32], input: &[u8], proof: &Proof) -> Option<Output> {
         Key::from_bytes(key).ok()?.verify(input, proof).ok()
+    }
+}
+
+impl Suite for Arc<Identity> {
+    fn sign(&mut self, pledge: &Pledge) -> Signature {
+        Suite::sign(&mut &**self, pledge)
+    }
+
+    fn verify(&mut self, claims: &[Claim<'_>]) -> bool {
+        Suite::verify(&mut &**self, claims)
+    }
+
+    fn prove(&mut self, input: &[u8]) -> Proof {
+        Suite::prove(&mut &**self, input)
+    }
+
+    fn output(&mut self, key: &[u8; 32], input: &[u8], proof: &Proof) -> Option<Output> {
+        Suite::output(&mut &**self, key, input, proof)
     }
 }
 

@@ -1,6 +1,8 @@
 //! A network of members in one thread, with real keys, certificates and trees.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use kith_actors::hardened::{
     ActorList, Book, Builder, Input, Message, Order, Output, Refusal, Setter, Terms, Ticket, Trigger, View,
@@ -21,7 +23,8 @@ const QUOTA: u32 = 8;
 pub(crate) struct Village {
     pub(crate) issuer: Fingerprint,
     pub(crate) rolled: Rolled,
-    pub(crate) people: BTreeMap<NodeId, (Identity, View, Book)>,
+    /// Members of one region have one view.
+    pub(crate) people: BTreeMap<NodeId, (Identity, Rc<View>, Book)>,
     pub(crate) dead: Vec<NodeId>,
     /// The first of them says that the second does not answer.
     pub(crate) liar: Option<(NodeId, NodeId)>,
@@ -37,8 +40,8 @@ const STRANGER: NodeId = NodeId::from_bytes([0xee; 32]);
 
 /// A witness or a builder.
 enum Other<'a> {
-    Witness(Witness<'a, &'a Identity>),
-    Builder(Builder<'a, &'a Identity>),
+    Witness(Witness<&'a View, &'a Identity>),
+    Builder(Builder<&'a View, &'a Identity>),
 }
 
 impl Other<'_> {
@@ -78,10 +81,18 @@ impl Village {
         let table = |nodes, colluding, alpha: Threshold| epoch_hash(nodes, colluding, alpha.alpha());
         let rolled = issuer.roll(NOW.utc, table).unwrap();
         let bits = region_bits(count, REGION_MEMBERS);
+        let mut views = BTreeMap::new();
         let person = |(id, identity)| {
-            let range = rolled.members.range(&Block::around(&id, bits)).unwrap();
+            let block = Block::around(&id, bits);
             let book = Book::new(&rolled.epoch, QUOTA);
-            Ok((id, (identity, View::new(rolled.epoch.clone(), range)?, book)))
+            let view = match views.entry(block.first()) {
+                Entry::Occupied(known) => Rc::clone(known.get()),
+                Entry::Vacant(free) => {
+                    let range = rolled.members.range(&block).unwrap();
+                    Rc::clone(free.insert(Rc::new(View::new(rolled.epoch.clone(), range)?)))
+                }
+            };
+            Ok((id, (identity, view, book)))
         };
         let people = members.into_iter().map(person).collect::<Result<_, Refusal>>()?;
         let (dead, tamper) = (Vec::new(), Box::new(|_: &NodeId, _: &mut Message| true));
@@ -121,7 +132,7 @@ impl Village {
     pub(crate) fn draw(&mut self, ticket: Ticket) -> Result<(NodeId, Order), Output> {
         let (identity, view, book) = &self.people[&ticket.trigger];
         let mut book = book.clone();
-        let trigger = Trigger::new(view, identity, ticket, &mut book).map_err(Output::Refused)?;
+        let trigger = Trigger::new(&**view, identity, ticket, &mut book).map_err(Output::Refused)?;
         let others = self.others(|view, id, identity| Other::Witness(Witness::new(view, id, identity)));
         let (output, books) = self.talk(trigger, ticket.trigger, others);
         self.keep(books);
@@ -137,7 +148,7 @@ impl Village {
         loop {
             let me = self.at(&place);
             let (identity, view, _) = &self.people[&me];
-            let setter = Setter::new(view, identity, order).map_err(Output::Refused)?;
+            let setter = Setter::new(&**view, identity, order).map_err(Output::Refused)?;
             let others = self.others(|view, id, identity| Other::Builder(Builder::new(view, id, identity)));
             let (output, books) = self.talk(setter, me, others);
             self.keep(books);

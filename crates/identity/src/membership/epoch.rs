@@ -6,6 +6,7 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 use super::member::MemberLeaf;
 use super::network::{ClaimedNetwork, NETWORK_BYTES, Network};
 use super::pledge::{Kind, Pledge, Slot};
+use super::signature::Batch;
 use super::tree::{Leaf, Path, Range, Root, TreeError};
 use super::{NodeId, StatementError};
 use crate::{Fingerprint, Identity};
@@ -67,6 +68,10 @@ pub struct VerifiedEpoch {
     statement: Epoch,
     network: Network,
 }
+
+/// A statement of the right network with sound keys, of which it is not known yet whether the issuer has signed it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PresumedEpoch(VerifiedEpoch);
 
 /// What the tree of revocations holds: `32 bytes fingerprint`, which is its place in that tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,9 +153,14 @@ impl Epoch {
     /// Makes sure that the issuer with this fingerprint has signed it and that its keys are sound. Whether it is the
     /// epoch of now is for the caller to judge.
     pub fn verify(self, issuer: &Fingerprint) -> Result<VerifiedEpoch, StatementError> {
+        self.presume(issuer)?.verify_alone()
+    }
+
+    /// [`Epoch::verify`] without the check of the signature, for who checks it together with others: see
+    /// [`PresumedEpoch`].
+    pub fn presume(self, issuer: &Fingerprint) -> Result<PresumedEpoch, StatementError> {
         let network = self.network.verify(issuer)?;
-        self.pledge().verify(network.issuer(), &self.signature()).map_err(|_| StatementError::Signature)?;
-        Ok(VerifiedEpoch { statement: self, network })
+        Ok(PresumedEpoch(VerifiedEpoch { statement: self, network }))
     }
 
     /// What the issuer has signed: two of one epoch are evidence against it.
@@ -161,6 +171,27 @@ impl Epoch {
     /// The issuer's signature over [`Epoch::pledge`].
     pub fn signature(&self) -> [u8; 64] {
         std::array::from_fn(|at| self.bytes[SIGNED_BYTES + at])
+    }
+}
+
+impl PresumedEpoch {
+    /// What it will be. Nothing that follows from it counts before its signature was checked.
+    pub fn presumed(&self) -> &VerifiedEpoch {
+        &self.0
+    }
+
+    /// Checks the issuer's signature and those of `others` in one batch; `None` where not all of them hold.
+    pub fn verify_with(self, mut others: Batch) -> Option<VerifiedEpoch> {
+        let statement = &self.0.statement;
+        others.add(self.0.network.issuer(), &statement.pledge().message(), &statement.signature());
+        others.verify().is_ok().then_some(self.0)
+    }
+
+    /// Checks the issuer's signature.
+    pub fn verify_alone(self) -> Result<VerifiedEpoch, StatementError> {
+        let statement = &self.0.statement;
+        let checked = statement.pledge().verify(self.0.network.issuer(), &statement.signature());
+        checked.map(|()| self.0).map_err(|_| StatementError::Signature)
     }
 }
 

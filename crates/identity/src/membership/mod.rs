@@ -26,7 +26,7 @@ mod region;
 pub mod signature;
 pub mod tree;
 
-pub use epoch::{EPOCH_BYTES, Epoch, EpochFacts, RevokedLeaf, Threshold, VerifiedEpoch};
+pub use epoch::{EPOCH_BYTES, Epoch, EpochFacts, PresumedEpoch, RevokedLeaf, Threshold, VerifiedEpoch};
 pub use error::StatementError;
 pub use issuer::{
     Counters, ENROLMENT_BYTES, Enrolment, Issuer, IssuerError, Ledger, MemoryLedger, Rolled, Terms,

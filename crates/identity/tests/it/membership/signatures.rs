@@ -85,6 +85,40 @@ fn errors_that_would_cancel_out_are_found() {
     assert_eq!(batch(&[shifted(b"one", Scalar::ZERO), shifted(b"other", Scalar::ZERO)]), Ok(()));
 }
 
+/// Every encoding of the points of small order, and those that only look like one of them.
+#[test]
+fn a_batch_takes_the_same_keys_as_there_are() {
+    use curve25519_dalek::constants::EIGHT_TORSION;
+    let small = EIGHT_TORSION.map(|point| *point.compress().as_bytes());
+    let mut keys: Vec<[u8; 32]> = small.to_vec();
+    for key in small {
+        let mut signed = key;
+        signed[31] ^= 0x80;
+        keys.push(signed);
+    }
+    // The field's prime and what follows it are no canonical numbers.
+    keys.extend((0xed..=0xff).flat_map(|low| {
+        [0x7f, 0xff].map(|high| {
+            let mut key = [0xff; 32];
+            (key[0], key[31]) = (low, high);
+            key
+        })
+    }));
+    keys.extend((0..200).map(|seed| *identity(seed).public().as_bytes()));
+    for key in keys {
+        let (message, mut signature) = (b"whose key is it".to_vec(), [0; 64]);
+        if let Some(owner) = (0..200).map(identity).find(|owner| *owner.public().as_bytes() == key) {
+            signature = owner.sign(&message);
+        } else {
+            // Under a key of small order this passes wherever nobody looks at the key.
+            signature[0] = 1;
+        }
+        let mut batch = Batch::new();
+        batch.add_claimed(&key, &message, &signature);
+        assert_eq!(batch.verify().is_ok(), PublicKey::from_bytes(&key).is_ok(), "{key:02x?}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_batch_is_valid_exactly_if_each_of_its_signatures_is(
