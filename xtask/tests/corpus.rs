@@ -72,6 +72,9 @@ targets! {
     tunnel_packet => kith_tunnel::fuzz::fuzz_packet,
     dht_message => kith_dht::fuzz::fuzz_message,
     dht_node => kith_dht::fuzz::fuzz_node,
+    actors_book => kith_actors::fuzz::fuzz_book,
+    actors_list => kith_actors::fuzz::fuzz_list,
+    actors_message => kith_actors::fuzz::fuzz_message,
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use kith_identity::Fingerprint;
 
-use crate::hardened::{ActorList, Message};
+use crate::hardened::{ActorList, Book, Message};
 
 /// Any bytes are refused, or an actor list that is written back as it was read and is not of a network that nobody
 /// issued.
@@ -17,5 +17,12 @@ pub fn fuzz_list(data: &[u8]) {
 pub fn fuzz_message(data: &[u8]) {
     if let Ok(message) = Message::from_bytes(data) {
         assert_eq!(message.to_bytes(), data, "messages have one form");
+    }
+}
+
+/// Any bytes are refused, or a book that is written back as it was read.
+pub fn fuzz_book(data: &[u8]) {
+    if let Ok(book) = Book::from_bytes(data) {
+        assert_eq!(book.to_bytes(), data, "books have one form");
     }
 }

@@ -1,5 +1,6 @@
 //! The commands and their options.
 
+mod actors;
 mod delegator;
 mod invitations;
 mod network;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
 use kith_transfer::Rate;
 
+pub(crate) use self::actors::{Actors, VerifyActors};
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
 pub(crate) use self::network::Network;
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     /// Issue a network, or join one: members know each other by certificate, contacts or not
     #[command(subcommand)]
     Network(Network),
+    /// Check lists of actors that were drawn in a network
+    #[command(subcommand)]
+    Actors(Actors),
     /// Compute what holds in networks of up to ten million nodes, by the code that runs on the real one
     #[command(subcommand)]
     Simulate(Simulate),

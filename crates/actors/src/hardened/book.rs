@@ -60,6 +60,28 @@ impl Book {
         }
     }
 
+    /// A book for an epoch of which it is not known what was signed: good for nothing but to be on the disk when the next
+    /// epoch begins.
+    pub fn closed(epoch: &VerifiedEpoch) -> Book {
+        Book::new(epoch, 0)
+    }
+
+    /// Whether it is the one for this epoch.
+    pub fn is_for(&self, epoch: &VerifiedEpoch) -> bool {
+        self.network == epoch.network().id() && self.epoch == epoch.facts().epoch
+    }
+
+    /// The network and the number of the epoch.
+    pub fn of(&self) -> (Fingerprint, u64) {
+        (self.network, self.epoch)
+    }
+
+    /// The number of this trigger's next draw; `None` where its quota is used up.
+    pub fn next(&self, trigger: &NodeId) -> Option<u32> {
+        let last = self.last.get(trigger).copied().unwrap_or(0);
+        (last < self.quota).then_some(last + 1)
+    }
+
     /// Takes no further part with a member against which there is evidence, for the rest of the epoch; whether the
     /// evidence is against this member, in this network.
     pub fn bar(&mut self, member: &MemberLeaf, evidence: &VerifiedEvidence) -> bool {
@@ -105,7 +127,8 @@ impl Book {
     }
 
     fn check(&self, ticket: &Ticket) -> Result<(), Refusal> {
-        if (ticket.network, ticket.epoch) == (self.network, self.epoch) { Ok(()) } else { Err(Refusal::Book) }
+        let is_of = (ticket.network, ticket.epoch) == (self.network, self.epoch) && self.quota > 0;
+        if is_of { Ok(()) } else { Err(Refusal::Book) }
     }
 
     /// The book in these bytes; refuses every form but the one of [`Book::to_bytes`].

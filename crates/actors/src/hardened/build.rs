@@ -1,6 +1,7 @@
 //! The builder: selects out of all members of its region, and signs.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 
 use kith_identity::membership::{MemberLeaf, NodeId};
 use kith_sansio::Now;
@@ -13,8 +14,8 @@ use crate::scheme::Hash;
 
 /// SL: one of those nearest to the place of a draw.
 #[derive(Debug)]
-pub struct Builder<'a, S> {
-    view: &'a View,
+pub struct Builder<V, S> {
+    view: V,
     me: NodeId,
     suite: S,
     state: Building,
@@ -42,9 +43,9 @@ struct Selecting {
     failed: Vec<NodeId>,
 }
 
-impl<'a, S: Suite> Builder<'a, S> {
+impl<V: Deref<Target = View>, S: Suite> Builder<V, S> {
     /// A builder of one draw.
-    pub fn new(view: &'a View, me: NodeId, suite: S) -> Self {
+    pub fn new(view: V, me: NodeId, suite: S) -> Self {
         Builder { view, me, suite, state: Building::Idle, outputs: VecDeque::new() }
     }
 
@@ -83,13 +84,13 @@ impl<'a, S: Suite> Builder<'a, S> {
             return Err(Refusal::Expired);
         }
         let seed = order.draw.verify(self.view.epoch(), self.view.table(), &mut self.suite)?;
-        order.check_moves(self.view, &seed, &mut self.suite)?;
+        order.check_moves(&self.view, &seed, &mut self.suite)?;
         let place = place(&seed, order.moves.len());
         self.view.check(&place, order.trigger(), &job.group)?;
         if !job.group.members.iter().any(|member| member.id == self.me) {
             return Err(Refusal::Signer);
         }
-        let candidates = order.candidates(self.view, &seed)?;
+        let candidates = order.candidates(&self.view, &seed)?;
         book.outcome(&order.draw.proposal.ticket, order.moves.len())?;
         self.outputs.push_back(Output::Keep);
         let selecting =
@@ -123,7 +124,7 @@ impl<'a, S: Suite> Builder<'a, S> {
         alive: &[NodeId],
         book: &Book,
     ) -> Result<(), Refusal> {
-        absent(self.view, &selecting.job.group, alive, book)?;
+        absent(&self.view, &selecting.job.group, alive, book)?;
         let asked = &selecting.candidates[selecting.answered..selecting.asked];
         let is_there = |one: &MemberLeaf| alive.contains(&one.id) && !book.is_barred(one);
         let failed: Vec<_> = asked.iter().filter(|one| !is_there(one)).map(|one| one.id).collect();
@@ -141,7 +142,7 @@ impl<'a, S: Suite> Builder<'a, S> {
             return Err(Refusal::Report);
         }
         let actors = actors(candidates, reports, selecting.wanted());
-        let signature = self.suite.sign(&job.order.pledge(self.view, seed, &job.group, actors.as_deref()));
+        let signature = self.suite.sign(&job.order.pledge(&self.view, seed, &job.group, actors.as_deref()));
         let message = match actors {
             Some(actors) => Message::Signed { actors, signature },
             None => Message::Insufficient(signature),

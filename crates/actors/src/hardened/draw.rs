@@ -1,6 +1,7 @@
 //! The draw: a ticket that its witnesses sign before any of them reveals what it adds.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 
 use kith_identity::membership::pledge::Pledge;
 use kith_identity::membership::tree::Path;
@@ -116,8 +117,8 @@ fn seed<'a>(
 
 /// T: has its ticket signed, and collects the outputs. A ticket is burnt by whatever goes wrong after it was signed.
 #[derive(Debug)]
-pub struct Trigger<'a, S> {
-    view: &'a View,
+pub struct Trigger<V, S> {
+    view: V,
     suite: S,
     ticket: Ticket,
     absent: Vec<NodeId>,
@@ -134,9 +135,9 @@ enum Drawing {
     Over,
 }
 
-impl<'a, S: Suite> Trigger<'a, S> {
+impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
     /// Begins by looking for the witnesses of the ticket, whose number `book` must not know yet.
-    pub fn new(view: &'a View, suite: S, ticket: Ticket, book: &mut Book) -> Result<Self, Refusal> {
+    pub fn new(view: V, suite: S, ticket: Ticket, book: &mut Book) -> Result<Self, Refusal> {
         ticket.check(view.epoch())?;
         let group = view.group(&ticket.trigger, &ticket.trigger, &[])?;
         book.draw(&ticket)?;
@@ -257,7 +258,7 @@ impl<'a, S: Suite> Trigger<'a, S> {
     }
 }
 
-impl<S: Suite> Machine for Trigger<'_, S> {
+impl<V: Deref<Target = View>, S: Suite> Machine for Trigger<V, S> {
     type Input = Input;
     type Output = Output;
 
@@ -294,8 +295,8 @@ impl<S: Suite> Machine for Trigger<'_, S> {
 
 /// TL: signs one ticket, and reveals its output once all others have signed it too.
 #[derive(Debug)]
-pub struct Witness<'a, S> {
-    view: &'a View,
+pub struct Witness<V, S> {
+    view: V,
     me: NodeId,
     suite: S,
     state: Witnessing,
@@ -310,9 +311,9 @@ enum Witnessing {
     Over,
 }
 
-impl<'a, S: Suite> Witness<'a, S> {
+impl<V: Deref<Target = View>, S: Suite> Witness<V, S> {
     /// A witness of one draw.
-    pub fn new(view: &'a View, me: NodeId, suite: S) -> Self {
+    pub fn new(view: V, me: NodeId, suite: S) -> Self {
         Witness { view, me, suite, state: Witnessing::Idle, outputs: VecDeque::new() }
     }
 
@@ -374,7 +375,7 @@ impl<'a, S: Suite> Witness<'a, S> {
     }
 
     fn sign(&mut self, proposal: Box<Proposal>, alive: &[NodeId], book: &mut Book) -> Result<(), Refusal> {
-        absent(self.view, &proposal.group, alive, book)?;
+        absent(&self.view, &proposal.group, alive, book)?;
         book.draw(&proposal.ticket)?;
         self.outputs.push_back(Output::Keep);
         let signature = self.suite.sign(&proposal.ticket.pledge(&proposal.group));

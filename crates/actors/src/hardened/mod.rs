@@ -13,6 +13,7 @@ mod build;
 mod draw;
 mod group;
 mod list;
+mod reason;
 mod set;
 mod suite;
 mod ticket;
@@ -28,7 +29,8 @@ pub use book::{Book, BookError, Witnessed};
 pub use build::Builder;
 pub use draw::{Draw, DrawShare, Proposal, Trigger, Witness};
 pub use group::{Group, View};
-pub use list::{ActorList, Endorsement, ListError, VerifiedActorList};
+pub use list::{ActorList, Endorsement, ListError, MAX_LIST_BYTES, VerifiedActorList};
+pub use reason::Reason;
 pub use set::{Job, Order, Setter};
 pub use suite::{Claim, Suite};
 pub use ticket::{GRACE_SECS, Terms, Ticket};
@@ -60,6 +62,18 @@ pub enum Message {
     },
     /// The region has too few candidates, signed.
     Insufficient(Signature),
+    /// The trigger asks the member nearest to the place of its draw to be the setter.
+    Order(Box<Order>),
+    /// The setter's answer: the list.
+    Selected(Box<ActorList>),
+    /// The setter's answer where its region holds too few: what goes to the next place.
+    Moved(Box<Order>),
+    /// A member does not do what it was asked to.
+    Refused(Reason),
+    /// Are you there?
+    Ping,
+    /// Here I am.
+    Pong,
 }
 
 /// What a machine is told.

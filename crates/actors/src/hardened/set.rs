@@ -1,6 +1,7 @@
 //! The setter: the member nearest to the place of a draw, which passes messages between the builders there.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 
 use kith_identity::membership::pledge::Pledge;
 use kith_identity::membership::{Block, MemberLeaf, NodeId};
@@ -33,8 +34,8 @@ pub struct Job {
 
 /// S: coordinates the builders. It can stop a selection and burn the ticket, and nothing else.
 #[derive(Debug)]
-pub struct Setter<'a, S> {
-    view: &'a View,
+pub struct Setter<V, S> {
+    view: V,
     suite: S,
     order: Order,
     seed: Hash,
@@ -60,12 +61,12 @@ struct Wanted {
     pledge: Pledge,
 }
 
-impl<'a, S: Suite> Setter<'a, S> {
+impl<V: Deref<Target = View>, S: Suite> Setter<V, S> {
     /// Checks the draw and looks for the builders.
-    pub fn new(view: &'a View, mut suite: S, order: Order) -> Result<Self, Refusal> {
+    pub fn new(view: V, mut suite: S, order: Order) -> Result<Self, Refusal> {
         let seed = order.draw.verify(view.epoch(), view.table(), &mut suite)?;
         let group = view.group(&place(&seed, order.moves.len()), order.trigger(), &[])?;
-        let candidates = order.candidates(view, &seed)?;
+        let candidates = order.candidates(&view, &seed)?;
         let outputs = VecDeque::from([Output::Probe(group.ids())]);
         let (state, absent) = (Setting::Probing(group), Vec::new());
         Ok(Setter { view, suite, order, seed, candidates, absent, state, deadline: None, outputs })
@@ -128,7 +129,7 @@ impl<'a, S: Suite> Setter<'a, S> {
             None => Setting::Reporting(group, gather),
             Some(reports) => {
                 let actors = actors(&self.candidates, &reports, self.order.wanted());
-                let pledge = self.order.pledge(self.view, &self.seed, &group, actors.as_deref());
+                let pledge = self.order.pledge(&self.view, &self.seed, &group, actors.as_deref());
                 let ids = group.ids();
                 self.tell(&ids, &Message::Reports(reports));
                 Setting::Signing(group, Wanted { actors, pledge }, Gather::from(ids))
@@ -191,7 +192,7 @@ impl<'a, S: Suite> Setter<'a, S> {
         if order.moves.len() > MAX_MOVES {
             return Err(Refusal::Sparse);
         }
-        order.check_moves(self.view, &self.seed, &mut self.suite)?;
+        order.check_moves(&self.view, &self.seed, &mut self.suite)?;
         let to = place(&self.seed, order.moves.len());
         self.outputs.push_back(Output::Route { to, order: Box::new(order) });
         Ok(())
@@ -273,7 +274,7 @@ impl Order {
     }
 }
 
-impl<S: Suite> Machine for Setter<'_, S> {
+impl<V: Deref<Target = View>, S: Suite> Machine for Setter<V, S> {
     type Input = Input;
     type Output = Output;
 

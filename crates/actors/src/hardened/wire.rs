@@ -7,7 +7,7 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 
 use super::group::MAX_SIGNERS;
 use super::list::{Endorsement, MAX_ACTORS, MAX_MOVES};
-use super::{Draw, DrawShare, Group, Job, Message, Order, Proposal, Ticket};
+use super::{ActorList, Draw, DrawShare, Group, Job, Message, Order, Proposal, Reason, Ticket};
 
 /// Largest message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -25,6 +25,12 @@ pub enum MessageError {
     /// No message has this number.
     #[error("no message of kind {0}")]
     Kind(u8),
+    /// No reason has the number in it.
+    #[error("a refusal without a known reason")]
+    Reason,
+    /// The list in it is none.
+    #[error("the list in it is none")]
+    List,
     /// A list, or the whole message, is longer than any may be.
     #[error("the message is too large")]
     TooLarge,
@@ -62,6 +68,14 @@ impl Message {
             7 => Message::Reports(read_list(reader, MAX_SIGNERS, read_ids)?),
             8 => Message::Signed { actors: read_leaves(reader, MAX_ACTORS)?, signature: reader.array()? },
             9 => Message::Insufficient(reader.array()?),
+            10 => Message::Order(Box::new(Order::read(reader)?)),
+            11 => Message::Selected(Box::new(
+                ActorList::from_bytes(reader.rest()).map_err(|_| MessageError::List)?,
+            )),
+            12 => Message::Moved(Box::new(Order::read(reader)?)),
+            13 => Message::Refused(Reason::read(reader)?.ok_or(MessageError::Reason)?),
+            14 => Message::Ping,
+            15 => Message::Pong,
             other => return Err(MessageError::Kind(other)),
         })
     }
@@ -90,6 +104,18 @@ impl Message {
             Message::Insufficient(signature) => {
                 writer.u8(9).bytes(signature);
             }
+            Message::Order(order) => order.write(writer.u8(10)),
+            Message::Selected(list) => {
+                writer.u8(11).bytes(&list.to_bytes());
+            }
+            Message::Moved(order) => order.write(writer.u8(12)),
+            Message::Refused(reason) => reason.write(writer.u8(13)),
+            Message::Ping => {
+                writer.u8(14);
+            }
+            Message::Pong => {
+                writer.u8(15);
+            }
         }
     }
 }
@@ -112,26 +138,35 @@ impl Proposal {
     }
 }
 
-impl Job {
-    fn read(reader: &mut Reader<'_>) -> Result<Job> {
+impl Order {
+    fn read(reader: &mut Reader<'_>) -> Result<Order> {
         let proposal = Proposal::read(reader)?;
         let shares = read_list(reader, MAX_SIGNERS, |reader| {
             let (witness, signature) = (Path::read(reader)?, reader.array()?);
             Ok(DrawShare { witness, signature, proof: Proof::from_bytes(reader.array()?) })
         })?;
         let moves = read_list(reader, MAX_MOVES, |reader| Ok(Endorsement::read(reader)?))?;
-        let order = Order { draw: Draw { proposal, shares }, moves };
-        Ok(Job { order, group: Group::read(reader)? })
+        Ok(Order { draw: Draw { proposal, shares }, moves })
     }
 
     fn write(&self, writer: &mut Writer) {
-        let Order { draw, moves } = &self.order;
+        let Order { draw, moves } = self;
         draw.proposal.write(writer);
         write_list(writer, &draw.shares, |share, writer| {
             share.witness.write(writer);
             writer.bytes(&share.signature).bytes(share.proof.as_bytes());
         });
         write_list(writer, moves, Endorsement::write);
+    }
+}
+
+impl Job {
+    fn read(reader: &mut Reader<'_>) -> Result<Job> {
+        Ok(Job { order: Order::read(reader)?, group: Group::read(reader)? })
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        self.order.write(writer);
         self.group.write(writer);
     }
 }

@@ -499,8 +499,9 @@ proptest! {
     #[test]
     fn no_bytes_break_a_reader(mut bytes: Vec<u8>) {
         kith_actors::fuzz::fuzz_list(&bytes);
+        kith_actors::fuzz::fuzz_book(&bytes);
         kith_actors::fuzz::fuzz_message(&bytes);
-        bytes.insert(0, bytes.len() as u8 % 10);
+        bytes.insert(0, bytes.len() as u8 % 17);
         kith_actors::fuzz::fuzz_message(&bytes);
     }
 

@@ -1,5 +1,6 @@
 //! The commands: each asks the running node over its control socket, or works on the home folder itself.
 
+mod actors;
 mod blob;
 mod contact;
 mod delegator;
@@ -30,7 +31,7 @@ use kith_store::{Home, HomeError, HomeLock};
 
 use crate::api::client::Control;
 use crate::api::socket;
-use crate::cli::{Cli, Command, IdCommand};
+use crate::cli::{Actors, Cli, Command, IdCommand};
 use crate::failure::{Failure, Result, chain};
 use crate::output::Output;
 
@@ -101,7 +102,13 @@ pub(crate) enum Access {
 pub(crate) async fn run(cli: Cli) -> Result<()> {
     let home = match (home_folder(cli.home), &cli.command) {
         // These touch no home.
-        (Err(_), Command::Completions(_) | Command::Man(_) | Command::Simulate(_)) => PathBuf::from("/"),
+        (
+            Err(_),
+            Command::Completions(_)
+            | Command::Man(_)
+            | Command::Simulate(_)
+            | Command::Actors(Actors::Verify(_)),
+        ) => PathBuf::from("/"),
         (home, _) => home?,
     };
     let context = Context { home: Home::at(home), out: Output::new(cli.json, cli.quiet) };
@@ -129,6 +136,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Directory(command) => directory::directory(&context, command).await,
         Command::Delegator(command) => Box::pin(delegator::delegator(&context, command)).await,
         Command::Network(command) => network::network(&context, command).await,
+        Command::Actors(command) => actors::actors(&context, &command),
         Command::Simulate(command) => simulate::simulate(&context, &command).await,
         Command::Doctor => doctor::doctor(&context).await,
         Command::InstallService(options) => service::install(&context, &options),

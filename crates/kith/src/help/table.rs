@@ -10,6 +10,7 @@ const NO_MEMBER: (u8, &str) = (3, "there is no such member");
 const NO_SUCCESSION: (u8, &str) = (3, "there is no such contact, or nothing to decide about its key");
 const DISPUTED: (u8, &str) = (4, "different keys claim to follow, and none was named");
 const NO_TRANSFER: (u8, &str) = (3, "there is no such transfer");
+const NOT_HELD: (u8, &str) = (4, "the list does not hold, or its time is over");
 const NO_TABLE: (u8, &str) = (1, "so many nodes collude that no table helps");
 const STOPPED: (u8, &str) =
     (1, "stopped by Ctrl-C, with the result of what was done; or --into cannot be written");
@@ -208,6 +209,11 @@ pub(super) const PAGES: &[Page] = &[
             ("kith relay serve --for group:family", "relay for some of them")] },
     Page { path: "relay list", exits: &[NO_NODE], files: &[SOCKET],
         examples: &[("kith relay list", "see which relays have taken this node in")] },
+    Page { path: "actors", exits: &[(1, "failed"), (3, "there is no such file"), NOT_HELD], files: &[],
+        examples: &[("kith actors verify list --issuer ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY", "check a list")] },
+    Page { path: "actors verify", exits: &[(1, "the file cannot be read"), (3, "there is no such file"), NOT_HELD], files: &[],
+        examples: &[("kith actors verify list --issuer ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY", "check a list"),
+            ("kith actors verify list --issuer ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY --expired --json", "print everything about an old one, for a program")] },
     Page { path: "simulate", exits: &[NO_TABLE], files: &[],
         examples: &[("kith simulate k-table --nodes 10M --colluding 1%", "see how many nodes have to sign in a large network")] },
     Page { path: "simulate k-table", exits: &[NO_TABLE], files: &[],

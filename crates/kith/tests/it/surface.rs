@@ -241,6 +241,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     network::of_networks(&place, &mut ledger);
     of_pages(&place, &mut ledger);
     of_simulations(&place, &mut ledger);
+    of_actor_lists(&place, &mut ledger);
     of_figures(&place, &mut ledger);
     of_services(&place, &mut ledger);
     let mut zone = Zone::start(&place);
@@ -395,6 +396,31 @@ fn of_simulations(place: &Place, ledger: &mut Ledger) {
     ] {
         ledger.run(&home, command, &[&wrong[0..1], &wrong[1..]].concat(), 2);
     }
+}
+
+fn of_actor_lists(place: &Place, ledger: &mut Ledger) {
+    let (home, command) = (place.path("unused"), "actors verify");
+    let genuine = include_bytes!("../../../../fuzz/corpus/actors_list/list");
+    let issuer = kith_actors::hardened::ActorList::from_bytes(genuine).unwrap().ticket.network;
+    let issuer = kith_identity::Ni::new(issuer, None).to_string();
+    let list = place.path("list");
+    let check = |bytes: &[u8], issuer: &str, ledger: &mut Ledger, code| {
+        fs::write(&list, bytes).unwrap();
+        ledger.run(&home, command, &[list.to_str().unwrap(), "--issuer", issuer, "--expired"], code)
+    };
+    let told = check(genuine, &issuer, ledger, 0).json();
+    assert_eq!((told["network"].as_str(), told["moves"].as_u64()), (Some(issuer.as_str()), Some(0)));
+    let (actors, builders) = (told["actors"].as_array().unwrap(), told["builders"].as_array().unwrap());
+    assert_eq!((actors.len(), told["operations"].as_u64()), (2, Some(2 * builders.len() as u64)));
+    let mut changed = genuine.to_vec();
+    changed[1_000] ^= 1;
+    for wrong in [&changed[..], &genuine[1..], b"", &[7; 2_000_000]] {
+        check(wrong, &issuer, ledger, 4);
+    }
+    check(genuine, ZERO, ledger, 4);
+    check(genuine, "nobody", ledger, 2);
+    ledger.run(&home, command, &[place.path("none").to_str().unwrap(), "--issuer", &issuer], 3);
+    ledger.run(&home, command, &["/", "--issuer", &issuer], 1);
 }
 
 fn of_figures(place: &Place, ledger: &mut Ledger) {
