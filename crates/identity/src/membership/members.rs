@@ -64,8 +64,8 @@ pub struct Members {
 const MAX_VERIFIED: usize = 4_096;
 
 impl Members {
-    /// Nobody yet, in the network of this epoch. At most `most` are remembered; of more, those whose certificates end
-    /// first have to show them again.
+    /// Nobody yet, in the network of this epoch. At most `most` are remembered, and one in any case; of more, those whose
+    /// certificates end first have to show them again.
     pub fn new(epoch: VerifiedEpoch, most: usize) -> Members {
         Members {
             epoch,
@@ -88,7 +88,8 @@ impl Members {
         self.epoch.network()
     }
 
-    /// Takes the certificate that `peer`, who has proved its key, has shown.
+    /// Takes the certificate that `peer`, who has proved its key, has shown: a member from then on. Where there is no room
+    /// it is another one that is forgotten, whenever this certificate ends.
     pub fn show(
         &mut self,
         peer: &Fingerprint,
@@ -101,13 +102,13 @@ impl Members {
         }
         let member = self.verify(certificate, now)?;
         self.forget(peer);
-        self.shown.insert(*peer, member.not_after());
-        self.ends.insert((member.not_after(), *peer));
-        if self.shown.len() > self.most
+        if self.shown.len() >= self.most.max(1)
             && let Some((_, first)) = self.ends.first().copied()
         {
             self.forget(&first);
         }
+        self.shown.insert(*peer, member.not_after());
+        self.ends.insert((member.not_after(), *peer));
         Ok(member)
     }
 

@@ -6,7 +6,7 @@ use kith_identity::Fingerprint;
 use kith_identity::membership::pledge::{Kind, Pledge, Slot, VerifiedEvidence};
 use kith_identity::membership::{
     Block, Counters, Enrolment, Issuer, IssuerError, Ledger, MemoryLedger, Network, NodeId, Request, Terms,
-    Threshold,
+    Threshold, VerifiedMember,
 };
 use kith_sansio::Timestamp;
 use proptest::prelude::*;
@@ -209,6 +209,8 @@ enum Step {
     Revoke(u64),
     Roll,
     Wait(u64),
+    /// The clock is set back.
+    Back(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -217,6 +219,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0u64..6).prop_map(Step::Revoke),
         2 => Just(Step::Roll),
         2 => (0..70 * DAY).prop_map(Step::Wait),
+        1 => (0..200 * DAY).prop_map(Step::Back),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -224,15 +227,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Against a model: until when whose certificate is valid, and who was revoked.
+    /// Against a model: the last certificate of each, and who was revoked; whatever the clock does.
     #[test]
     fn an_epoch_says_who_was_admitted_and_has_neither_ended_nor_been_revoked(steps in steps()) {
         let (mut issuer, mut now) = (issuer(), MADE);
-        let (mut until, mut revoked) = (BTreeMap::new(), BTreeSet::new());
+        let (mut last, mut revoked) = (BTreeMap::<u64, VerifiedMember>::new(), BTreeSet::new());
         let (mut places, mut serials, mut epoch) = (BTreeMap::new(), BTreeSet::new(), 0);
         for step in steps {
             match step {
                 Step::Wait(seconds) => now = now.plus_secs(seconds),
+                Step::Back(seconds) => now = now.minus_secs(seconds),
                 Step::Admit(seed) => match issuer.admit(&request(&identity(seed)), now) {
                     Err(refused) => {
                         prop_assert_eq!(refused, IssuerError::Revoked(identity(seed).fingerprint()));
@@ -243,12 +247,15 @@ proptest! {
                         let again = member.as_member().clone().verify(&Network::of(&identity(ISSUER)), now);
                         prop_assert_eq!(again.as_ref(), Ok(&member));
                         prop_assert_eq!(*places.entry(seed).or_insert(member.id()), member.id());
-                        let same = until.insert(seed, member.not_after()) == Some(member.not_after());
-                        prop_assert_eq!(serials.insert(member.serial()), !same);
+                        let before = last.insert(seed, member.clone());
+                        let same = before.as_ref() == Some(&member);
+                        prop_assert_eq!(serials.insert(member.serial()), !same, "no number is used twice");
+                        // A revocation is told until the last certificate of a key ends: none that is out ends later.
+                        prop_assert!(before.is_none_or(|before| before.not_after() <= member.not_after()));
                     }
                 },
                 Step::Revoke(seed) => {
-                    let known = until.contains_key(&seed);
+                    let known = last.contains_key(&seed);
                     let answer = issuer.revoke(&identity(seed).fingerprint(), now);
                     prop_assert_eq!(answer.is_ok(), known);
                     if known {
@@ -259,7 +266,7 @@ proptest! {
                     let rolled = issuer.roll(now, |_, _, _| [0; 32]).unwrap();
                     epoch += 1;
                     prop_assert_eq!(rolled.epoch.facts().epoch, epoch);
-                    let valid = until.iter().filter(|(_, end)| **end > now).map(|(seed, _)| *seed);
+                    let valid = last.iter().filter(|(_, one)| one.not_after() > now).map(|(seed, _)| *seed);
                     let (gone, members): (BTreeSet<_>, BTreeSet<_>) = valid.partition(|seed| revoked.contains(seed));
                     let places: BTreeSet<_> = members.iter().map(|seed| places[seed]).collect();
                     let range = rolled.members.range(&Block::WHOLE).unwrap();
