@@ -29,6 +29,10 @@ pub trait Trust: Send + Sync + 'static {
     /// Whether `peer` may open streams of the protocols that admit [`Members`](crate::Admission::Members): it has shown
     /// a certificate of this node's network that is still valid, and is not revoked. Asked on every connection, so it
     /// answers from memory. Nobody is where nothing else is said.
+    ///
+    /// Streams that this node opened to a member by a protocol that it listens for in this way end with the membership,
+    /// too. A stream to somebody who is not known as a member here may be one to a member: it goes on as long as the peer
+    /// lets it.
     fn is_member(&self, _peer: &Fingerprint) -> bool {
         false
     }

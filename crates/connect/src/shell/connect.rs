@@ -76,12 +76,12 @@ pub(super) struct Aim<'a> {
 impl<'a> Aim<'a> {
     /// As trust stands when a stream is wished for, before anybody is looked for.
     pub(super) fn new(shared: &Shared, target: Fingerprint, wanted: Wanted<'a>) -> Aim<'a> {
-        Aim { target, wanted, needs_trust: shared.trust.reaches(&target, wanted.protocol) }
+        Aim { target, wanted, needs_trust: shared.permits(Opener::Own, &target, wanted.protocol) }
     }
 
     /// The same as trust stands now; a failure where it was there and is withdrawn.
     fn again(self, shared: &Shared) -> Result<Aim<'a>, ConnectError> {
-        let is_trusted = shared.trust.reaches(&self.target, self.wanted.protocol);
+        let is_trusted = shared.permits(Opener::Own, &self.target, self.wanted.protocol);
         if self.needs_trust && !is_trusted {
             return Err(ConnectError::Withdrawn { target: self.target });
         }

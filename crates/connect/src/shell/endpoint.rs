@@ -587,7 +587,7 @@ impl Shared {
             })
         };
         // Asked outside the lock: what trust decides is not ours to know.
-        let is_for_members = opener == Opener::Peer && is_for(Admission::Members);
+        let is_for_members = is_for(Admission::Members);
         let needs_trust = !is_for_members || is_for(Admission::Contacts);
         (!is_for_members || self.trust.is_member(peer))
             && (!needs_trust || self.trust.permits(opener, peer, protocol))

@@ -1,7 +1,7 @@
 //! Protocols for the members of a network, who need be nobody's contacts.
 
 use kith_connect::{Admission, ConnectError, Protocol, Via};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::nodes::{DEADLINE, ECHO, Node, echoes, soon};
 
@@ -59,11 +59,37 @@ async fn a_member_that_is_revoked_is_cut_off_within_a_second_and_a_contact_is_no
         let (far, near) = tokio::time::timeout(DEADLINE, ends).await.unwrap();
         assert!(far.is_err() && near.is_err(), "{far:?} {near:?}");
         refused(&one, &two, &ECHO, via).await;
-        let (sent, read) =
-            soon(async { tokio::join!(tokio::io::AsyncWriteExt::write_u8(&mut stays, 7), there.read_u8()) })
-                .await;
+        let (sent, read) = soon(async { tokio::join!(stays.write_u8(7), there.read_u8()) }).await;
         assert!(sent.is_ok());
         assert_eq!(read.unwrap(), 7);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_to_a_member_ends_when_the_member_is_revoked_at_the_side_that_opened_it() {
+    for via in [Via::Tcp, Via::Quic] {
+        let (one, two) = (Node::new().await, Node::new().await);
+        one.meet(&two);
+        one.book.add(&two);
+        one.echo(Admission::Members);
+        let mut members = two.endpoint.listen(ECHO, Admission::Anyone).unwrap();
+        let mut contacts = two.endpoint.listen(GUARDED, Admission::Anyone).unwrap();
+        // Not known as a member when it is opened: whether it goes on is the peer's to say.
+        let mut early = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, via)).await.unwrap();
+        let mut early_there = soon(members.next()).await.unwrap().1;
+        one.book.enrol(&two);
+        let mut gone = soon(one.endpoint.connect_with(&two.fingerprint(), &ECHO, via)).await.unwrap();
+        let mut gone_there = soon(members.next()).await.unwrap().1;
+        let mut stays = soon(one.endpoint.connect_with(&two.fingerprint(), &GUARDED, via)).await.unwrap();
+        let mut stays_there = soon(contacts.next()).await.unwrap().1;
+        one.book.expel(&two);
+        let ends = async { tokio::join!(gone.read_u8(), gone_there.read_u8()) };
+        let (near, far) = tokio::time::timeout(DEADLINE, ends).await.unwrap();
+        assert!(near.is_err() && far.is_err(), "{near:?} {far:?}");
+        for (here, there) in [(&mut early, &mut early_there), (&mut stays, &mut stays_there)] {
+            let (sent, read) = soon(async { tokio::join!(here.write_u8(7), there.read_u8()) }).await;
+            assert_eq!((sent.is_ok(), read.unwrap()), (true, 7));
+        }
     }
 }
 

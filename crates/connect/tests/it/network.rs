@@ -264,6 +264,21 @@ async fn members_who_are_nobodys_contacts_meet_and_one_that_is_revoked_is_cut_of
     assert!(matches!(refused, Err(EnquiryError::Refused(Refusal::Revoked))), "{refused:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_a_member_opened_ends_when_it_hears_that_the_other_one_is_revoked() {
+    let issuer = Node::new().await;
+    let desk = issue(&issuer);
+    let (one, two) = (Joined::join(&issuer).await, Joined::join(&issuer).await);
+    one.shows(&two).await.unwrap();
+    let mut open = soon(one.node.endpoint.connect(&two.node.fingerprint(), &ECHO)).await.unwrap();
+    desk.lock().unwrap().revoke(&two.node.fingerprint(), system::utc()).unwrap();
+    desk.lock().unwrap().roll(system::utc()).unwrap();
+    // The revoked one asks nobody, and serves on.
+    one.follow(&[&two]).await;
+    let end = tokio::time::timeout(DEADLINE, open.read_u8()).await.unwrap();
+    assert!(end.is_err(), "{end:?}");
+}
+
 #[tokio::test]
 async fn an_issuer_that_says_what_is_not_its_own_is_not_believed() {
     let (issuer, member) = (Node::new().await, Node::new().await);
