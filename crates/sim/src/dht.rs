@@ -3,18 +3,15 @@
 //! The lookups are those of the network ([`Lookup`]); what each node knows is derived from the sorted ids by the rule
 //! of the network's own tables ([`Ideal`]).
 
-use std::net::{Ipv4Addr, SocketAddr};
-
-use bytes::Bytes;
 use kith_dht::defaults::{MAX_PATHS, REPLICAS};
-use kith_dht::{Config, Contact, Ideal, Lookup, Nearest, Scope};
-use kith_identity::Fingerprint;
+use kith_dht::{Config, Ideal, Lookup, Nearest, Scope};
 use kith_identity::membership::NodeId;
-use kith_sansio::{Rng, Timestamp};
+use kith_sansio::Rng;
 use serde::Serialize;
 
 use crate::data::Data;
 use crate::estimate::{largest, mean, quantile, share};
+use crate::members::{contact, ids, random_id};
 use crate::run::{Purpose, Run, chance, drawn};
 use crate::{MAX_NODES, SimError};
 
@@ -134,9 +131,7 @@ struct Town {
 
 impl Town {
     fn new(params: &DhtParams) -> Town {
-        let mut places = chance(params.seed, Purpose::Places, 0);
-        let mut ids: Vec<_> = (0..params.nodes).map(|_| random_id(&mut places)).collect();
-        ids.sort_unstable();
+        let ids = ids(params.nodes, params.seed);
         let lies = drawn(params.colluding, params.nodes, &mut chance(params.seed, Purpose::Colluders, 0));
         let liars = ids.iter().zip(lies).filter(|(_, lies)| *lies).map(|(id, _)| *id).collect();
         let config = Config { alpha: params.parallel, paths: params.paths, ..Config::default() };
@@ -181,23 +176,5 @@ impl Town {
                 return Some(Cost { rounds: lookup.rounds(), requests: lookup.requests() });
             }
         }
-    }
-}
-
-fn random_id(rng: &mut dyn Rng) -> NodeId {
-    let mut bytes = [0; 32];
-    rng.fill(&mut bytes);
-    NodeId::from_bytes(bytes)
-}
-
-/// A node whose address follows from its id, nearly always in a network of its own.
-fn contact(id: &NodeId) -> Contact {
-    let [.., a, b, c] = *id.as_bytes();
-    Contact {
-        id: *id,
-        fingerprint: Fingerprint::from_bytes(*id.as_bytes()),
-        address: SocketAddr::from((Ipv4Addr::new(10, a, b, c), 7117)),
-        certificate: Bytes::new(),
-        not_after: Timestamp::MAX,
     }
 }

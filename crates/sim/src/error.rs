@@ -30,6 +30,9 @@ pub enum SimError {
     /// So many actors cannot be selected.
     #[error("1 to {MAX_ACTORS} actors are selected, not {0}")]
     Actors(usize),
+    /// Nodes that disconnect at once are none.
+    #[error("the time between failures is longer than nothing")]
+    NoTime,
     /// A cache cannot hold so many nodes.
     #[error("a cache of the {nodes} nodes holds 1 to {nodes}, not {cache}")]
     Cache {

@@ -4,7 +4,8 @@ use kith_actors::ktable::{KTable, Network, Region, TableError};
 use serde::Serialize;
 
 /// Which regions a selection may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Prefix blocks, a power of two of them.
     #[default]

@@ -37,9 +37,14 @@ impl Ring {
 
     /// The node that manages a place: the nearest one.
     pub(crate) fn at(&self, place: Place) -> Node {
-        let after = self.successor(place);
-        let (after, before) = (self.0[after], self.0[(after + self.0.len() - 1) % self.0.len()]);
+        let [before, after] = self.beside(place);
         if place.distance(before.place()) < place.distance(after.place()) { before } else { after }
+    }
+
+    /// The nodes before and behind a place.
+    pub(crate) fn beside(&self, place: Place) -> [Node; 2] {
+        let after = self.successor(place);
+        [self.0[(after + self.0.len() - 1) % self.0.len()], self.0[after]]
     }
 
     /// The nodes of an arc, in the order of the ring.
@@ -67,7 +72,8 @@ impl Ring {
     }
 }
 
-fn node(rng: &mut dyn Rng) -> Node {
+/// A new node.
+pub(crate) fn node(rng: &mut dyn Rng) -> Node {
     let mut key: Hash = [0; 32];
     rng.fill(&mut key);
     Node::new(key, Pretended::certificate(&key))

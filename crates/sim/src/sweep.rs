@@ -144,18 +144,22 @@ fn points(params: &SelectionParams, manner: &Manner) -> Result<Vec<Point>, SimEr
         if !(1..=nodes).contains(&cache) {
             return Err(SimError::Cache { nodes, cache });
         }
-        let table = KTable::exact(Network::new(nodes, colluding, alpha)?)?;
-        // R3 contains R2 (§3.5), whatever the cache.
-        let deciders = table.rows().last().map_or(0.0, |row| row.region.size());
-        let candidates = Arc::new(deciders.max(cache as f64 / nodes as f64)).unwrap_or(Arc::WHOLE);
+        let rules = rules(&KTable::exact(Network::new(nodes, colluding, alpha)?)?, cache);
         let expected = actors as f64 * colluding as f64 / nodes as f64;
         let enough = (manner.enough_colluding / expected).ceil() as u64;
         let selections = params.selections.min(enough).div_ceil(params.networks.max(1));
-        let rules = Rules { table, candidates, max_age_secs: 60 };
-        let cache = candidates.size() * nodes as f64;
+        let cache = rules.candidates.size() * nodes as f64;
         Ok(Point { colluding, cache, rules, selections, batches: Vec::new() })
     })
     .collect()
+}
+
+/// Rules with a cache of so many nodes on average. R3 contains R2 (§3.5), however small the cache.
+pub(crate) fn rules(table: &KTable<Arc>, cache: u64) -> Rules {
+    let deciders = table.rows().last().map_or(0.0, |row| row.region.size());
+    let wanted = cache as f64 / table.network().nodes() as f64;
+    let candidates = Arc::new(deciders.max(wanted)).unwrap_or(Arc::WHOLE);
+    Rules { table: table.clone(), candidates, max_age_secs: 60 }
 }
 
 /// The selections of one point in one network; none where the run was stopped before the first.

@@ -58,7 +58,7 @@ impl ServedList {
     /// certificate of each actor (A).
     pub fn verify(&self, rules: &Rules, scheme: &mut impl Scheme, actors: Actors) -> Result<(), Refusal> {
         let random = self.random.verify(rules, scheme)?;
-        let is_setter = near(rules).holds(target(&random, 0), self.setter.place())
+        let is_setter = targets(random).next().is_some_and(|at| near(rules).holds(at, self.setter.place()))
             && self.setter.is_genuine(scheme)
             && scheme.verify(self.setter.key(), &served(&random, &self.actors), &self.signature);
         if !is_setter {
@@ -82,25 +82,23 @@ pub struct HashedList {
 impl HashedList {
     /// Where the actors of `random` are looked up, over the DHT.
     pub fn targets(random: &VerifiableRandom, actors: usize) -> Vec<Place> {
-        let random = random.value();
-        (0..actors).map(|at| target(&random, at)).collect()
+        targets(random.value()).take(actors).collect()
     }
 
     /// Checks the random value (2k + 1 operations), and the place and certificate of each actor (A).
     pub fn verify(&self, rules: &Rules, scheme: &mut impl Scheme) -> Result<(), Refusal> {
         let random = self.random.verify(rules, scheme)?;
         let near = near(rules);
-        let are_legitimate =
-            self.actors.iter().enumerate().all(|(at, actor)| {
-                near.holds(target(&random, at), actor.place()) && actor.is_genuine(scheme)
-            });
+        let are_legitimate = (self.actors.iter().zip(targets(random)))
+            .all(|(actor, target)| near.holds(target, actor.place()) && actor.is_genuine(scheme));
         if are_legitimate { Ok(()) } else { Err(Refusal::Actor) }
     }
 }
 
-/// The `at`-th hash of the random value.
-fn target(random: &Hash, at: usize) -> Place {
-    Place::of(&(0..=at).fold(*random, |value, _| hash(b"sep2p setter", &[&value])))
+/// The hash of the random value, the hash of that, and so on.
+fn targets(random: Hash) -> impl Iterator<Item = Place> {
+    let next = |value: &Hash| hash(b"sep2p setter", &[value]);
+    std::iter::successors(Some(next(&random)), move |value| Some(next(value))).map(|value| Place::of(&value))
 }
 
 fn served(random: &Hash, actors: &[Node]) -> Hash {

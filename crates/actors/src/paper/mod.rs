@@ -3,13 +3,15 @@
 //!
 //! For simulations: `docs/actors-protocol.md` says which attacks the paper leaves open. Four machines speak with each
 //! other: a [`Trigger`] with its [`Witness`]es, then a [`Setter`] with its [`Builder`]s. Whoever drives them carries
-//! their messages and counts them; operations count themselves ([`Counting`](crate::scheme::Counting)).
+//! their messages and counts them; operations count themselves ([`Counting`](crate::scheme::Counting)). [`upkeep`] has
+//! two more, for nodes that join and leave.
 
 pub mod baseline;
 mod list;
 mod place;
 mod random;
 mod select;
+pub mod upkeep;
 
 use kith_sansio::Timestamp;
 

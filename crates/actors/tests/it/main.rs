@@ -6,4 +6,5 @@ mod hardened;
 mod ktable;
 mod paper;
 mod town;
+mod upkeep;
 mod village;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
+use kith_sansio::Span;
 use kith_sim::Colluding;
 
 #[derive(Debug, Subcommand)]
@@ -32,6 +33,11 @@ pub(crate) enum Simulate {
     Figure6(Degrees),
     /// What it takes to make a list versus the size of the node cache (SEP2P Figure 7)
     Figure7(Caches),
+    /// What it takes to keep node caches, versus their size, while nodes disconnect and come back (SEP2P Figure 8)
+    ///
+    /// Nodes join and leave by the machines of SEP2P §3.6 (mode `paper`), or of the DHT that Kithnet runs (`hardened`,
+    /// regions up to 4096 nodes). Each node disconnects once in the time between failures, and comes back once.
+    Figure8(Upkeep),
 }
 
 /// Which protocol is simulated.
@@ -169,6 +175,38 @@ pub(crate) struct Degrees {
     /// Which regions are used
     #[arg(long, value_enum, default_value = "paper")]
     pub(crate) mode: SimMode,
+    #[command(flatten)]
+    pub(crate) simulation: Simulation,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Upkeep {
+    /// N, the nodes of the network, such as 10000, 100K or 10M
+    #[arg(long, value_name = "NUMBER", default_value = "100K")]
+    pub(crate) nodes: Count,
+    /// C, the nodes that one adversary controls: a number, or a share such as 1%
+    #[arg(long, value_name = "NUMBER|SHARE", default_value = "1%", value_parser = colluding)]
+    pub(crate) colluding: Colluding,
+    /// α, the probability of a region that the adversary holds to stay below
+    #[arg(long, value_name = "PROBABILITY", default_value = "1e-6")]
+    pub(crate) alpha: f64,
+    /// The nodes of a node cache, on average
+    #[arg(
+        long,
+        value_name = "NUMBER,…",
+        value_delimiter = ',',
+        default_value = "32,64,128,256,512,1024,2048,4096,8192,16384,32768"
+    )]
+    pub(crate) cache: Vec<Count>,
+    /// The mean time between failures: after how long a node disconnects, such as 1h or 5d
+    #[arg(long, value_name = "TIME,…", value_delimiter = ',', default_value = "1h,6h,1d,5d")]
+    pub(crate) mtbf: Vec<Span>,
+    /// Whose caches are kept
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "paper,hardened")]
+    pub(crate) mode: Vec<SimMode>,
+    /// How often a node joins and one leaves, at each point
+    #[arg(long, value_name = "NUMBER", default_value = "40")]
+    pub(crate) events: Count,
     #[command(flatten)]
     pub(crate) simulation: Simulation,
 }

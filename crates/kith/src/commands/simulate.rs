@@ -7,13 +7,16 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use kith_sim::{
-    Chart, Data, DhtParams, Figure6Params, Mode, Params, Report, Run, SelectionParams, SimError, TableError,
+    Chart, Data, DhtParams, Figure6Params, Figure8Params, Mode, Params, Report, Run, SelectionParams,
+    SimError, TableError,
 };
 use serde::Serialize;
 
 use super::Context;
 use super::transfer::interrupt;
-use crate::cli::{Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode, Simulate, Simulation};
+use crate::cli::{
+    Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode, Simulate, Simulation, Upkeep,
+};
 use crate::failure::{Failure, Result, chain};
 
 /// How often the progress is looked at.
@@ -38,6 +41,7 @@ pub(super) async fn simulate(context: &Context, command: &Simulate) -> Result<()
         Simulate::Figure5(options) => setup(context, ("figure5", options), Data::chart_of_messages).await,
         Simulate::Figure6(options) => figure6(context, options).await,
         Simulate::Figure7(options) => figure7(context, options).await,
+        Simulate::Figure8(options) => figure8(context, options).await,
     }
 }
 
@@ -82,6 +86,21 @@ async fn figure7(context: &Context, options: &Caches) -> Result<()> {
     let work = move |run: &Run| kith_sim::figure7(&params, run);
     let chart = Data::chart_versus_cache;
     simulated(context, ("figure7", &options.sampling.simulation), work, Some(chart)).await
+}
+
+async fn figure8(context: &Context, options: &Upkeep) -> Result<()> {
+    let params = Figure8Params {
+        nodes: options.nodes.0,
+        colluding: options.colluding,
+        alpha: options.alpha,
+        cache: options.cache.iter().map(|cache| cache.0).collect(),
+        mtbf: options.mtbf.clone(),
+        modes: options.mode.iter().copied().map(mode).collect(),
+        events: options.events.0,
+        seed: options.simulation.seed,
+    };
+    let work = move |run: &Run| kith_sim::figure8(&params, run);
+    simulated(context, ("figure8", &options.simulation), work, Some(Data::chart_of_upkeep)).await
 }
 
 fn selections(options: &Selections) -> SelectionParams {

@@ -234,6 +234,8 @@ pub(super) const PAGES: &[Page] = &[
             ("kith simulate figure6 --mode hardened --alpha 1e-12", "see what a real network needs")] },
     Page { path: "simulate figure7", exits: &[SIMULATED], files: &[DATA, PICTURE],
         examples: &[("kith simulate figure7 --into figures", "compute the figure with its defaults")] },
+    Page { path: "simulate figure8", exits: &[SIMULATED], files: &[DATA, PICTURE],
+        examples: &[("kith simulate figure8 --mtbf 1h,1d --mode paper", "the paper's caches for two times between failures")] },
     Page { path: "doctor", exits: &[(1, "something does not work; the lines say what to do")],
         files: &[KEY, CONFIG, DATABASE, SOCKET],
         examples: &[("kith doctor", "look at everything, with or without a running node")] },

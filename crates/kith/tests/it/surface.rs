@@ -435,6 +435,7 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
         ("simulate figure5", &small),
         ("simulate figure6", &figure6),
         ("simulate figure7", &["--cache", "48,64", "--nodes", "2K", "--selections", "20", "--networks", "2"]),
+        ("simulate figure8", &["--cache", "48,64", "--nodes", "2K", "--events", "4"]),
     ] {
         let name = command.strip_prefix("simulate ").unwrap();
         let folder = place.path(&format!("{name}-data"));
@@ -456,6 +457,9 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
     }
     for wrong in [["--actors", "0"], ["--cache", "0"], ["--networks", "0"], ["--colluding", "100%"]] {
         ledger.run(&home, "simulate figure3", &wrong, 2);
+    }
+    for wrong in [["--mtbf", "0s"], ["--cache", "200K"], ["--mode", "other"]] {
+        ledger.run(&home, "simulate figure8", &wrong, 2);
     }
 }
 

@@ -1,8 +1,9 @@
 //! The figures of SEP2P, from few selections in small networks.
 
+use kith_sansio::Span;
 use kith_sim::{
-    Colluding, EffectivenessRow, Figure6Params, Mode, Params, Run, SelectionParams, SimError, Strategy,
-    figure3, figure6, figure7, k_table, setup,
+    Colluding, EffectivenessRow, Figure6Params, Figure8Params, Mode, Params, Run, SelectionParams, SimError,
+    Strategy, UpkeepRow, figure3, figure6, figure7, figure8, k_table, setup,
 };
 
 fn params() -> SelectionParams {
@@ -130,4 +131,54 @@ fn selections_that_cannot_be_are_refused() {
     assert_eq!(refused(SelectionParams { nodes: 1, ..params() }), SimError::Nodes(1));
     let all = SelectionParams { colluding: vec![Colluding::Percent(100.0)], ..params() };
     assert!(matches!(refused(all), SimError::Table(_)));
+}
+
+fn upkeep() -> Figure8Params {
+    Figure8Params {
+        nodes: 4_000,
+        colluding: Colluding::Percent(1.0),
+        alpha: 1e-6,
+        cache: vec![64, 512],
+        mtbf: vec![Span::secs(3_600), Span::secs(86_400)],
+        modes: vec![Mode::Paper, Mode::Hardened],
+        events: 12,
+        seed: 1,
+    }
+}
+
+#[test]
+fn keeping_caches_costs_the_same_with_one_thread_and_with_two() {
+    let figure = |threads| figure8(&upkeep(), &Run::new(threads)).unwrap();
+    let (one, two) = (figure(1), figure(2));
+    assert_eq!(one.csv(), two.csv());
+    assert_eq!(one.chart_of_upkeep().svg().unwrap(), two.chart_of_upkeep().svg().unwrap());
+    let other = figure8(&Figure8Params { seed: 2, ..upkeep() }, &Run::new(2)).unwrap();
+    assert_ne!(one.csv(), other.csv());
+}
+
+#[test]
+fn keeping_a_cache_of_512_takes_less_than_a_signature_in_a_minute_where_nodes_last_a_day() {
+    let data = figure8(&upkeep(), &Run::new(2)).unwrap();
+    assert_eq!(data.rows.len(), 8);
+    let row = |mode, hours, cache| {
+        let is_it = |row: &&UpkeepRow| row.mode == mode && row.mtbf_hours == hours && row.cache > cache;
+        data.rows.iter().find(is_it).unwrap()
+    };
+    let daily = row(Mode::Paper, 24.0, 500.0);
+    assert!(daily.operations_high.unwrap() < 1.0, "{daily:?}");
+    let hourly = row(Mode::Paper, 1.0, 500.0);
+    assert!((hourly.operations / daily.operations - 24.0).abs() < 1e-9);
+    let smaller = row(Mode::Paper, 24.0, 60.0);
+    assert!(smaller.operations < daily.operations / 3.0, "{smaller:?}");
+    assert!(row(Mode::Hardened, 24.0, 400.0).operations > daily.operations);
+}
+
+#[test]
+fn regions_that_no_member_could_keep_are_left_out() {
+    let params = Figure8Params { nodes: 20_000, cache: vec![64, 8_192], events: 1, ..upkeep() };
+    let rows = figure8(&params, &Run::new(2)).unwrap().rows;
+    let of = |mode| rows.iter().filter(move |row| row.mode == mode).count();
+    assert_eq!((of(Mode::Paper), of(Mode::Hardened)), (4, 2));
+    let never = Figure8Params { mtbf: vec![Span::ZERO], ..upkeep() };
+    assert_eq!(figure8(&never, &Run::new(1)).unwrap_err(), SimError::NoTime);
 }
