@@ -108,6 +108,8 @@ async fn members_who_are_nobodys_contacts_reach_each_other_until_one_is_revoked(
     issuer.book.network.issuing.revoke(&north.identity.fingerprint()).unwrap();
     let end = soon(stream.read_u8()).await;
     assert!(end.is_err(), "{end:?}");
+    // Whichever of the two heard it first.
+    until(|| !south.book.network.is_member(&north.identity.fingerprint())).await;
     let late = soon(north.endpoint.connect(&peer, &CHOIR)).await;
     assert!(matches!(late, Err(ConnectError::Refused { .. })), "{late:?}");
     assert!(
