@@ -10,18 +10,30 @@ use crate::cli;
 use crate::failure::Result;
 use crate::output::printable;
 
+/// What is said where there is none.
+const NOTHING: &str =
+    "no network is issued here, and none was joined; 'kith network issue' and 'kith network join' do";
+
 pub(super) async fn network(context: &Context, command: cli::Network) -> Result<()> {
     let (mut node, out) = (context.node().await?, context.out);
     match command {
         cli::Network::Issue(options) => {
             let wish = NewIssue { who: options.who };
             let issued: Issued = node.call(Method::POST, "/v1/network/issued", Some(&wish)).await?;
-            out.result(&issued, || issued_lines(&issued).join("\n"))
+            out.result(&issued, || issued_lines(&issued).join("\n"))?;
+            if !out.is_json() {
+                out.aside(next_step(&issued));
+            }
+            Ok(())
         }
         cli::Network::Join(options) => {
             let wish = NewMembership { issuer: options.issuer, at: options.at };
             let joined: Joined = node.call(Method::POST, "/v1/network/joined", Some(&wish)).await?;
-            out.result(&joined, || joined_line(&joined))
+            out.result(&joined, || joined_line(&joined))?;
+            if !out.is_json() {
+                out.aside("the number of members is that of the epoch: the next one counts this node");
+            }
+            Ok(())
         }
         cli::Network::Revoke { who } => {
             let path = format!("/v1/network/members/{}", escape(&who));
@@ -41,7 +53,17 @@ pub(super) async fn network(context: &Context, command: cli::Network) -> Result<
 fn lines(network: &Network) -> String {
     let mut lines = network.issued.as_ref().map(issued_lines).unwrap_or_default();
     lines.extend(network.joined.as_ref().map(joined_line));
-    if lines.is_empty() { "no network".to_owned() } else { lines.join("\n") }
+    if lines.is_empty() { NOTHING.to_owned() } else { lines.join("\n") }
+}
+
+/// How others come into a network.
+fn next_step(issued: &Issued) -> String {
+    let who = match issued.roll.iter().any(|entry| entry.state == "invited") {
+        true => "those who are invited",
+        false => "contacts of this node ('kith network issue NI' invites others)",
+    };
+    let ni = &issued.ni;
+    format!("{who} join with: kith network join '{ni}' --at ADDRESS; 'kith status' here shows the addresses")
 }
 
 fn epoch_text(epoch: &Epoch) -> String {

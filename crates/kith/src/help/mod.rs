@@ -143,6 +143,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_a_shell_would_take_apart_is_quoted_in_the_examples() {
+        let outside = |line: &str| line.split('\'').step_by(2).any(|part| part.contains(';'));
+        assert!(outside("kith id; kith up") && !outside("kith ping 'ni:///a;b' --count 1"));
+        let lines = table::PAGES.iter().flat_map(|page| page.examples).map(|(line, _)| *line);
+        assert_eq!(lines.filter(|line| outside(line)).collect::<Vec<_>>(), [""; 0]);
+    }
+
     /// The words of a shell line without quotes; what follows a pipe, a redirection or `&` is the shell's.
     fn words(line: &str) -> Vec<String> {
         let own = line.split(['|', '&', '>', '<']).next().unwrap();

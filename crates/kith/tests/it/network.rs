@@ -69,6 +69,10 @@ fn nodes_join_by_invitation_or_as_contacts_and_a_killed_issuer_keeps_them() {
 
     office.run(&["network", "revoke", "south"]).ok();
     office.run(&["network", "revoke", ZERO]).fails(3, "is no member");
+    office.run(&["network", "issue", ZERO, "south"]).fails(4, "has been revoked, which is for good");
+    assert_eq!(states(&office), ["member", "revoked"], "nobody of them is invited");
+    office.run(&["contact", "block", ZERO]).ok();
+    office.run(&["network", "issue", ZERO]).fails(2, "is blocked here");
     let at = office.addresses();
     let before = seen(&office)["issued"]["epoch"]["number"].as_u64();
     office.crash();
@@ -110,6 +114,7 @@ pub fn of_networks(place: &Place, ledger: &mut Ledger) {
     ledger.run(&office.home, "status", &[], 0);
     ledger.run(&north.home, "status", &[], 0);
     ledger.run(&office.home, "network revoke", &[&north.ni()], 0);
+    ledger.run(&office.home, "network issue", &[&north.ni()], 4);
     for (command, more) in [
         ("network issue", &[][..]),
         ("network join", &[ZERO]),

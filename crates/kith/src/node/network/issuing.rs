@@ -118,7 +118,15 @@ impl Issuing {
         Ok(true)
     }
 
+    /// Lets these nodes join, none of them where one has been revoked.
     pub(super) fn invite(&self, who: &[Fingerprint]) -> Result<()> {
+        for one in who {
+            let known = self.rows.enrolment(one).map_err(|error| broken(&error))?;
+            if known.is_some_and(|enrolment| enrolment.revoked.is_some()) {
+                return Err(Failure::not_trusted(format!("{one} has been revoked, which is for good"))
+                    .hint("its owner can join with another key, from another home: invite that one"));
+            }
+        }
         self.rows.invite(who, system::utc()).map_err(|error| broken(&error))?;
         self.known.write().unwrap_or_else(PoisonError::into_inner).invited.extend(who);
         Ok(())

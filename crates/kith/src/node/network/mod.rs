@@ -204,13 +204,14 @@ async fn enquire(
 /// What an issuer's answer means to a person.
 fn explain(node: &Node, issuer: &Fingerprint, error: &EnquiryError) -> Failure {
     let name = node.book.name_of(issuer);
-    let invite = "ask its owner to run 'kith network issue NI' with what 'kith id' prints here";
+    let invite = format!("ask its owner to run: kith network issue '{}'", node.ni());
+    let failed = || Failure::failed(format!("{name}: {}", chain(error)));
     match error {
         EnquiryError::Connect(ConnectError::Refused { .. }) => {
             Failure::not_trusted(format!("{name} issues no network, or has not invited this node"))
                 .hint(invite)
         }
-        EnquiryError::Connect(error) => super::connect::explain(&name, error),
+        EnquiryError::Connect(error) => unreached(&name, error),
         EnquiryError::Refused(Refusal::Uninvited) => {
             Failure::not_trusted(format!("{name} has not invited this node")).hint(invite)
         }
@@ -218,8 +219,32 @@ fn explain(node: &Node, issuer: &Fingerprint, error: &EnquiryError) -> Failure {
             Failure::not_trusted(format!("{name} has revoked this node, which is for good"))
                 .hint("another key may be invited anew: join from another home")
         }
-        EnquiryError::Lost(_) => Failure::unreachable(format!("{name}: {}", chain(error))),
-        _ => Failure::failed(format!("{name}: {}", chain(error))),
+        EnquiryError::Refused(Refusal::NoMember) => {
+            failed().hint("its book has no such member: join again with 'kith network join'")
+        }
+        EnquiryError::Refused(Refusal::Trouble) => {
+            failed().hint("try again in a minute; the log of its node says what is wrong")
+        }
+        EnquiryError::Lost(_) => Failure::unreachable(format!("{name}: {}", chain(error)))
+            .hint("is its node still up? 'kith network join' asks again"),
+        _ => failed().hint("nothing of it was taken; tell the issuer's owner"),
+    }
+}
+
+/// An issuer that this node has not come to, as a person reads it.
+fn unreached(name: &str, error: &ConnectError) -> Failure {
+    let failure = super::connect::explain(name, error);
+    match error {
+        ConnectError::NotFound { .. } => failure.hint(
+            "say where it is: kith network join ISSUER --at quic://host:port ('kith status' there shows its addresses)",
+        ),
+        ConnectError::WrongPeer { .. } => {
+            failure.hint("the address belongs to another key; 'kith id' and 'kith status' on the issuer show both")
+        }
+        ConnectError::Unreachable { .. } => {
+            failure.hint("is its node up? Where it has moved, say where it is: kith network join ISSUER --at quic://host:port")
+        }
+        _ => failure,
     }
 }
 

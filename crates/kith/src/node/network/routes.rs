@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
-use kith_identity::Fingerprint;
 use kith_identity::contacts::Hint;
+use kith_identity::{Fingerprint, Ni};
 use kith_sansio::system;
 
 use super::membership::Row;
@@ -53,6 +53,7 @@ async fn issue(State(node): State<Arc<Node>>, Body(new): Body<NewIssue>) -> Answ
     if invited.contains(&own) {
         return Err(Failure::usage("an issuer does not invite itself"));
     }
+    invited.iter().try_for_each(|who| refuse_blocked(&node, &Ni::new(*who, None)))?;
     on_disk(&node, move |node| node.book.network.issuing.found(&own)).await?;
     super::issue(&node).await?;
     let issued = on_disk(&node, move |node| {
@@ -71,10 +72,7 @@ async fn join(State(node): State<Arc<Node>>, Body(new): Body<NewMembership>) -> 
             Failure::usage("an issuer is no member of its own network").hint("join from another home")
         );
     }
-    if node.book.is_blocked(&ni.fingerprint) {
-        return Err(Failure::usage(format!("{ni} is blocked here"))
-            .hint(format!("'kith contact unblock {ni}' takes that back")));
-    }
+    refuse_blocked(&node, &ni)?;
     let hint = |at: &String| at.parse::<Hint>().map_err(|error| Failure::usage(chain(&error)));
     let at: Vec<Hint> = new.at.iter().map(hint).collect::<Result<_>>()?;
     let _sought = node.guests.expect(ni.clone(), at.clone());
@@ -82,6 +80,14 @@ async fn join(State(node): State<Arc<Node>>, Body(new): Body<NewMembership>) -> 
     super::take_certificates(&node)?;
     let joined = node.book.network.membership.overview();
     joined.map(Json).ok_or_else(|| Failure::failed("the network was left meanwhile"))
+}
+
+fn refuse_blocked(node: &Node, ni: &Ni) -> Result<()> {
+    if !node.book.is_blocked(&ni.fingerprint) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{ni} is blocked here"))
+        .hint(format!("kith contact unblock '{ni}' takes that back")))
 }
 
 /// Revokes a member, or takes an invitation back.
