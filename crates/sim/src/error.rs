@@ -1,7 +1,7 @@
 use kith_actors::ktable::TableError;
 use kith_dht::defaults::MAX_PATHS;
 
-use crate::{MAX_ACTORS, MAX_NODES, MAX_PARALLEL};
+use crate::{MAX_ACTORS, MAX_ATTACKED, MAX_NODES, MAX_PARALLEL};
 
 /// Why nothing can be simulated.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -33,6 +33,15 @@ pub enum SimError {
     /// Nodes that disconnect at once are none.
     #[error("the time between failures is longer than nothing")]
     NoTime,
+    /// So many nodes cannot be attacked: each of them has real keys.
+    #[error("attacks are simulated among 2 to {MAX_ATTACKED} nodes, not {0}")]
+    Attacked(u64),
+    /// A region of so small a network has fewer actors.
+    #[error("1 to {most} actors are selected in a network of this size")]
+    MostActors {
+        /// How many it may be at most.
+        most: usize,
+    },
     /// A cache cannot hold so many nodes.
     #[error("a cache of the {nodes} nodes holds 1 to {nodes}, not {cache}")]
     Cache {

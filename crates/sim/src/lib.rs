@@ -6,6 +6,7 @@
 //!
 //! Invariants: opens no socket, reads no clock; equal parameters and seeds give equal bytes, with any number of threads.
 
+mod attack;
 mod chart;
 mod colluding;
 mod data;
@@ -24,6 +25,7 @@ mod sweep;
 mod talk;
 mod upkeep;
 
+pub use attack::{Attack, AttackParams, AttackRow, MAX_ATTACKED, attack};
 pub use chart::{Chart, ChartError, Scale, Series};
 pub use colluding::Colluding;
 pub use data::Data;

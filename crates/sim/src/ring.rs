@@ -20,6 +20,13 @@ impl Ring {
         Ring(all)
     }
 
+    /// This network and these nodes.
+    pub(crate) fn with(&self, more: &[Node]) -> Ring {
+        let mut all = [&self.0, more].concat();
+        all.sort_by_key(Node::place);
+        Ring(all)
+    }
+
     /// All nodes.
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.0

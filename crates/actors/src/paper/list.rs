@@ -30,12 +30,16 @@ pub struct ActorList {
 }
 
 impl ActorList {
+    /// What its builders sign: RND_T, its time, and the actors.
+    pub fn statement(&self) -> Hash {
+        statement(&self.random, self.at, &self.actors)
+    }
+
     /// Checks the list with 2k operations, and 2k more for each move: each builder's certificate and signature.
     pub fn verify(&self, rules: &Rules, scheme: &mut impl Scheme) -> Result<(), Refusal> {
         verify_moves(rules, scheme, &self.random, self.at, &self.moves)?;
         let place = place(&self.random, self.moves.len());
-        let statement = statement(&self.random, self.at, &self.actors);
-        verify(rules, scheme, place, &statement, &self.attestations)
+        verify(rules, scheme, place, &self.statement(), &self.attestations)
     }
 }
 

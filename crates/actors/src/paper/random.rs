@@ -36,13 +36,24 @@ impl VerifiableRandom {
         combined(self.shares.iter().map(|share| &share.random))
     }
 
-    /// Checks the trigger, the witnesses and their signatures with 2k + 1 operations, and gives the value.
+    /// What a witness says first of its random number.
+    pub fn commitment(random: &Hash) -> Hash {
+        hash(b"sep2p random", &[random])
+    }
+
+    /// What witnesses sign: L, and the time of §3.6.
+    pub fn statement(at: Timestamp, commits: &[Hash]) -> Hash {
+        hash(b"sep2p witness", &[&at.0.to_be_bytes(), commits.as_flattened()])
+    }
+
+    /// Checks the trigger, the witnesses and their signatures with 2k + 1 operations, and gives the value. As in the
+    /// paper, a trigger is as legitimate as any node around its place (definition 4), though an honest one asks others.
     pub fn verify(&self, rules: &Rules, scheme: &mut impl Scheme) -> Result<Hash, Refusal> {
         let witnesses: Vec<_> = self.shares.iter().map(|share| &share.witness).collect();
-        let commits: Vec<_> = self.shares.iter().map(|share| commitment(&share.random)).collect();
-        let statement = statement(self.at, &commits);
+        let commits: Vec<_> =
+            self.shares.iter().map(|share| VerifiableRandom::commitment(&share.random)).collect();
+        let statement = VerifiableRandom::statement(self.at, &commits);
         let is_valid = self.trigger.is_genuine(scheme)
-            && !witnesses.contains(&&self.trigger)
             && rules.are_legitimate(scheme, self.trigger.place(), &witnesses)
             && self
                 .shares
@@ -62,15 +73,6 @@ pub(super) fn drawn(rng: &mut dyn Rng) -> Hash {
     let mut random = [0; 32];
     rng.fill(&mut random);
     random
-}
-
-fn commitment(random: &Hash) -> Hash {
-    hash(b"sep2p random", &[random])
-}
-
-/// What witnesses sign: L, and the time of §3.6.
-fn statement(at: Timestamp, commits: &[Hash]) -> Hash {
-    hash(b"sep2p witness", &[&at.0.to_be_bytes(), commits.as_flattened()])
 }
 
 /// T: asks the witnesses around itself.
@@ -111,8 +113,8 @@ impl Trigger {
             }
             (Asking::Reveals(commits, gather), Message::Reveal { random, signature }) => {
                 let Some(reveals) = gather.put(from, (random, signature)) else { return };
-                let is_kept =
-                    reveals.iter().map(|(random, _)| commitment(random)).eq(commits.iter().copied());
+                let disclosed = reveals.iter().map(|(random, _)| VerifiableRandom::commitment(random));
+                let is_kept = disclosed.eq(commits.iter().copied());
                 self.state = Asking::Over;
                 self.outputs.push_back(match is_kept {
                     true => Output::Random(self.random(reveals)),
@@ -185,13 +187,13 @@ impl<'a, C: Cache, S: Scheme> Witness<'a, C, S> {
                 self.refuse_more_than_needed(&from, k)?;
                 let random = drawn(rng);
                 self.asked = Some((from, at, random));
-                Ok(Message::Commit(commitment(&random)))
+                Ok(Message::Commit(VerifiableRandom::commitment(&random)))
             }
             (Message::Commits(commits), Some((trigger, at, random))) if trigger == from => {
-                if !commits.contains(&commitment(&random)) {
+                if !commits.contains(&VerifiableRandom::commitment(&random)) {
                     return Err(Refusal::NotCommitted);
                 }
-                let signature = self.scheme.sign(&statement(at, &commits));
+                let signature = self.scheme.sign(&VerifiableRandom::statement(at, &commits));
                 Ok(Message::Reveal { random, signature })
             }
             _ => Err(Refusal::NotCommitted),
