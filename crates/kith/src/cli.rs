@@ -19,7 +19,8 @@ pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, Serve
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
 pub(crate) use self::network::Network;
 pub(crate) use self::simulate::{
-    Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode, Simulate, Simulation, Upkeep,
+    AttackArgs, AttackMode, AttackName, Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode,
+    Simulate, Simulation, Upkeep,
 };
 pub(crate) use self::tunnels::{Tun, TunTransport, TunUp};
 use crate::config::Served;

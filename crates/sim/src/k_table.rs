@@ -1,5 +1,6 @@
 //! `simulate k-table`: how many nodes have to sign, and how many nodes need how many.
 
+use kith_actors::binomial::best_of;
 use kith_actors::ktable::{KTable, Network, Region, TableError};
 use serde::Serialize;
 
@@ -25,6 +26,10 @@ pub struct Params {
     pub alpha: f64,
     /// Which regions are used.
     pub mode: Mode,
+    /// A, the actors of a selection.
+    pub actors: u64,
+    /// How many draws a node has in an epoch.
+    pub quota: u64,
 }
 
 /// One row of the table.
@@ -51,18 +56,23 @@ pub struct Report {
     pub mean_k: f64,
     /// At most how likely it is that the adversary holds the k signers of some node, anywhere in the network.
     pub any_trigger: f64,
+    /// A·C/N: how many of the actors of a selection collude on average.
+    pub mean_actors: f64,
+    /// How many of them collude on average in the best list out of all draws of all nodes of the adversary.
+    pub best_actors: f64,
 }
 
 /// The k-table for `params`, with who uses which row.
 pub fn k_table(params: Params) -> Result<Report, TableError> {
     let network = Network::new(params.nodes, params.colluding, params.alpha)?;
     Ok(match params.mode {
-        Mode::Hardened => report(&KTable::dyadic(network)?),
-        Mode::Paper => report(&KTable::exact(network)?),
+        Mode::Hardened => report(&params, &KTable::dyadic(network)?),
+        Mode::Paper => report(&params, &KTable::exact(network)?),
     })
 }
 
-fn report<R: Region>(table: &KTable<R>) -> Report {
+fn report<R: Region>(params: &Params, table: &KTable<R>) -> Report {
+    let Params { colluding, actors, quota, .. } = *params;
     let nodes = table.network().nodes() as f64;
     let line = |row: &kith_actors::ktable::Row<R>| {
         let rs = row.region.size();
@@ -73,6 +83,8 @@ fn report<R: Region>(table: &KTable<R>) -> Report {
         kmax: table.k_max(),
         mean_k: table.mean_k(),
         any_trigger: table.any_trigger(),
+        mean_actors: actors as f64 * colluding as f64 / nodes,
+        best_actors: best_of(colluding.saturating_mul(quota), actors, colluding as f64 / nodes),
     }
 }
 
@@ -81,7 +93,14 @@ mod tests {
     use super::*;
 
     fn report(mode: Mode) -> Report {
-        k_table(Params { nodes: 10_000_000, colluding: 100_000, alpha: 1e-12, mode }).unwrap()
+        let (nodes, colluding) = (10_000_000, 100_000);
+        k_table(Params { nodes, colluding, alpha: 1e-12, mode, actors: 32, quota: 24 }).unwrap()
+    }
+
+    #[test]
+    fn the_best_of_all_draws_is_that_of_the_protocols_page() {
+        let report = report(Mode::Hardened);
+        assert!((report.mean_actors - 0.32).abs() < 1e-12 && (report.best_actors - 5.89).abs() < 0.005);
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub(crate) enum Simulate {
     /// Nodes that collude name to whoever asks nobody but each other. A lookup is from an honest node for a place whose
     /// nearest node is honest, and succeeds when that node has answered.
     Dht(SimDht),
+    /// Play attacks on selections against the machines of both protocols, and see what they gain
+    ///
+    /// In each attempt a trigger that colludes, and whoever else colludes, deviate in the way of the attack; everybody else
+    /// is the real machine. What is measured is how many actors of the list that the adversary ends with are its own,
+    /// beside what chance gives; for keys that are beside each other, how often many of them are drawn together.
+    Attack(AttackArgs),
     /// Security effectiveness versus verification cost (SEP2P Figure 3)
     ///
     /// The nodes that collude play the strongest attack on each strategy: they claim to be the setter, or the node of a
@@ -38,6 +44,76 @@ pub(crate) enum Simulate {
     /// Nodes join and leave by the machines of SEP2P §3.6 (mode `paper`), or of the DHT that Kithnet runs (`hardened`,
     /// regions up to 4096 nodes). Each node disconnects once in the time between failures, and comes back once.
     Figure8(Upkeep),
+}
+
+/// What the adversary tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AttackName {
+    /// Try keys until its nodes are beside each other
+    Keys,
+    /// The trigger is one of its own witnesses
+    OwnWitness,
+    /// Witnesses repeat what an honest one says, which cancels it
+    Echo,
+    /// Ask one eligible group after the other
+    Subset,
+    /// Stop and begin again: the last witness to reveal, the trigger, the setter
+    Retry,
+    /// Use a list for another query than it was made for
+    Reuse,
+    /// Keys that are beside each other are drawn together
+    CoLocated,
+    /// Hide whom the only honest builder does not know
+    Cache,
+    /// Name nodes that were revoked, or say that others are dead
+    Dead,
+    /// Each of them
+    All,
+}
+
+/// Against which protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AttackMode {
+    /// SEP2P to the letter
+    Paper,
+    /// What Kithnet runs
+    Hardened,
+    /// One after the other
+    Both,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    /// The attack
+    #[arg(value_enum, value_name = "NAME")]
+    pub(crate) name: AttackName,
+    /// N, the nodes of the network, 100K at most: each of them has real keys
+    #[arg(long, value_name = "NUMBER", default_value = "10K")]
+    pub(crate) nodes: Count,
+    /// C, the nodes that one adversary controls: a number, or a share such as 1%
+    #[arg(long, value_name = "NUMBER|SHARE", default_value = "1%", value_parser = colluding)]
+    pub(crate) colluding: Colluding,
+    /// A, the actors of a selection
+    #[arg(long, value_name = "NUMBER", default_value_t = 32)]
+    pub(crate) actors: usize,
+    /// α, the probability of a region that the adversary holds to stay below
+    #[arg(long, value_name = "PROBABILITY", default_value = "1e-6")]
+    pub(crate) alpha: f64,
+    /// Which protocol is attacked
+    #[arg(long, value_enum, default_value = "both")]
+    pub(crate) mode: AttackMode,
+    /// The nodes of a node cache of the paper, on average [default: 512 for subset, co-located and a setter that retries,
+    /// 48 otherwise]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cache: Option<Count>,
+    /// How many draws a trigger has
+    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub(crate) quota: u32,
+    /// How often each attack is tried
+    #[arg(long, value_name = "NUMBER", default_value = "400")]
+    pub(crate) attempts: Count,
+    #[command(flatten)]
+    pub(crate) simulation: Simulation,
 }
 
 /// Which protocol is simulated.
@@ -63,6 +139,12 @@ pub(crate) struct KTable {
     /// Which regions are used
     #[arg(long, value_enum, default_value = "paper")]
     pub(crate) mode: SimMode,
+    /// A, the actors of a selection
+    #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) actors: u64,
+    /// How many draws a node has in an epoch
+    #[arg(long, value_name = "NUMBER", default_value_t = 24)]
+    pub(crate) quota: u64,
 }
 
 /// How a simulation runs, and where its data goes.

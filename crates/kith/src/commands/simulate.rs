@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use kith_sim::{
-    Chart, Data, DhtParams, Figure6Params, Figure8Params, Mode, Params, Report, Run, SelectionParams,
+    Attack, AttackParams, Chart, Data, DhtParams, Figure6Params, Figure8Params, Mode, Params, Report, Run,
+    SelectionParams,
     SimError, TableError,
 };
 use serde::Serialize;
@@ -15,7 +17,8 @@ use serde::Serialize;
 use super::Context;
 use super::transfer::interrupt;
 use crate::cli::{
-    Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode, Simulate, Simulation, Upkeep,
+    AttackArgs, AttackMode, AttackName, Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode,
+    Simulate, Simulation, Upkeep,
 };
 use crate::failure::{Failure, Result, chain};
 
@@ -26,6 +29,7 @@ pub(super) async fn simulate(context: &Context, command: &Simulate) -> Result<()
     match command {
         Simulate::KTable(options) => k_table(context, options),
         Simulate::Dht(options) => dht(context, options).await,
+        Simulate::Attack(options) => attack(context, options).await,
         Simulate::Figure3(options) => {
             let params = selections(options);
             let work = move |run: &Run| kith_sim::figure3(&params, run);
@@ -57,6 +61,30 @@ async fn dht(context: &Context, options: &SimDht) -> Result<()> {
     };
     let work = move |run: &Run| kith_sim::dht(&params, run);
     simulated(context, ("dht", &options.simulation), work, None).await
+}
+
+async fn attack(context: &Context, options: &AttackArgs) -> Result<()> {
+    let nodes = options.nodes.0;
+    let name = options.name.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
+    let is_asked = |one: &Attack| options.name == AttackName::All || one.name() == name;
+    let params = AttackParams {
+        attacks: Attack::ALL.into_iter().filter(is_asked).collect(),
+        modes: match options.mode {
+            AttackMode::Paper => vec![Mode::Paper],
+            AttackMode::Hardened => vec![Mode::Hardened],
+            AttackMode::Both => vec![Mode::Paper, Mode::Hardened],
+        },
+        nodes,
+        colluding: options.colluding.of(nodes),
+        actors: options.actors,
+        alpha: options.alpha,
+        cache: options.cache.map(|cache| cache.0),
+        quota: options.quota,
+        attempts: options.attempts.0,
+        seed: options.simulation.seed,
+    };
+    let work = move |run: &Run| kith_sim::attack(&params, run);
+    simulated(context, (&format!("attack-{name}"), &options.simulation), work, None).await
 }
 
 async fn setup(
@@ -225,9 +253,10 @@ fn mode(mode: SimMode) -> Mode {
 fn k_table(context: &Context, options: &KTable) -> Result<()> {
     let nodes = options.nodes.0;
     let colluding = options.colluding.of(nodes);
-    let params = Params { nodes, colluding, alpha: options.alpha, mode: mode(options.mode) };
+    let KTable { alpha, actors, quota, .. } = *options;
+    let params = Params { nodes, colluding, alpha, mode: mode(options.mode), actors, quota };
     let report = kith_sim::k_table(params).map_err(|error| refused(&error))?;
-    context.out.result(&report, || text(&report))
+    context.out.result(&report, || text(&params, &report))
 }
 
 fn refused(error: &TableError) -> Failure {
@@ -239,7 +268,7 @@ fn refused(error: &TableError) -> Failure {
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(params: &Params, report: &Report) -> String {
     let mut text = format!("{:>5}  {:>10}  {:>12}  {:>10}\n", "k", "rs", "nodes", "share");
     for line in &report.table {
         let (nodes, share) = (four_digits(line.nodes), four_digits(line.share));
@@ -249,10 +278,15 @@ fn text(report: &Report) -> String {
     let _a_string_takes_all = write!(
         text,
         "k is {:.4} on average and {} at most; a verifier does 2k asymmetric operations\n\
-         the adversary holds the signers of some node with a probability of at most {}",
+         the adversary holds the signers of some node with a probability of at most {}\n\
+         of {} actors {} collude on average, and {} in the best list out of {} draws of each of its nodes",
         report.mean_k,
         report.kmax,
-        four_digits(report.any_trigger)
+        four_digits(report.any_trigger),
+        params.actors,
+        four_digits(report.mean_actors),
+        four_digits(report.best_actors),
+        params.quota,
     );
     text
 }

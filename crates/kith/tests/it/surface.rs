@@ -430,6 +430,7 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
     let (figure6, lookups) = (["--nodes", "10K"], ["--nodes", "2K", "--lookups", "20"]);
     for (command, options) in [
         ("simulate dht", &lookups[..]),
+        ("simulate attack", &["reuse", "--nodes", "800", "--colluding", "16", "--attempts", "4"]),
         ("simulate figure3", &small),
         ("simulate figure4", &small),
         ("simulate figure5", &small),
@@ -437,7 +438,10 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
         ("simulate figure7", &["--cache", "48,64", "--nodes", "2K", "--selections", "20", "--networks", "2"]),
         ("simulate figure8", &["--cache", "48,64", "--nodes", "2K", "--events", "4"]),
     ] {
-        let name = command.strip_prefix("simulate ").unwrap();
+        let name = match command.strip_prefix("simulate ").unwrap() {
+            "attack" => "attack-reuse",
+            name => name,
+        };
         let folder = place.path(&format!("{name}-data"));
         let into = ["--threads", "1", "--into", folder.to_str().unwrap()];
         let one = ledger.run(&home, command, &[options, &into].concat(), 0);
@@ -448,9 +452,12 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
         let rows = one.json()["rows"].as_array().unwrap().len();
         assert!(rows > 0);
         assert_eq!(read("csv").unwrap().lines().count(), rows + 1);
-        assert_eq!(read("svg").is_ok_and(|svg| svg.contains("<circle")), name != "dht");
+        assert_eq!(read("svg").is_ok_and(|svg| svg.contains("<circle")), name.starts_with("figure"));
         ledger.run(&home, command, &[options, &nowhere].concat(), 1);
         ledger.run(&home, command, &["--nodes", "1"], 2);
+    }
+    for wrong in [["--nodes", "1"], ["--quota", "0"], ["--actors", "10K"], ["--colluding", "100%"]] {
+        ledger.run(&home, "simulate attack", &[&["echo"][..], &wrong].concat(), 2);
     }
     for wrong in [["--paths", "0"], ["--parallel", "1000"], ["--colluding", "100%"], ["--nodes", "11M"]] {
         ledger.run(&home, "simulate dht", &wrong, 2);

@@ -63,7 +63,15 @@ fn a_verifier_of_sep2p_has_two_operations_for_each_builder_and_the_others_those_
     let data = setup(&params(), &Run::new(2)).unwrap();
     let row = |strategy| data.rows.iter().find(|row| row.strategy == strategy).unwrap();
     let [sep2p, unchecked, checked, hashed] = Strategy::ALL.map(row);
-    let table = k_table(Params { nodes: 4_000, colluding: 40, alpha: 1e-6, mode: Mode::Paper }).unwrap();
+    let table = k_table(Params {
+        nodes: 4_000,
+        colluding: 40,
+        alpha: 1e-6,
+        mode: Mode::Paper,
+        actors: 32,
+        quota: 24,
+    })
+    .unwrap();
     // The trigger and the setter are none of those that sign, so that about one more node has to be near.
     assert!((sep2p.verification / 2.0 - table.mean_k).abs() < 0.7, "{sep2p:?}, {}", table.mean_k);
     // Now and then a cache holds fewer than 32, and an honest setter names no others.
@@ -105,8 +113,15 @@ fn the_degrees_are_those_of_the_k_table() {
     assert_eq!(data.rows.len(), 8);
     for row in &data.rows {
         let Figure6Params { mode, .. } = params;
-        let table =
-            k_table(Params { nodes: row.nodes, colluding: row.colluding, alpha: row.alpha, mode }).unwrap();
+        let table = k_table(Params {
+            nodes: row.nodes,
+            colluding: row.colluding,
+            alpha: row.alpha,
+            mode,
+            actors: 32,
+            quota: 24,
+        })
+        .unwrap();
         assert_eq!((row.mean_k, row.without_table), (table.mean_k, table.kmax));
     }
     assert_eq!(data.rows[0].colluding, 1);

@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use kith_actors::hardened::{
     ActorList, Book, Builder, Claim, Input, Message, Order, Output, Refusal, Setter, Suite, Ticket, Trigger,
-    Witness,
+    View, Witness,
 };
-use kith_actors::scheme::Signature;
+use kith_actors::scheme::{Key, Signature};
+use kith_identity::Identity;
 use kith_identity::membership::NodeId;
 use kith_identity::membership::pledge::Pledge;
-use kith_identity::{Identity, vrf};
+use kith_identity::vrf::{self, PROOF_BYTES};
 use kith_sansio::{Machine, SeededRng};
 
 use super::Village;
@@ -45,11 +46,11 @@ struct Keys<'a> {
     known: Rc<RefCell<Known>>,
 }
 
-/// What was checked.
+/// What was checked, by the key and what it says something about.
 #[derive(Default)]
 struct Known {
-    signed: BTreeSet<([u8; 32], Vec<u8>, [u8; 64])>,
-    outputs: BTreeMap<([u8; 32], Vec<u8>, [u8; 80]), Option<vrf::Output>>,
+    signed: BTreeSet<(Key, Vec<u8>, Signature)>,
+    outputs: BTreeMap<(Key, Vec<u8>, [u8; PROOF_BYTES]), Option<vrf::Output>>,
 }
 
 impl Suite for Keys<'_> {
@@ -83,8 +84,8 @@ impl Suite for Keys<'_> {
 
 /// A witness or a builder.
 enum Other<'a> {
-    Witness(Witness<'a, Keys<'a>>),
-    Builder(Builder<'a, Keys<'a>>),
+    Witness(Witness<&'a View, Keys<'a>>),
+    Builder(Builder<&'a View, Keys<'a>>),
 }
 
 /// Which of them.
