@@ -2,11 +2,11 @@
 
 use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
 use kith_actors::paper::baseline::{Actors, HashedList, ServedList};
-use kith_actors::paper::{Message, Node, Refusal, VerifiableRandom};
+use kith_actors::paper::{Message, Node, Refusal, Share, VerifiableRandom};
 use kith_actors::scheme::{Counting, Hash, Key, Operations, Pretended, Scheme, Signature};
 use kith_sansio::SeededRng;
 
-use crate::town::{Town, keys};
+use crate::town::{NOW, Town, keys};
 
 /// Ed25519, with certificates that one issuer signs.
 #[derive(Clone)]
@@ -219,6 +219,17 @@ fn a_random_value_with_any_other_witness_number_or_time_does_not_verify() {
     assert!(refused(&|random| random.trigger = far(random)));
     let fake = Node::new(*random.trigger.key(), [0; 64]);
     assert!(refused(&|random| random.trigger = fake));
+}
+
+/// Definition 4 asks for nothing but the place; `kith simulate attack own-witness` says what comes of it.
+#[test]
+fn a_trigger_passes_for_its_own_only_witness() {
+    let town = pretended(600, 128.0);
+    let (trigger, random, at) = (town.nodes[0].0, [7; 32], NOW.utc);
+    let statement = VerifiableRandom::statement(at, &[VerifiableRandom::commitment(&random)]);
+    let signature = Pretended(*trigger.key()).sign(&statement);
+    let alone = VerifiableRandom { trigger, at, shares: vec![Share { witness: trigger, random, signature }] };
+    assert_eq!(alone.verify(&town.rules, &mut checker()), Ok(random));
 }
 
 #[test]

@@ -9,8 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use kith_sim::{
     Attack, AttackParams, Chart, Data, DhtParams, Figure6Params, Figure8Params, Mode, Params, Report, Run,
-    SelectionParams,
-    SimError, TableError,
+    SelectionParams, SimError, TableError,
 };
 use serde::Serialize;
 
