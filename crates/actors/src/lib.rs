@@ -4,7 +4,9 @@
 //! holds all of them. [`hardened`] is what Kithnet runs, [`paper`] is SEP2P to
 //! the letter, for simulations.
 //!
-//! Invariants: opens no socket, reads no clock, draws no random number of its own.
+//! [`seat`] is all that a member does in selections, as one machine; [`shell`] runs it over an endpoint.
+//!
+//! Invariants: nothing but [`shell`] opens a stream, reads a clock or draws a random number of its own.
 
 pub mod binomial;
 #[doc(hidden)]
@@ -14,3 +16,5 @@ pub mod hardened;
 pub mod ktable;
 pub mod paper;
 pub mod scheme;
+pub mod seat;
+pub mod shell;

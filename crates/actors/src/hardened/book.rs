@@ -66,6 +66,11 @@ impl Book {
         Book::new(epoch, 0)
     }
 
+    /// Whether it is one of [`Book::closed`].
+    pub fn is_closed(&self) -> bool {
+        self.quota == 0
+    }
+
     /// Whether it is the one for this epoch.
     pub fn is_for(&self, epoch: &VerifiedEpoch) -> bool {
         self.network == epoch.network().id() && self.epoch == epoch.facts().epoch
@@ -80,6 +85,11 @@ impl Book {
     pub fn next(&self, trigger: &NodeId) -> Option<u32> {
         let last = self.last.get(trigger).copied().unwrap_or(0);
         (last < self.quota).then_some(last + 1)
+    }
+
+    /// How many draws this trigger has left.
+    pub fn left(&self, trigger: &NodeId) -> u32 {
+        self.quota.saturating_sub(self.last.get(trigger).copied().unwrap_or(0))
     }
 
     /// Takes no further part with a member against which there is evidence, for the rest of the epoch; whether the

@@ -65,6 +65,16 @@ impl View {
         self.region.block()
     }
 
+    /// The ids of all members of the region.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.members.iter().map(|member| member.id)
+    }
+
+    /// All members of the region.
+    pub fn leaves(&self) -> &[MemberLeaf] {
+        &self.members
+    }
+
     /// The member of the region with this id.
     pub(super) fn member(&self, id: &NodeId) -> Option<&MemberLeaf> {
         self.members.iter().find(|member| member.id == *id)

@@ -204,6 +204,13 @@ impl<V: Deref<Target = View>, S: Suite> Setter<V, S> {
 }
 
 impl Order {
+    /// Where it goes next; checks the draw for that.
+    pub(crate) fn place(&self, view: &View, suite: &mut impl Suite) -> Result<NodeId, Refusal> {
+        let seed = self.draw.verify(view.epoch(), view.table(), suite)?;
+        self.check_moves(view, &seed, suite)?;
+        Ok(place(&seed, self.moves.len()))
+    }
+
     /// T.
     pub(super) fn trigger(&self) -> &NodeId {
         &self.draw.proposal.ticket.trigger

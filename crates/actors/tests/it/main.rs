@@ -4,6 +4,8 @@
 mod binomial;
 mod hardened;
 mod ktable;
+mod network;
+mod nodes;
 mod paper;
 mod town;
 mod upkeep;

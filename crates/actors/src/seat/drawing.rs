@@ -1,0 +1,177 @@
+//! What somebody here wants drawn: one draw after the other until a list is there.
+
+use std::collections::VecDeque;
+
+use kith_identity::membership::{Block, NodeId};
+use kith_sansio::{Now, Rng};
+
+use super::{Handing, MAX_TRIES, Output, PAUSE, Patron, Role, SETTERS, Seat, Task, Trouble, WORK};
+use crate::hardened::{self, ActorList, Message, Order, Reason, Refusal, Ticket, Trigger};
+
+impl Seat {
+    /// Begins the next draw of a wish.
+    pub(super) fn draw(&mut self, now: Now, op: u64, rng: &mut dyn Rng) {
+        let Some(wish) = self.wishes.get_mut(&op) else { return };
+        wish.again = None;
+        let terms = wish.terms;
+        if self.book.is_closed() {
+            return self.failed(now, op, Trouble::Here(Refusal::Book));
+        }
+        let Some(sequence) = self.book.next(&self.me) else {
+            return self.failed(now, op, Trouble::Quota);
+        };
+        if terms.expires <= now.utc {
+            return self.failed(now, op, Trouble::Here(Refusal::Expired));
+        }
+        let epoch = self.view.epoch();
+        let (network, number) = (epoch.network().id(), epoch.facts().epoch);
+        let ticket = Ticket { network, epoch: number, trigger: self.me, sequence, terms };
+        let (view, suite) = (self.view.clone(), self.identity.clone());
+        match Trigger::new(view, suite, ticket, &mut self.book) {
+            Err(refusal) => self.failed(now, op, Trouble::Here(refusal)),
+            Ok(trigger) => {
+                if let Some(wish) = self.wishes.get_mut(&op) {
+                    wish.draws += 1;
+                }
+                let task = self.number();
+                let role = Role::Trigger(trigger);
+                self.tasks.insert(task, Task::new(role, Patron::Wish(op), now.time + WORK));
+                self.run(now, task, rng, |_, _, _| {});
+            }
+        }
+    }
+
+    /// A draw of a wish came to nothing.
+    pub(super) fn failed(&mut self, now: Now, op: u64, trouble: Trouble) {
+        let Some(wish) = self.wishes.get_mut(&op) else { return };
+        if !trouble.is_final() && wish.draws < MAX_TRIES {
+            wish.again = Some(now.time + PAUSE.times(wish.draws.max(1).into()));
+            return;
+        }
+        let draws = wish.draws;
+        self.wishes.remove(&op);
+        self.outputs.push_back(Output::NotSelected { op, draws, trouble });
+    }
+
+    /// A draw or a move is done: whoever is nearest to the place goes on.
+    pub(super) fn route(&mut self, now: Now, task: u64, place: NodeId, order: Box<Order>, rng: &mut dyn Rng) {
+        let Some(found) = self.tasks.get_mut(&task) else { return };
+        if let Patron::Member(..) = found.patron {
+            return self.reply(task, Message::Moved(order));
+        }
+        found.until = now.time + WORK;
+        found.role = Role::Handing(Handing { order, place, candidates: VecDeque::new(), asked: None });
+        found.talks.clear();
+        let open: Vec<_> =
+            self.talks.iter().filter(|(_, side)| side.task == task).map(|(talk, _)| *talk).collect();
+        open.into_iter().for_each(|talk| self.end(talk));
+        let block = Block::around(&place, self.view.region().bits());
+        if block == *self.view.region() {
+            let mut members: Vec<_> = self.view.ids().collect();
+            members.sort_unstable_by_key(|id| place.distance(id));
+            self.setters_may_be(now, task, members, rng);
+        } else {
+            self.outputs.push_back(Output::Find { wish: task, place });
+        }
+    }
+
+    /// Who is nearest to the place that was asked for.
+    pub(super) fn found(&mut self, now: Now, task: u64, members: Vec<NodeId>, rng: &mut dyn Rng) {
+        let is_waiting = self.tasks.get(&task).is_some_and(|task| {
+            matches!(&task.role, Role::Handing(handing) if handing.asked.is_none()) && task.probe.is_none()
+        });
+        if is_waiting {
+            self.setters_may_be(now, task, members, rng);
+        }
+    }
+
+    fn setters_may_be(&mut self, now: Now, task: u64, mut members: Vec<NodeId>, rng: &mut dyn Rng) {
+        members.truncate(SETTERS);
+        self.probe(now, task, members, rng);
+    }
+
+    /// These of the nearest members are there.
+    pub(super) fn setters_are(&mut self, now: Now, task: u64, alive: &[NodeId]) {
+        let Some(Role::Handing(handing)) = self.tasks.get_mut(&task).map(|task| &mut task.role) else {
+            return;
+        };
+        let mut alive = alive.to_vec();
+        alive.sort_unstable_by_key(|id| handing.place.distance(id));
+        handing.candidates = alive.into();
+        self.hand(now, task);
+    }
+
+    /// Asks the next candidate to be the setter.
+    pub(super) fn hand(&mut self, now: Now, task: u64) {
+        let Some(found) = self.tasks.get_mut(&task) else { return };
+        let Role::Handing(handing) = &mut found.role else { return };
+        handing.asked = handing.candidates.pop_front();
+        match handing.asked {
+            None => self.trouble(now, task, Trouble::NoSetter),
+            Some(setter) => {
+                let order = handing.order.clone();
+                found.talks.clear();
+                self.send(task, setter, Message::Order(order));
+            }
+        }
+    }
+
+    /// What the setter has answered.
+    pub(super) fn set(&mut self, now: Now, task: u64, from: NodeId, message: Message, rng: &mut dyn Rng) {
+        let Some(found) = self.tasks.get(&task) else { return };
+        let (Role::Handing(handing), Patron::Wish(op)) = (&found.role, found.patron) else { return };
+        if handing.asked != Some(from) {
+            return;
+        }
+        match message {
+            Message::Selected(list) => {
+                if list.ticket != handing.order.draw.proposal.ticket {
+                    return self.trouble(now, task, Trouble::Lied(from));
+                }
+                self.selected(now, task, op, *list);
+            }
+            Message::Moved(moved) => {
+                let is_next = moved.draw == handing.order.draw
+                    && moved.moves.len() == handing.order.moves.len() + 1
+                    && moved.moves.starts_with(&handing.order.moves);
+                match moved.place(&self.view, &mut self.identity) {
+                    Ok(place) if is_next => self.route(now, task, place, moved, rng),
+                    _ => self.trouble(now, task, Trouble::Lied(from)),
+                }
+            }
+            // It has not begun: somebody else can.
+            Message::Refused(Reason::Elsewhere | Reason::Book | Reason::Busy) => self.hand(now, task),
+            Message::Refused(reason) => {
+                self.trouble(now, task, Trouble::Refused { who: from, reason });
+            }
+            _ => {}
+        }
+    }
+
+    fn selected(&mut self, now: Now, task: u64, op: u64, list: ActorList) {
+        match list.verify_in(self.view.epoch().clone()) {
+            Err(error) => self.trouble(now, task, Trouble::List(error)),
+            Ok(list) => {
+                self.finish(task);
+                let draws = self.wishes.remove(&op).map_or(0, |wish| wish.draws);
+                self.outputs.push_back(Output::Selected { op, list: Box::new(list), draws });
+            }
+        }
+    }
+
+    /// What somebody said to whom a task of this seat talks.
+    pub(super) fn told(&mut self, now: Now, task: u64, from: NodeId, message: Message, rng: &mut dyn Rng) {
+        let Some(found) = self.tasks.get_mut(&task) else { return };
+        if matches!(message, Message::Reveal(_) | Message::Signed { .. } | Message::Insufficient(_)) {
+            found.done.insert(from);
+        }
+        match (&found.role, message) {
+            (Role::Handing(_), message) => self.set(now, task, from, message, rng),
+            (Role::Trigger(_) | Role::Setter(_), Message::Refused(reason)) => {
+                self.trouble(now, task, Trouble::Refused { who: from, reason });
+            }
+            (Role::Witness(_) | Role::Builder(_), Message::Refused(_)) => self.finish(task),
+            (_, message) => self.drive(now, task, hardened::Input::Heard { from, message }, rng),
+        }
+    }
+}
