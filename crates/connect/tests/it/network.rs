@@ -84,16 +84,19 @@ fn ranges_are_those_of_the_newest_epoch_and_hold() {
     assert_eq!(old, Answer::Refused(Refusal::OtherEpoch));
 }
 
+/// That the key has said two things about one slot.
+fn evidence(signer: &Identity, network: Fingerprint) -> VerifiedEvidence {
+    let slot = Slot::numbered(Kind::from_bytes(*b"test            ").unwrap(), network, 1);
+    let pledges = [&b"one"[..], b"other"].map(|said| Pledge::new(slot, said));
+    let [one, other] = pledges.map(|pledge| (pledge, pledge.sign(signer)));
+    VerifiedEvidence::of(&signer.public(), (&one.0, &one.1), (&other.0, &other.1)).unwrap()
+}
+
 #[test]
 fn evidence_revokes_and_who_is_revoked_gets_nothing_any_more() {
     let mut desk = desk_of(&identity(9), NOW);
     (1..=2).for_each(|seed| drop(join(&mut desk, seed, true)));
-    let broken = |network| {
-        let slot = Slot::numbered(Kind::from_bytes(*b"test            ").unwrap(), network, 1);
-        let pledges = [&b"one"[..], b"other"].map(|said| Pledge::new(slot, said));
-        let [one, other] = pledges.map(|pledge| (pledge, pledge.sign(&identity(1))));
-        VerifiedEvidence::of(&identity(1).public(), (&one.0, &one.1), (&other.0, &other.1)).unwrap()
-    };
+    let broken = |network| evidence(&identity(1), network);
     let network = desk.issuer().network().id();
     let elsewhere = Question::Accuse(broken(identity(8).fingerprint()).as_evidence().clone());
     assert_eq!(ask(&mut desk, 2, &elsewhere), Answer::Refused(Refusal::Unsound));
@@ -125,6 +128,7 @@ fn messages_are_read_as_they_were_written_and_no_other_way() {
     desk.roll(NOW).unwrap();
     let block = Block::around(&NodeId::from_bytes([0xff; 32]), 3);
     let questions = [
+        Question::Accuse(evidence(&identity(3), network).as_evidence().clone()),
         Question::Join(Request::sign(&identity(1), &network)),
         Question::Newest,
         Question::Members(2, block),
@@ -275,6 +279,29 @@ async fn a_stream_that_a_member_opened_ends_when_it_hears_that_the_other_one_is_
     desk.lock().unwrap().roll(system::utc()).unwrap();
     // The revoked one asks nobody, and serves on.
     one.follow(&[&two]).await;
+    let end = tokio::time::timeout(DEADLINE, open.read_u8()).await.unwrap();
+    assert!(end.is_err(), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_a_member_brings_to_the_issuer_cuts_the_accused_off_at_the_next_epoch() {
+    let issuer = Node::new().await;
+    let desk = issue(&issuer);
+    let (one, two) = (Joined::join(&issuer).await, Joined::join(&issuer).await);
+    one.shows(&two).await.unwrap();
+    let mut open = soon(one.node.endpoint.connect(&two.node.fingerprint(), &ECHO)).await.unwrap();
+    let mut enquiry = soon(Enquiry::open(&one.node.endpoint, &one.issuer)).await.unwrap();
+    let elsewhere = evidence(&two.node.identity, identity(8).fingerprint());
+    let refused = soon(enquiry.accuse(&elsewhere)).await;
+    assert!(matches!(refused, Err(EnquiryError::Refused(Refusal::Unsound))), "{refused:?}");
+    // About somebody who is no member there is nothing to do.
+    let refused = soon(enquiry.accuse(&evidence(&identity(8), one.issuer))).await;
+    assert!(matches!(refused, Err(EnquiryError::Refused(Refusal::Unsound))), "{refused:?}");
+    soon(enquiry.accuse(&evidence(&two.node.identity, one.issuer))).await.unwrap();
+    soon(enquiry.accuse(&evidence(&two.node.identity, one.issuer))).await.unwrap();
+    desk.lock().unwrap().roll(system::utc()).unwrap();
+    let epoch = one.follow(&[&two]).await;
+    assert_eq!((epoch.facts().epoch, epoch.facts().members), (2, 1));
     let end = tokio::time::timeout(DEADLINE, open.read_u8()).await.unwrap();
     assert!(end.is_err(), "{end:?}");
 }
