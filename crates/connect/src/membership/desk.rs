@@ -1,13 +1,19 @@
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
 use kith_identity::Fingerprint;
 use kith_identity::membership::pledge::Evidence;
 use kith_identity::membership::tree::{Leaf, Range, Tree, TreeError};
 use kith_identity::membership::{
-    Block, Issuer, IssuerError, Ledger, Request, Rolled, Threshold, VerifiedEpoch,
+    Block, Enrolment, Issuer, IssuerError, Ledger, Member, Request, Rolled, Threshold, VerifiedEpoch,
 };
 use kith_sansio::Timestamp;
 
 use super::CLOCK_SLACK_SECS;
-use super::message::{Answer, Question, Refusal};
+use super::message::{Answer, MAX_MET, Question, Refusal};
+
+/// Members that the issuer keeps in mind because others may call them.
+const MAX_KEPT_IN_MIND: usize = 1_024;
 
 /// Gives the hash of the table that follows from N, C and α.
 type KTable = fn(u64, u64, Threshold) -> [u8; 32];
@@ -17,6 +23,27 @@ pub struct Desk<L> {
     issuer: Issuer<L>,
     k_table: KTable,
     current: Rolled,
+    /// Who has said where it is called, the newest last.
+    met: VecDeque<Met>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The peer, which has proved this key.
+    pub peer: Fingerprint,
+    /// Where it calls from; `None` where a relay is in between.
+    pub from: Option<IpAddr>,
+    /// Whether it may become a member.
+    pub may_join: bool,
+}
+
+/// A member that others may call.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    peer: Fingerprint,
+    address: SocketAddr,
+    at: Timestamp,
 }
 
 /// What a peer is to the network, by the issuer's book.
@@ -35,7 +62,7 @@ impl<L: Ledger> Desk<L> {
         k_table: KTable,
     ) -> Result<Desk<L>, IssuerError<L::Error>> {
         let current = issuer.roll(now, k_table)?;
-        Ok(Desk { issuer, k_table, current })
+        Ok(Desk { issuer, k_table, current, met: VecDeque::new() })
     }
 
     /// The issuer.
@@ -71,19 +98,18 @@ impl<L: Ledger> Desk<L> {
         self.issuer.revoke(member, now)
     }
 
-    /// Answers a peer that has proved its key. Whether it may become a member is for the caller to say; who is one may
-    /// renew its certificate in any case. An error is the issuer's own trouble.
+    /// Answers a peer. Who is a member may renew its certificate in any case. An error is the issuer's own trouble.
     pub fn answer(
         &mut self,
-        peer: &Fingerprint,
-        may_join: bool,
+        caller: &Caller,
         question: &Question,
         now: Timestamp,
     ) -> Result<Answer, IssuerError<L::Error>> {
+        let Caller { peer, may_join, .. } = caller;
         let standing = self.standing(peer)?;
         let answer = match (standing, question) {
             (Standing::Revoked, _) => Err(Refusal::Revoked),
-            (Standing::Stranger, Question::Join(_)) if !may_join => Err(Refusal::Uninvited),
+            (Standing::Stranger, Question::Join(_)) if !*may_join => Err(Refusal::Uninvited),
             (_, Question::Join(request)) => self.join(peer, request, now)?,
             (Standing::Stranger, _) => Err(Refusal::NoMember),
             (_, Question::Newest) => Ok(Answer::Newest(Box::new(self.epoch().as_epoch().clone()))),
@@ -94,6 +120,7 @@ impl<L: Ledger> Desk<L> {
                 self.range(&self.current.revoked, *epoch, block).map(Answer::Revoked)
             }
             (_, Question::Accuse(evidence)) => self.accuse(evidence, now)?,
+            (_, Question::Meet(port)) => Ok(Answer::Met(self.meet(caller, *port, now)?)),
         };
         Ok(answer.unwrap_or_else(Answer::Refused))
     }
@@ -135,6 +162,39 @@ impl<L: Ledger> Desk<L> {
             return Err(Refusal::OtherEpoch);
         }
         tree.range(block).map_err(|_: TreeError| Refusal::TooLarge)
+    }
+
+    /// The members that asked last, but the one that asks now, who is kept in mind for the next.
+    fn meet(
+        &mut self,
+        caller: &Caller,
+        port: u16,
+        now: Timestamp,
+    ) -> Result<Vec<(Member, SocketAddr)>, IssuerError<L::Error>> {
+        // A member that is up asks at least once in each epoch.
+        let facts = self.epoch().facts();
+        let oldest = now.minus_secs(2 * u64::from(facts.seconds));
+        self.met.retain(|met| met.peer != caller.peer && (oldest..=now).contains(&met.at));
+        let mut members = Vec::new();
+        for Met { peer, address, .. } in self.met.iter().rev() {
+            let enrolment = self.issuer.ledger().enrolment(peer).map_err(IssuerError::Ledger)?;
+            if let Some(Enrolment { member, revoked: None }) = enrolment
+                && member.not_after() > now
+            {
+                members.push((member, *address));
+            }
+            if members.len() == MAX_MET {
+                break;
+            }
+        }
+        if let Some(ip) = caller.from.filter(|_| port > 0) {
+            if self.met.len() >= MAX_KEPT_IN_MIND {
+                self.met.pop_front();
+            }
+            let address = SocketAddr::new(ip.to_canonical(), port);
+            self.met.push_back(Met { peer: caller.peer, address, at: now });
+        }
+        Ok(members)
     }
 
     fn accuse(

@@ -7,12 +7,18 @@
 //! | member | 2 | `u64 epoch ‖ u8 bits ‖ 32 first id`: asks for the members of this block |
 //! | member | 3 | the same: asks for the revocations of this block |
 //! | member | 4 | evidence, 335 bytes |
+//! | member | 5 | `u16 port`: asks whom of the other members it may call, and says where it is called itself |
 //! | issuer | 0 | a certificate, 337 bytes, and the statement of the epoch, 296 |
 //! | issuer | 1 | the statement of the epoch |
 //! | issuer | 2 | a range of members |
 //! | issuer | 3 | a range of revocations |
 //! | issuer | 4 | nothing: the evidence was taken |
 //! | issuer | 5 | `u8`: why not ([`Refusal`]) |
+//! | issuer | 6 | `u8 count ‖ (a certificate, 337 bytes ‖ address) …`: members and where they are called, 20 at most |
+//!
+//! An address is `4 ‖ ip [4] ‖ port u16` or `6 ‖ ip [16] ‖ port u16`.
+
+use std::net::{IpAddr, SocketAddr};
 
 use kith_identity::membership::pledge::Evidence;
 use kith_identity::membership::tree::{Leaf, Range};
@@ -25,6 +31,9 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 pub const MAX_QUESTION_BYTES: usize = 336;
 /// Longest answer in bytes, without its length: a range of 4096 members with 255 siblings fits.
 pub const MAX_ANSWER_BYTES: usize = 402 << 10;
+
+/// Most members that one answer says where to call.
+pub const MAX_MET: usize = 20;
 
 /// What is wrong with a message: the peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +60,9 @@ pub enum Question {
     Revoked(u64, Block),
     /// To revoke a member that has broken a pledge.
     Accuse(Evidence),
+    /// For members that it may call, being called itself over QUIC at this port of the address that it comes from; 0
+    /// where it cannot be called.
+    Meet(u16),
 }
 
 /// What the issuer answers.
@@ -68,6 +80,8 @@ pub enum Answer {
     Taken,
     /// It does not do what it was asked.
     Refused(Refusal),
+    /// Members that asked not long ago, and where they are called over QUIC, as they say.
+    Met(Vec<(Member, SocketAddr)>),
 }
 
 /// Why the issuer does not do what it was asked.
@@ -132,6 +146,7 @@ impl Question {
             Question::Members(epoch, block) => write_block(writer.u8(2), *epoch, block),
             Question::Revoked(epoch, block) => write_block(writer.u8(3), *epoch, block),
             Question::Accuse(evidence) => writer.u8(4).bytes(&evidence.to_bytes()),
+            Question::Meet(port) => writer.u8(5).u16(*port),
         };
         framed(&writer.finish())
     }
@@ -145,6 +160,7 @@ impl Question {
             2 => read_block(&mut reader).map(|(epoch, block)| Question::Members(epoch, block))?,
             3 => read_block(&mut reader).map(|(epoch, block)| Question::Revoked(epoch, block))?,
             4 => Question::Accuse(Evidence::from_bytes(reader.rest()).map_err(malformed)?),
+            5 => Question::Meet(reader.u16()?),
             _ => return Err(MessageError::Malformed),
         };
         reader.finish()?;
@@ -171,6 +187,11 @@ impl Answer {
             Answer::Refused(refusal) => {
                 writer.u8(5).u8(*refusal as u8);
             }
+            Answer::Met(members) => {
+                let members = &members[..members.len().min(MAX_MET)];
+                writer.u8(6).u8(members.len() as u8);
+                members.iter().for_each(|one| write_met(&mut writer, one));
+            }
         }
         framed(&writer.finish())
     }
@@ -189,6 +210,7 @@ impl Answer {
             3 => Answer::Revoked(read_range(&mut reader)?),
             4 => Answer::Taken,
             5 => Answer::Refused(Refusal::from_code(reader.u8()?)?),
+            6 => Answer::Met(read_all_met(&mut reader)?),
             _ => return Err(MessageError::Malformed),
         };
         reader.finish()?;
@@ -235,6 +257,33 @@ fn read_block(reader: &mut Reader<'_>) -> Result<(u64, Block), MessageError> {
 
 fn read_epoch(reader: &mut Reader<'_>) -> Result<Box<Epoch>, MessageError> {
     Epoch::from_bytes(reader.bytes(EPOCH_BYTES)?).map(Box::new).map_err(malformed)
+}
+
+fn write_met(writer: &mut Writer, (member, address): &(Member, SocketAddr)) {
+    writer.bytes(&member.to_bytes());
+    match address.ip() {
+        IpAddr::V4(ip) => writer.u8(4).bytes(&ip.octets()),
+        IpAddr::V6(ip) => writer.u8(6).bytes(&ip.octets()),
+    };
+    writer.u16(address.port());
+}
+
+fn read_all_met(reader: &mut Reader<'_>) -> Result<Vec<(Member, SocketAddr)>, MessageError> {
+    let count = usize::from(reader.u8()?);
+    if count > MAX_MET {
+        return Err(MessageError::Malformed);
+    }
+    (0..count).map(|_| read_met(reader)).collect()
+}
+
+fn read_met(reader: &mut Reader<'_>) -> Result<(Member, SocketAddr), MessageError> {
+    let member = Member::from_bytes(reader.bytes(MEMBER_BYTES)?).map_err(malformed)?;
+    let ip = match reader.u8()? {
+        4 => IpAddr::from(reader.array::<4>()?),
+        6 => IpAddr::from(reader.array::<16>()?),
+        _ => return Err(MessageError::Malformed),
+    };
+    Ok((member, SocketAddr::new(ip, reader.u16()?)))
 }
 
 fn read_range<L: Leaf>(reader: &mut Reader<'_>) -> Result<Range<L>, MessageError> {

@@ -13,9 +13,9 @@
 mod desk;
 mod message;
 
-pub use desk::Desk;
+pub use desk::{Caller, Desk};
 pub use message::{
-    Answer, MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, MessageError, Question, Refusal, answer_length,
+    Answer, MAX_ANSWER_BYTES, MAX_MET, MAX_QUESTION_BYTES, MessageError, Question, Refusal, answer_length,
     question_length,
 };
 

@@ -1,4 +1,5 @@
 use std::io;
+use std::net::SocketAddr;
 
 use kith_identity::membership::pledge::VerifiedEvidence;
 use kith_identity::membership::tree::{Range, TreeError};
@@ -120,6 +121,15 @@ impl Enquiry {
     pub async fn accuse(&mut self, evidence: &VerifiedEvidence) -> Result<(), EnquiryError> {
         match self.ask(&Question::Accuse(evidence.as_evidence().clone())).await? {
             Answer::Taken => Ok(()),
+            _ => Err(EnquiryError::OtherAnswer),
+        }
+    }
+
+    /// Members that may be called over QUIC, and where, as the issuer says; **not verified**. Others are told in the same
+    /// way of this node, which is called at this port; 0 where it cannot be.
+    pub async fn meet(&mut self, port: u16) -> Result<Vec<(Member, SocketAddr)>, EnquiryError> {
+        match self.ask(&Question::Meet(port)).await? {
+            Answer::Met(members) => Ok(members),
             _ => Err(EnquiryError::OtherAnswer),
         }
     }

@@ -1,10 +1,11 @@
 //! The issuer of a network, those who ask it, and members who meet: at the desk alone, and over real sockets.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use kith_connect::membership::{
-    Answer, CLOCK_SLACK_SECS, Desk, Enquiry, EnquiryError, PROTOCOL, Question, Refusal, SHOW, hear_question,
-    say_answer, show, take_certificate,
+    Answer, CLOCK_SLACK_SECS, Caller, Desk, Enquiry, EnquiryError, MAX_MET, PROTOCOL, Question, Refusal,
+    SHOW, hear_question, say_answer, show, take_certificate,
 };
 use kith_connect::{Admission, ConnectError, Peer};
 use kith_identity::membership::pledge::{Kind, Pledge, Slot, VerifiedEvidence};
@@ -32,11 +33,23 @@ fn desk_of(issuer: &Identity, now: Timestamp) -> Desk<MemoryLedger> {
 fn join(desk: &mut Desk<MemoryLedger>, seed: u64, may_join: bool) -> Answer {
     let (joining, network) = (identity(seed), desk.issuer().network().id());
     let question = Question::Join(Request::sign(&joining, &network));
-    desk.answer(&joining.fingerprint(), may_join, &question, NOW).unwrap()
+    let caller = Caller { peer: joining.fingerprint(), from: None, may_join };
+    desk.answer(&caller, &question, NOW).unwrap()
 }
 
 fn ask(desk: &mut Desk<MemoryLedger>, seed: u64, question: &Question) -> Answer {
-    desk.answer(&identity(seed).fingerprint(), false, question, NOW).unwrap()
+    ask_from(desk, seed, None, question, NOW)
+}
+
+fn ask_from(
+    desk: &mut Desk<MemoryLedger>,
+    seed: u64,
+    from: Option<IpAddr>,
+    question: &Question,
+    now: Timestamp,
+) -> Answer {
+    let caller = Caller { peer: identity(seed).fingerprint(), from, may_join: false };
+    desk.answer(&caller, question, now).unwrap()
 }
 
 #[test]
@@ -61,8 +74,8 @@ fn somebody_elses_request_is_of_no_use() {
     for request in
         [Request::sign(&identity(2), &network), Request::sign(&identity(1), &identity(8).fingerprint())]
     {
-        let asker = identity(1).fingerprint();
-        let answer = desk.answer(&asker, true, &Question::Join(request), NOW).unwrap();
+        let caller = Caller { peer: identity(1).fingerprint(), from: None, may_join: true };
+        let answer = desk.answer(&caller, &Question::Join(request), NOW).unwrap();
         assert_eq!(answer, Answer::Refused(Refusal::Unsound));
     }
 }
@@ -121,6 +134,37 @@ fn an_epoch_begins_when_the_last_is_over_and_when_the_clock_was_set_back() {
     assert!(!desk.is_due(NOW));
 }
 
+/// Whom the desk names to whoever asks.
+fn met(answer: &Answer) -> Vec<(Fingerprint, String)> {
+    let Answer::Met(members) = answer else { panic!("{answer:?}") };
+    members.iter().map(|(member, at)| (member.claimed(), at.to_string())).collect()
+}
+
+#[test]
+fn members_learn_from_their_issuer_where_others_are_called() {
+    let mut desk = desk_of(&identity(9), NOW);
+    assert_eq!(ask(&mut desk, 1, &Question::Meet(1)), Answer::Refused(Refusal::NoMember));
+    for seed in 1..=4 {
+        join(&mut desk, seed, true);
+    }
+    let name = |seed| identity(seed).fingerprint();
+    let from = |last| Some(IpAddr::from([192, 0, 2, last]));
+    let mut say = |seed, from, port, now| met(&ask_from(&mut desk, seed, from, &Question::Meet(port), now));
+    assert_eq!(say(1, from(1), 71, NOW), []);
+    assert_eq!(say(2, from(2), 72, NOW), [(name(1), "192.0.2.1:71".to_owned())]);
+    // Whoever comes through a relay, or cannot be called, is told and not told of.
+    let both = [(name(2), "192.0.2.2:72".to_owned()), (name(1), "192.0.2.1:71".to_owned())];
+    assert_eq!(say(3, None, 73, NOW), both);
+    assert_eq!(say(3, from(3), 0, NOW), both);
+    // The newest word counts, and goes first.
+    assert_eq!(say(1, Some("::ffff:192.0.2.9".parse().unwrap()), 79, NOW), both[..1]);
+    assert_eq!(say(3, None, 0, NOW), [(name(1), "192.0.2.9:79".to_owned()), both[0].clone()]);
+    desk.revoke(&name(1), NOW).unwrap();
+    assert_eq!(met(&ask(&mut desk, 3, &Question::Meet(0))), both[..1]);
+    let later = NOW.plus_secs(2 * u64::from(desk.epoch().facts().seconds) + 1);
+    assert_eq!(met(&ask_from(&mut desk, 3, None, &Question::Meet(0), later)), []);
+}
+
 #[test]
 fn messages_are_read_as_they_were_written_and_no_other_way() {
     let mut desk = desk_of(&identity(9), NOW);
@@ -133,8 +177,15 @@ fn messages_are_read_as_they_were_written_and_no_other_way() {
         Question::Newest,
         Question::Members(2, block),
         Question::Revoked(2, block),
+        Question::Meet(7117),
     ];
     let mut answers: Vec<_> = questions.iter().map(|question| ask(&mut desk, 1, question)).collect();
+    let met = ask_from(&mut desk, 1, Some([127, 0, 0, 1].into()), &Question::Meet(7117), NOW);
+    assert_eq!(met, Answer::Met(Vec::new()));
+    let Answer::Admitted(other, _) = join(&mut desk, 2, true) else { panic!("admitted") };
+    answers.extend([ask(&mut desk, 2, &Question::Meet(0)), met]);
+    let v6 = "[2001:db8::1]:7117".parse().unwrap();
+    answers.push(Answer::Met(vec![((*other).clone(), v6); MAX_MET]));
     answers.extend([admitted, Answer::Taken, Answer::Refused(Refusal::Trouble)]);
     for question in questions {
         let bytes = question.to_bytes();
@@ -160,8 +211,10 @@ fn issue(node: &Node) -> Arc<Mutex<Desk<MemoryLedger>>> {
         while let Some((Peer::Known(peer), mut stream)) = incoming.next().await {
             let desk = Arc::clone(&answering);
             tokio::spawn(async move {
+                let from = Some(stream.path().remote.ip());
+                let caller = Caller { peer, from, may_join: true };
                 while let Ok(question) = hear_question(&mut stream).await {
-                    let answer = desk.lock().unwrap().answer(&peer, true, &question, system::utc()).unwrap();
+                    let answer = desk.lock().unwrap().answer(&caller, &question, system::utc()).unwrap();
                     say_answer(&mut stream, &answer).await.unwrap();
                 }
             });

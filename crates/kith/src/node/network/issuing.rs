@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kith_connect::Stream;
-use kith_connect::membership::{Answer, Desk, MAX_QUESTIONS, Question, Refusal, hear_question, say_answer};
+use kith_connect::membership::{
+    Answer, Caller, Desk, MAX_QUESTIONS, Question, Refusal, hear_question, say_answer,
+};
 use kith_identity::membership::{Issuer, IssuerError, Ledger, Terms};
 use kith_identity::{Fingerprint, Identity, Ni};
 use kith_sansio::{Span, Timestamp, system};
@@ -148,16 +150,16 @@ impl Issuing {
     }
 
     /// Answers a peer; what goes wrong here is said in the log, and to the peer that there is trouble.
-    fn answer(&self, peer: &Fingerprint, is_contact: bool, question: &Question) -> Answer {
-        let may_join = is_contact || self.admits(peer);
+    fn answer(&self, caller: Caller, question: &Question) -> Answer {
+        let caller = Caller { may_join: caller.may_join || self.admits(&caller.peer), ..caller };
         let answer = match self.desk().as_mut() {
-            Some(desk) => desk.answer(peer, may_join, question, system::utc()),
+            Some(desk) => desk.answer(&caller, question, system::utc()),
             None => return Answer::Refused(Refusal::Trouble),
         };
         match answer {
             Ok(answer) => {
                 if matches!(answer, Answer::Admitted(..)) {
-                    self.known.write().unwrap_or_else(PoisonError::into_inner).enrolled.insert(*peer);
+                    self.known.write().unwrap_or_else(PoisonError::into_inner).enrolled.insert(caller.peer);
                 }
                 answer
             }
@@ -265,10 +267,11 @@ pub(super) async fn converse(node: Arc<Node>, peer: Fingerprint, mut stream: Str
             Ok(question) => question,
             Err(error) => return tracing::debug!(%error, "a conversation with a member has ended"),
         };
-        let asked = Arc::clone(&node);
+        let (asked, path) = (Arc::clone(&node), stream.path());
+        let from = path.direct.then(|| path.remote.ip());
         let answering = tokio::task::spawn_blocking(move || {
-            let is_contact = asked.book.contact_of(&peer).is_some();
-            asked.book.network.issuing.answer(&peer, is_contact, &question)
+            let may_join = asked.book.contact_of(&peer).is_some();
+            asked.book.network.issuing.answer(Caller { peer, from, may_join }, &question)
         });
         let Ok(answer) = answering.await else { return };
         if let Err(error) = say_answer(&mut stream, &answer).await {
