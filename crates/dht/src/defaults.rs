@@ -102,6 +102,12 @@ pub const ASK_EVERY: Span = Span::millis(20);
 /// Nodes whose questions are counted.
 pub const MAX_ASKERS: usize = 65_536;
 
+/// Values that are being written to the disk; more are refused until some are there.
+pub const MAX_PENDING: usize = 4_096;
+
+/// Members that a node remembers over a restart.
+pub const MAX_KNOWN: usize = 64;
+
 /// Streams that a node has open with one member; another one ends the oldest.
 pub const MAX_LINES_PER_MEMBER: usize = 2;
 /// Members that a node has streams with; one more ends those with the member that was silent for longest.

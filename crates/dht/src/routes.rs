@@ -118,7 +118,17 @@ impl Routes {
 
     /// The network has another number of members: the own region becomes larger or smaller.
     pub fn set_members(&mut self, members: u64) {
-        let after = Routes::around(self.own, self.scope, self.config.clone(), members);
+        self.rebuild(Routes::around(self.own, self.scope, self.config.clone(), members));
+    }
+
+    /// This node is in another kind of network: others count there.
+    pub fn set_scope(&mut self, scope: Scope) {
+        if scope != self.scope {
+            self.rebuild(Routes::around(self.own, scope, self.config.clone(), self.members));
+        }
+    }
+
+    fn rebuild(&mut self, after: Routes) {
         let before = std::mem::replace(self, after);
         for known in before.region.into_iter().chain(before.buckets.into_iter().flat_map(|b| b.nodes)) {
             self.heard(&known.contact, known.heard);

@@ -28,6 +28,8 @@ pub struct Store {
     /// When the values are due to be brought to their nodes again.
     renewals: BTreeSet<(Time, NodeId)>,
     bytes: usize,
+    /// Keys that nothing is kept at any more, since somebody asked.
+    gone: Vec<NodeId>,
 }
 
 /// A value and how it is kept alive.
@@ -35,7 +37,7 @@ pub struct Store {
 pub(crate) struct Held {
     pub(crate) value: Value,
     /// Whose share it counts in.
-    by: NodeId,
+    pub(crate) by: NodeId,
     /// When it is brought to its nodes again, unless another one does so before.
     renew: Time,
     /// The nodes that are believed to have it.
@@ -88,6 +90,22 @@ impl Store {
         Ok(true)
     }
 
+    /// Keeps a value that was kept before a restart: that is no change of its publisher's.
+    ///
+    /// # Errors
+    /// Where it is not kept.
+    pub(crate) fn restore(&mut self, now: Now, value: Value, by: NodeId) -> Result<(), Refusal> {
+        let (publisher, next) = (value.publisher, self.account(value.publisher).next);
+        let kept = self.put(now, value, by);
+        self.account(publisher).next = next;
+        kept.map(drop)
+    }
+
+    /// Keys at which something was kept and nothing is any more, since this was asked last.
+    pub(crate) fn take_gone(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// The value of a key, unless it has expired.
     pub fn value(&self, now: Now, key: &NodeId) -> Option<&Value> {
         self.held.get(key).map(|held| &held.value).filter(|value| value.expires > now.utc)
@@ -123,7 +141,7 @@ impl Store {
     pub(crate) fn expire(&mut self, now: Now) {
         let expired: Vec<_> = self.held.values().filter(|held| held.value.expires <= now.utc).collect();
         let expired: Vec<_> = expired.into_iter().map(|held| held.value.key).collect();
-        expired.iter().for_each(|key| self.remove(key));
+        expired.iter().for_each(|key| self.drop_value(key));
         self.publishers.retain(|_, account| account.values > 0 || account.next > now.time);
     }
 
@@ -182,7 +200,7 @@ impl Store {
             let most = self.shares.values().max_by_key(|share| share.bytes);
             let most = most.filter(|most| most.bytes > self.bytes_of(by) + size);
             let last = most.and_then(|share| share.keys.last().copied()).ok_or(Refusal::Full)?;
-            self.remove(&last);
+            self.drop_value(&last);
         }
     }
 
@@ -211,6 +229,11 @@ impl Store {
 
     fn account(&mut self, publisher: Fingerprint) -> &mut Account {
         self.publishers.entry(publisher).or_insert(Account { values: 0, bytes: 0, next: Time(0) })
+    }
+
+    fn drop_value(&mut self, key: &NodeId) {
+        self.remove(key);
+        self.gone.push(*key);
     }
 
     fn remove(&mut self, key: &NodeId) {

@@ -2,6 +2,7 @@
 
 mod actors;
 mod delegator;
+mod dht;
 mod invitations;
 mod network;
 mod simulate;
@@ -16,6 +17,7 @@ use kith_transfer::Rate;
 
 pub(crate) use self::actors::{Actors, VerifyActors};
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
+pub(crate) use self::dht::Dht;
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
 pub(crate) use self::network::Network;
 pub(crate) use self::simulate::{
@@ -95,6 +97,9 @@ pub(crate) enum Command {
     /// Issue a network, or join one: members know each other by certificate, contacts or not
     #[command(subcommand)]
     Network(Network),
+    /// Find what the members of this node's network keep for each other, and publish there
+    #[command(subcommand)]
+    Dht(Dht),
     /// Check lists of actors that were drawn in a network
     #[command(subcommand)]
     Actors(Actors),
@@ -290,6 +295,8 @@ pub(crate) enum ViaSource {
     Https,
     /// The networks that this machine is on
     Lan,
+    /// The members of this node's network
+    Dht,
 }
 
 #[derive(Debug, Args)]

@@ -36,6 +36,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::mapping::FLOOR,
     node::delegator::FLOOR,
     node::network::FLOOR,
+    node::dht::FLOOR,
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,

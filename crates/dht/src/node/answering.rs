@@ -4,8 +4,9 @@ use kith_identity::membership::{Block, NodeId};
 use kith_sansio::{Now, Rng, Time};
 
 use super::Node;
+use super::keeping::Pending;
 use crate::contact::Contact;
-use crate::defaults::{ASK_BURST, ASK_EVERY, MAX_ASKERS, MAX_CARDS, REPLICAS};
+use crate::defaults::{ASK_BURST, ASK_EVERY, MAX_ASKERS, MAX_CARDS, MAX_PENDING, REPLICAS};
 use crate::message::{Body, Message};
 use crate::value::{Refusal, Value};
 
@@ -50,8 +51,10 @@ impl Node {
                 Some(value) => Body::Found(value.clone()),
                 None => self.nearest(key, &from.id),
             },
-            Body::Store(value) => match self.keep(now, value, from.id, rng) {
-                Ok(()) => Body::Stored,
+            Body::Store(value) => match self.keep(now, value, (from, message.id), rng) {
+                // The answer comes when the value is on the disk.
+                Ok(true) => return,
+                Ok(false) => Body::Stored,
                 Err(reason) => Body::Refused(reason),
             },
             Body::Block { bits, digest, after } => self.neighbours(from, bits, digest, after),
@@ -65,16 +68,26 @@ impl Node {
         Body::Nodes(self.routes.answer(place, REPLICAS, asker))
     }
 
-    fn keep(&mut self, now: Now, value: Value, by: NodeId, rng: &mut dyn Rng) -> Result<(), Refusal> {
+    /// Keeps a value; whether the answer has to wait.
+    fn keep(
+        &mut self,
+        now: Now,
+        value: Value,
+        (by, question): (&Contact, u64),
+        rng: &mut dyn Rng,
+    ) -> Result<bool, Refusal> {
+        if self.unsafe_yet.len() >= MAX_PENDING {
+            return Err(Refusal::Full);
+        }
         let key = value.key;
         let nearer = |id: &NodeId| key.nearer(id, &self.own.id).is_lt();
         let others = self.routes.nearest(key).take(2 * REPLICAS);
         if others.filter(|known| nearer(&known.contact.id)).count() == 2 * REPLICAS {
             return Err(Refusal::TooFar);
         }
-        self.store.put(now, value, by)?;
+        self.store.put(now, value, by.id)?;
         self.is_kept(&key, now.time, rng);
-        Ok(())
+        Ok(self.write(&key, Pending::Answer(by.clone(), question)))
     }
 
     fn neighbours(&self, from: &Contact, bits: u8, digest: [u8; 32], after: NodeId) -> Body {

@@ -3,11 +3,12 @@ use std::collections::BTreeSet;
 use kith_identity::membership::NodeId;
 use kith_sansio::{Now, Rng, Span, Time};
 
-use super::Node;
 use super::calls::Why;
+use super::{Node, Output};
 use crate::contact::Contact;
 use crate::defaults::{MAX_RENEWALS, MAX_REPAIRS, MAX_SERVINGS, RENEW, REPAIRERS, REPLICAS, SETTLE, SYNC};
 use crate::message::Body;
+use crate::value::Value;
 
 /// What a node was brought since a while ago.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +17,69 @@ pub(super) struct Served {
     copies: usize,
 }
 
+/// Who waits until a value is on the disk.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A member that brought it, and the number of its question.
+    Answer(Contact, u64),
+    /// A task that stores it.
+    Copy(u64),
+}
+
 impl Node {
+    /// Takes back what it kept before it was started again.
+    pub(super) fn restore(&mut self, now: Now, values: Vec<(Value, NodeId)>, rng: &mut dyn Rng) {
+        for (value, by) in values {
+            let key = value.key;
+            match self.store.restore(now, value, by) {
+                Ok(()) => self.renew_later(&key, now.time, rng),
+                Err(_) => self.outputs.push_back(Output::Forget(key)),
+            }
+        }
+    }
+
+    /// The others had these values before, too: nobody needs to bring them what was restored.
+    pub(super) fn assume_holders(&mut self) {
+        let restored = self.store.all_mut().filter(|held| held.holders.is_empty());
+        let keys: Vec<_> = restored.map(|held| held.value.key).collect();
+        for key in keys {
+            let holders = self.keepers(&key);
+            if let Some(held) = self.store.held_mut(&key) {
+                held.holders = holders;
+            }
+        }
+    }
+
+    /// Has a value of the store written; whether somebody has to wait for that.
+    pub(super) fn write(&mut self, key: &NodeId, pending: Pending) -> bool {
+        let held = self.store.held_mut(key).filter(|_| self.is_durable);
+        let Some((value, by)) = held.map(|held| (held.value.clone(), held.by)) else { return false };
+        self.forget_gone();
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.unsafe_yet.insert(ticket, pending);
+        self.outputs.push_back(Output::Keep { ticket, value, by });
+        true
+    }
+
+    pub(super) fn is_safe(&mut self, now: Time, ticket: u64, is_safe: bool) {
+        match (self.unsafe_yet.remove(&ticket), is_safe) {
+            (Some(Pending::Answer(to, id)), true) => self.say(&to, id, Body::Stored),
+            (Some(Pending::Copy(task)), true) => self.copy_answered(now, task, &Body::Stored),
+            (Some(Pending::Copy(task)), false) => self.copy_failed(now, task, None),
+            // Who brought it gets no answer, and looks for another one.
+            (Some(Pending::Answer(..)) | None, _) => {}
+        }
+    }
+
+    /// What left the store leaves the disk.
+    pub(super) fn forget_gone(&mut self) {
+        let gone = self.store.take_gone();
+        if self.is_durable {
+            self.outputs.extend(gone.into_iter().map(Output::Forget));
+        }
+    }
+
     /// A value was brought here, so others have it too, and nobody needs to bring it again for a while.
     pub(super) fn is_kept(&mut self, key: &NodeId, now: Time, rng: &mut dyn Rng) {
         let holders = self.keepers(key);

@@ -24,15 +24,29 @@ use crate::store::Store;
 use crate::value::{Refusal, Value};
 use answering::Askers;
 use calls::{Calls, Probe, Why};
-use keeping::Served;
+use keeping::{Pending, Served};
 use region::{Absent, LOWEST, Sync};
 use tasks::{Copies, Task};
 
 /// What happens to a node.
 #[derive(Clone, Debug)]
 pub enum Input {
+    /// Keep these values, which were kept before the node was started again, and which these members had brought; to be
+    /// told before it joins.
+    Restore(Vec<(Value, NodeId)>),
     /// Become part of the network that these belong to; nobody, where this node is the first.
     Join(Vec<Contact>),
+    /// These belong to the network, too: whoever has lost everybody, or was alone, finds the others through them.
+    Meet(Vec<Contact>),
+    /// This node is reached elsewhere now.
+    Moved(SocketAddr),
+    /// What was to be kept is on the disk, or could not be written.
+    Kept {
+        /// Of [`Output::Keep`].
+        ticket: u64,
+        /// Whether it is on the disk.
+        is_safe: bool,
+    },
     /// Leave it.
     Leave,
     /// The network has so many members, as its issuer says in each epoch.
@@ -87,6 +101,18 @@ pub enum Output {
         /// What.
         message: Message,
     },
+    /// Write this value to the disk, over another one at its key, and say when it is there ([`Input::Kept`]): nobody is
+    /// told before that it is kept. Only of a node that is [durable](Node::durable).
+    Keep {
+        /// Comes back with the outcome.
+        ticket: u64,
+        /// The value.
+        value: Value,
+        /// Who brought it.
+        by: NodeId,
+    },
+    /// The value of this key is kept no more. Only of a node that is [durable](Node::durable).
+    Forget(NodeId),
     /// It knows its region, and its region knows it.
     Joined,
     /// It said goodbye; nothing more will come.
@@ -159,6 +185,13 @@ pub struct Node {
     emptied: BTreeSet<NodeId>,
     /// What neighbours were brought not long ago.
     served: BTreeMap<NodeId, Served>,
+    /// Whether values are written to the disk before they count as kept.
+    is_durable: bool,
+    /// Who waits until a value is on the disk.
+    unsafe_yet: BTreeMap<u64, Pending>,
+    next_ticket: u64,
+    /// Whether it has just come and has no values.
+    is_empty_handed: bool,
     /// Whom the network was joined through.
     known: Vec<Contact>,
     /// The bucket that is refreshed next.
@@ -210,11 +243,22 @@ impl Node {
             askers: Askers::default(),
             emptied: BTreeSet::new(),
             served: BTreeMap::new(),
+            is_durable: false,
+            unsafe_yet: BTreeMap::new(),
+            next_ticket: 0,
+            is_empty_handed: true,
             known: Vec::new(),
             refreshed: 0,
             timers: Timers::default(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// The same, but it counts no value as kept before that is on the disk ([`Output::Keep`]).
+    #[must_use]
+    pub fn durable(mut self) -> Node {
+        self.is_durable = true;
+        self
     }
 
     /// Whom it knows.
@@ -225,6 +269,16 @@ impl Node {
     /// What it keeps.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Lookups that are under way, for whatever purpose.
+    pub fn lookups(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Lookups that it has begun since it was made.
+    pub fn lookups_begun(&self) -> u64 {
+        self.next_task
     }
 
     /// Members of its region that it looks for.
@@ -247,7 +301,7 @@ impl Node {
     }
 
     fn probe(&mut self, to: &Contact, now: Time, probe: Probe) {
-        let is_new = self.phase == Phase::Joining;
+        let is_new = self.phase == Phase::Joining && self.is_empty_handed;
         self.ask(to, now, Body::Ping { is_new }, Why::Probe(probe));
     }
 
@@ -336,7 +390,14 @@ impl Machine for Node {
 
     fn handle_input(&mut self, now: Now, input: Input, rng: &mut dyn Rng) {
         match input {
+            Input::Restore(values) => self.restore(now, values, rng),
             Input::Join(known) => self.join(now, known, rng),
+            Input::Meet(others) => self.meet(now, others),
+            Input::Moved(address) => {
+                self.own.address = address;
+                self.routes.set_scope(self.own.scope());
+            }
+            Input::Kept { ticket, is_safe } => self.is_safe(now.time, ticket, is_safe),
             Input::Leave => self.leave(),
             Input::Members(members) => self.set_members(now.time, members),
             Input::Roster(ids) => self.set_roster(&ids),
@@ -355,6 +416,7 @@ impl Machine for Node {
             }
         }
         self.ask_around(now.time);
+        self.forget_gone();
     }
 
     fn handle_timeout(&mut self, now: Now, rng: &mut dyn Rng) {
@@ -364,6 +426,7 @@ impl Machine for Node {
         self.press_on(now, rng);
         self.due(now, rng);
         self.ask_around(now.time);
+        self.forget_gone();
     }
 
     fn poll_output(&mut self) -> Option<Output> {

@@ -8,8 +8,8 @@ use super::tasks::Goal;
 use super::{Node, Output, Phase, Timers};
 use crate::contact::Contact;
 use crate::defaults::{
-    MAX_CARDS, MAX_PROBES, MAX_RUMOURS, MAX_SEARCHES, PROBE, REFRESH, REGION_SLACK, REPLICAS, REQUEST,
-    SETTLE, STALE, SYNC, TEND, WATCHED,
+    MAX_CARDS, MAX_KNOWN, MAX_PROBES, MAX_RUMOURS, MAX_SEARCHES, PROBE, REFRESH, REGION_SLACK, REPLICAS,
+    REQUEST, SETTLE, STALE, SYNC, TEND, WATCHED,
 };
 use crate::lookup::Lookup;
 use crate::message::Body;
@@ -50,11 +50,23 @@ impl Node {
             return;
         }
         self.phase = Phase::Joining;
+        self.is_empty_handed = self.store.is_empty();
         let after = |span| Some(now.time + span);
         self.timers =
             Timers { probe: after(PROBE), sync: after(SYNC), refresh: after(REFRESH), tend: after(TEND) };
         self.known = known;
         self.look_for_region(now, rng);
+    }
+
+    /// Hears of members from whoever is trusted to know some.
+    pub(super) fn meet(&mut self, now: Now, others: Vec<Contact>) {
+        others.iter().for_each(|contact| self.is_rumoured(contact.clone(), now));
+        self.known.retain(|known| others.iter().all(|other| other.id != known.id));
+        self.known.splice(0..0, others);
+        self.known.truncate(MAX_KNOWN);
+        if self.phase == Phase::Joined && self.routes.region().is_empty() {
+            self.sync_soon(now.time);
+        }
     }
 
     fn look_for_region(&mut self, now: Now, rng: &mut dyn Rng) {
@@ -218,6 +230,7 @@ impl Node {
         let is_busy = self.sync.is_some() || !self.tasks.is_empty() || self.calls.probes() > 0;
         if self.phase == Phase::Joining && !is_busy {
             self.phase = Phase::Joined;
+            self.assume_holders();
             self.outputs.push_back(Output::Joined);
             self.sync_soon(now);
         }

@@ -4,6 +4,7 @@ use kith_identity::membership::NodeId;
 use kith_sansio::{Now, Rng, Time};
 
 use super::calls::Why;
+use super::keeping::Pending;
 use super::{Node, Output, Phase};
 use crate::contact::{Contact, Nets};
 use crate::defaults::{MAX_PER_NET, PATIENCE, QUORUM, REPLICAS, REQUEST};
@@ -205,15 +206,19 @@ impl Node {
         if is_near && self.phase != Phase::Left {
             match self.store.put(now, copies.value.clone(), self.own.id) {
                 Ok(_) => {
-                    copies.stored = 1;
                     self.is_kept(&copies.value.key, now.time, rng);
+                    match self.write(&copies.value.key, Pending::Copy(id)) {
+                        true => copies.waiting = 1,
+                        false => copies.stored = 1,
+                    }
                 }
                 Err(reason) => copies.refusal = Some(reason),
             }
         }
-        let first: Vec<_> = spare.drain(..spare.len().min(REPLICAS - copies.stored)).collect();
+        let others = REPLICAS - copies.stored - copies.waiting;
+        let first: Vec<_> = spare.drain(..spare.len().min(others)).collect();
         copies.spare = spare;
-        copies.waiting = first.len();
+        copies.waiting += first.len();
         for contact in &first {
             self.ask(contact, now.time, Body::Store(copies.value.clone()), Why::Copy(id));
         }
@@ -258,7 +263,8 @@ impl Node {
         let Some(Copies { op: Some(op), stored: nodes, refusal, .. }) = self.copies.remove(&id) else {
             return;
         };
-        let needed = quorum(self.routes.members());
+        // The epoch may have begun before those joined whom this node knows.
+        let needed = quorum(self.routes.members().max(self.routes.len() as u64 + 1));
         self.outputs.push_back(match nodes >= needed {
             true => Output::Stored { op, nodes },
             false => Output::NotStored { op, nodes, needed, refusal },

@@ -26,6 +26,11 @@ impl Addresses {
         Hint { addresses: self.clone(), of }
     }
 
+    /// Where this member may be, where the node of the DHT wants to reach it now.
+    pub fn of(&self, member: &Fingerprint) -> Option<Address> {
+        self.lock().get(member).map(|at| Address::new(Transport::Quic, *at))
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Fingerprint, SocketAddr>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,10 +48,8 @@ impl Discovery for Addresses {
         target: Fingerprint,
         found: Found,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        let at = self.lock().get(&target).copied();
-        Box::pin(async move {
-            // What others say of it: the policy for discovered addresses holds.
-            found.discovered(at.map(|at| Address::new(Transport::Quic, at))).await;
-        })
+        let at = self.of(&target);
+        // What others say of it: the policy for discovered addresses holds.
+        Box::pin(async move { found.discovered(at).await })
     }
 }

@@ -1,6 +1,7 @@
 //! The task that drives the machine and has the streams.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,12 +15,13 @@ use tokio::task::JoinSet;
 
 use super::line::{Asked, Line, Talk, frame};
 use super::membership::{Doorkeeper, Membership};
+use super::shelf::{self, Shelf};
 use super::{
     Addresses, EVENTS, Event, LineId, Order, PROTOCOL, PutError, Search, Settings, Status, sleep_until,
     within,
 };
 use crate::contact::Contact;
-use crate::defaults::{DIAL, IDLE, MAX_DIALS, MAX_LINES_PER_MEMBER, MAX_NEIGHBOURS};
+use crate::defaults::{DIAL, IDLE, MAX_DIALS, MAX_KNOWN, MAX_LINES_PER_MEMBER, MAX_NEIGHBOURS};
 use crate::gate::Gate;
 use crate::message::{Card, Message};
 use crate::node::{Input, Node, Output};
@@ -33,6 +35,11 @@ pub(super) struct Desk {
     own: Contact,
     node: Node,
     known: Vec<Contact>,
+    kept: Vec<(NodeId, Vec<u8>)>,
+    shelf: Option<Arc<dyn Shelf>>,
+    /// What became of rows; as many wait as values are being written.
+    written: mpsc::UnboundedSender<(u64, bool)>,
+    writings: mpsc::UnboundedReceiver<(u64, bool)>,
     neighbours: HashMap<Fingerprint, Neighbour>,
     replies: HashMap<u64, Reply>,
     /// The last number that was given to a wish or a stream.
@@ -85,9 +92,11 @@ impl Desk {
         membership: Arc<dyn Membership>,
         joined: watch::Sender<bool>,
     ) -> Desk {
-        let Settings { routing, address, known, addresses } = settings;
+        let Settings { routing, address, known, addresses, kept, shelf } = settings;
         let own = Contact::of(&membership.own(), address);
         let node = Node::new(own.clone(), routing, membership.members());
+        let node = if shelf.is_some() { node.durable() } else { node };
+        let (written, writings) = mpsc::unbounded_channel();
         let (events, inbox) = mpsc::channel(EVENTS);
         Desk {
             endpoint,
@@ -96,6 +105,10 @@ impl Desk {
             own,
             node,
             known,
+            kept,
+            shelf,
+            written,
+            writings,
             neighbours: HashMap::new(),
             replies: HashMap::new(),
             last: 0,
@@ -111,6 +124,7 @@ impl Desk {
     pub(super) async fn run(mut self, mut incoming: Incoming, mut orders: mpsc::Receiver<Order>) {
         let mut changes = self.membership.changed();
         let known = std::mem::take(&mut self.known);
+        self.restore().await;
         self.review();
         self.give(Input::Join(known));
         let mut sweep = system::time() + IDLE;
@@ -128,6 +142,7 @@ impl Desk {
                     None => return,
                 },
                 Some(event) = self.inbox.recv() => self.hear(event),
+                Some((ticket, is_safe)) = self.writings.recv() => self.give(Input::Kept { ticket, is_safe }),
                 Some(_) = self.dials.join_next() => {}
                 true = changes.next() => self.review(),
                 () = sleep_until(due) => {
@@ -139,6 +154,33 @@ impl Desk {
                     self.drain();
                 }
             }
+        }
+    }
+
+    /// Takes back what was kept when the node ran last. To verify it takes its time.
+    async fn restore(&mut self) {
+        let (rows, membership) = (std::mem::take(&mut self.kept), Arc::clone(&self.membership));
+        if rows.is_empty() {
+            return;
+        }
+        let read = tokio::task::spawn_blocking(move || shelf::read(rows, &membership)).await;
+        let Ok((values, broken)) = read else { return };
+        self.give(Input::Restore(values));
+        broken.iter().for_each(|key| self.forget(key));
+    }
+
+    fn forget(&self, key: &NodeId) {
+        if let Some(shelf) = &self.shelf {
+            shelf.remove(key);
+        }
+    }
+
+    fn keep(&self, ticket: u64, value: &Value, by: &NodeId) {
+        let written = self.written.clone();
+        if let Some(shelf) = &self.shelf {
+            // The node may have ended meanwhile.
+            let tell = move |is_safe| written.send((ticket, is_safe)).unwrap_or_default();
+            shelf.put(&value.key, shelf::row(value, by), Box::new(tell));
         }
     }
 
@@ -168,10 +210,27 @@ impl Desk {
             Order::Get(key, reply) => (Reply::Get(reply), Input::Get { op, key }),
             Order::Find(place, want, reply) => (Reply::Find(reply), Input::Find { op, place, want }),
             Order::Status(reply) => return drop(reply.send(self.status())),
+            Order::Known(reply) => return drop(reply.send(self.known_now())),
+            Order::Meet(others) => return self.give(Input::Meet(others)),
+            Order::Moved(address) => return self.moved(address),
             Order::Leave(_) => return,
         };
         self.replies.insert(op, reply);
         self.give(input);
+    }
+
+    fn known_now(&self) -> Vec<Contact> {
+        let known = self.node.routes().nearest(self.own.id).take(MAX_KNOWN);
+        known.map(|known| known.contact.clone()).collect()
+    }
+
+    fn moved(&mut self, address: SocketAddr) {
+        if address != self.own.address {
+            self.own.address = address;
+            // Streams begin with the card.
+            self.neighbours.values_mut().for_each(|neighbour| neighbour.lines.clear());
+            self.give(Input::Moved(address));
+        }
     }
 
     fn hear(&mut self, event: Event) {
@@ -234,6 +293,8 @@ impl Desk {
                 Output::Send { to, message } => self.send(&to, &message),
                 Output::Joined => drop(self.joined.send_replace(true)),
                 Output::Left => {}
+                Output::Keep { ticket, value, by } => self.keep(ticket, &value, &by),
+                Output::Forget(key) => self.forget(&key),
                 // Whoever wished for it may not wait any more.
                 Output::Found { op, nodes, hops, requests } => {
                     if let Some(Reply::Find(reply)) = self.replies.remove(&op) {
@@ -358,6 +419,8 @@ impl Desk {
             missing: self.node.missing().count(),
             values: self.node.store().len(),
             neighbours: self.neighbours.len(),
+            lookups: self.node.lookups(),
+            lookups_begun: self.node.lookups_begun(),
         }
     }
 }
@@ -366,7 +429,11 @@ impl Desk {
 async fn connect(endpoint: &Endpoint, membership: &dyn Membership, peer: &Fingerprint) -> Option<Stream> {
     let protocol = PROTOCOL;
     let connecting = || Box::pin(endpoint.connect(peer, &protocol));
+    if !membership.is_known(peer) && !membership.introduce(peer).await {
+        return None;
+    }
     let mut stream = connecting().await;
+    // It may have forgotten this node.
     if let Err(ConnectError::Refused { .. }) = stream
         && membership.introduce(peer).await
     {

@@ -27,6 +27,9 @@ pub trait Membership: Send + Sync + 'static {
     /// The member that a certificate proves, where it is of this network, valid now and not revoked.
     fn verify(&self, certificate: Member, now: Timestamp) -> Option<VerifiedMember>;
 
+    /// Whether this peer has shown its certificate here, and so has this node there, unless it has started anew since.
+    fn is_known(&self, peer: &Fingerprint) -> bool;
+
     /// Shows this node's certificate to a peer that did not take it for a member; whether it may do so now.
     fn introduce<'a>(&'a self, peer: &'a Fingerprint) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 

@@ -8,6 +8,7 @@ mod addresses;
 mod desk;
 mod line;
 mod membership;
+mod shelf;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use addresses::Addresses;
 pub use membership::Membership;
+pub use shelf::{Shelf, Written};
 
 use crate::contact::Contact;
 use crate::defaults::{Config, LEAVE};
@@ -35,7 +37,7 @@ pub const PROTOCOL: Protocol = Protocol::new("dht/1");
 const EVENTS: usize = 1_024;
 
 /// How a node takes part.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// What all nodes of the network have the same.
     pub routing: Config,
@@ -45,6 +47,10 @@ pub struct Settings {
     pub known: Vec<Contact>,
     /// The source for addresses that the endpoint's discovery has.
     pub addresses: Addresses,
+    /// What the node kept when it ran last; nothing, where it never did.
+    pub kept: Vec<(NodeId, Vec<u8>)>,
+    /// Where it keeps values over its end; in memory alone, where there is none.
+    pub shelf: Option<Arc<dyn Shelf>>,
 }
 
 /// A node of the DHT. Clones are the same one; when the last is dropped, it ends without a goodbye.
@@ -76,6 +82,10 @@ pub struct Status {
     pub values: usize,
     /// Members that it has streams with.
     pub neighbours: usize,
+    /// Lookups that are under way, its own and those that persons wished.
+    pub lookups: usize,
+    /// Lookups that it has begun since it started.
+    pub lookups_begun: u64,
 }
 
 /// What a search for nodes came to.
@@ -119,6 +129,9 @@ enum Order {
     Get(NodeId, oneshot::Sender<Option<Value>>),
     Find(NodeId, usize, oneshot::Sender<Search>),
     Status(oneshot::Sender<Status>),
+    Known(oneshot::Sender<Vec<Contact>>),
+    Meet(Vec<Contact>),
+    Moved(SocketAddr),
     Leave(oneshot::Sender<()>),
 }
 
@@ -193,6 +206,25 @@ impl Dht {
     /// Where the node has ended.
     pub async fn status(&self) -> Result<Status, Ended> {
         self.order(Order::Status).await
+    }
+
+    /// Members that it knows, the nearest first; with them it joins again after a restart.
+    ///
+    /// # Errors
+    /// Where the node has ended.
+    pub async fn known(&self) -> Result<Vec<Contact>, Ended> {
+        self.order(Order::Known).await
+    }
+
+    /// Tells it of members of whom somebody knows who can be trusted to: it finds the others through them, where it has
+    /// lost everybody or was alone.
+    pub async fn meet(&self, others: Vec<Contact>) {
+        let _ended = self.orders.send(Order::Meet(others)).await;
+    }
+
+    /// Tells it that others reach it elsewhere now.
+    pub async fn moved(&self, address: SocketAddr) {
+        let _ended = self.orders.send(Order::Moved(address)).await;
     }
 
     /// Says goodbye to the region, for two seconds at most, and ends.

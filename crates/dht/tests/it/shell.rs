@@ -110,6 +110,9 @@ impl Membership for Pass {
     fn verify(&self, certificate: Member, now: Timestamp) -> Option<VerifiedMember> {
         self.members.lock().unwrap().verify(certificate, now).ok()
     }
+    fn is_known(&self, peer: &Fingerprint) -> bool {
+        self.members.lock().unwrap().is_member(peer, utc())
+    }
     fn introduce<'a>(&'a self, peer: &'a Fingerprint) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(async move {
             let Some(endpoint) = self.endpoint.get() else { return false };
@@ -250,6 +253,8 @@ impl Place {
             address: self.address(),
             known: known.to_vec(),
             addresses: self.map.dht.clone(),
+            kept: Vec::new(),
+            shelf: None,
         };
         let membership = Arc::clone(&self.pass) as Arc<dyn Membership>;
         let dht = Dht::start(self.endpoint.clone(), settings, membership).unwrap();

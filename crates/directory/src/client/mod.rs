@@ -162,7 +162,18 @@ impl Directory {
     #[must_use]
     pub fn new(
         config: ClientConfig,
+        sources: Vec<Arc<dyn Source>>,
+        memory: Arc<dyn ReplayMemory>,
+    ) -> Directory {
+        Directory::asking(config, sources, Vec::new(), memory)
+    }
+
+    /// As [`new`](Directory::new), with other sources that are asked after all of these.
+    #[must_use]
+    pub fn asking(
+        config: ClientConfig,
         mut sources: Vec<Arc<dyn Source>>,
+        last: Vec<Arc<dyn Source>>,
         memory: Arc<dyn ReplayMemory>,
     ) -> Directory {
         let exchanger = Arc::new(Exchanger::new(config.roots, config.pins, config.https_timeout));
@@ -171,6 +182,7 @@ impl Directory {
         if let Some(lan) = config.lan {
             sources.push(Arc::new(lan));
         }
+        sources.extend(last);
         let inner = Inner {
             sources,
             exchanger,

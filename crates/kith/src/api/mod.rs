@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod delegator;
+pub(crate) mod dht;
 pub(crate) mod invitations;
 pub(crate) mod network;
 pub(crate) mod server;

@@ -17,6 +17,7 @@ pub(super) async fn discover(context: &Context, options: &Discover) -> Result<()
         ViaSource::Dns => "dns".to_owned(),
         ViaSource::Https => "https".to_owned(),
         ViaSource::Lan => "lan".to_owned(),
+        ViaSource::Dht => "dht".to_owned(),
     });
     let value = look_up(context, Lookup { ni: options.ni.clone(), via }).await?;
     context.out.result(&value, || text(&value))?;

@@ -4,6 +4,7 @@ mod actors;
 mod blob;
 mod contact;
 mod delegator;
+mod dht;
 mod directory;
 mod discover;
 mod doctor;
@@ -136,6 +137,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Directory(command) => directory::directory(&context, command).await,
         Command::Delegator(command) => Box::pin(delegator::delegator(&context, command)).await,
         Command::Network(command) => network::network(&context, command).await,
+        Command::Dht(command) => dht::dht(&context, command).await,
         Command::Actors(command) => actors::actors(&context, &command),
         Command::Simulate(command) => simulate::simulate(&context, &command).await,
         Command::Doctor => doctor::doctor(&context).await,

@@ -7,6 +7,7 @@ const NO_HOME: (u8, &str) = (1, "there is no identity in the home folder, or it 
 const NO_NODE: (u8, &str) = (1, "failed; no node is running, for example");
 const NO_CONTACT: (u8, &str) = (3, "there is no such contact");
 const NO_MEMBER: (u8, &str) = (3, "there is no such member");
+const NO_PART: (u8, &str) = (3, "this node belongs to no network");
 const NO_SUCCESSION: (u8, &str) = (3, "there is no such contact, or nothing to decide about its key");
 const DISPUTED: (u8, &str) = (4, "different keys claim to follow, and none was named");
 const NO_TRANSFER: (u8, &str) = (3, "there is no such transfer");
@@ -24,7 +25,7 @@ const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
 const DATABASE: (&str, &str) = (
     "HOME/node.redb",
-    "contacts, blocks, successions, a delegator's groups, rules and log, a network's members, journal of transfers, timestamps seen",
+    "contacts, blocks, successions, a delegator's groups, rules and log, a network's members, values kept for them, journal of transfers, timestamps seen",
 );
 const SOCKET: (&str, &str) = ("HOME/control.sock", "where the running node listens for commands");
 
@@ -196,6 +197,14 @@ pub(super) const PAGES: &[Page] = &[
     Page { path: "network revoke", exits: &[NO_NODE, (3, "there is no such member or contact, or no network is issued here")], files: &[DATABASE, SOCKET],
         examples: &[("kith network revoke north", "end somebody's membership for good")] },
     Page { path: "network status", exits: &[NO_NODE], files: &[SOCKET], examples: &[] },
+    Page { path: "dht", exits: &[NO_NODE, NO_PART], files: &[SOCKET],
+        examples: &[("kith dht status", "see how many members this node reaches, and what it keeps for them")] },
+    Page { path: "dht status", exits: &[NO_NODE, NO_PART], files: &[SOCKET], examples: &[] },
+    Page { path: "dht get", exits: &[NO_NODE, (3, "no member has such a value, there is no such contact, or this node belongs to no network")], files: &[SOCKET],
+        examples: &[("kith dht get 'ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY'", "look up somebody's record set among the members")] },
+    Page { path: "dht put", exits: &[NO_NODE, NO_PART, (4, "the record set does not hold"), (5, "too few members take it")], files: &[SOCKET],
+        examples: &[("kith dht put", "publish the own record set now"),
+            ("kith dht put south.json", "publish a record set that 'kith discover --json' has printed, for the other members")] },
     Page { path: "directory", exits: &[(1, "failed")], files: &[CONFIG], examples: &[] },
     Page { path: "directory serve", exits: &[(1, "failed; a port is taken, for example"), (5, "the store is not reached")],
         files: &[KEY, CONFIG, ("HOME/directory.redb", "the record sets of the zone")],

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Node;
 use super::contacts::Book;
+use super::dht::Keyspace;
 use super::invitations::Guests;
 use crate::api::server::{Route, json_lines};
 use crate::api::shapes::{NewPing, Pong};
@@ -49,11 +50,17 @@ pub(crate) struct Finder {
     book: Arc<Book>,
     directory: Directory,
     guests: Arc<Guests>,
+    keyspace: Arc<Keyspace>,
 }
 
 impl Finder {
-    pub(crate) fn new(book: Arc<Book>, directory: Directory, guests: Arc<Guests>) -> Self {
-        Finder { book, directory, guests }
+    pub(crate) fn new(
+        book: Arc<Book>,
+        directory: Directory,
+        guests: Arc<Guests>,
+        keyspace: Arc<Keyspace>,
+    ) -> Self {
+        Finder { book, directory, guests, keyspace }
     }
 
     /// Where to look for `target` by the person's own word: as a contact, as a delegator, as the issuer of a
@@ -70,6 +77,11 @@ impl Finder {
         if self.book.is_blocked(&target) {
             return found.failed("it is blocked here");
         }
+        // Whom the DHT calls it knows the address of. To look it up would take the DHT.
+        if let Some(address) = self.keyspace.address(&target) {
+            found.discovered([address]).await;
+            return self.find_hinted(&target, &found).await;
+        }
         let (own, listed) = (self.whereabouts(&target), self.book.delegated.whereabouts(&target));
         if own.is_none() && listed.is_none() {
             return found.failed("it is no contact");
@@ -77,6 +89,21 @@ impl Finder {
         let (own, hints) = own.unwrap_or_else(|| (Ni::new(target, None), Vec::new()));
         let (authorities, listed) = listed.unwrap_or_default();
         self.find_at(&names(own, authorities), &hints, &listed, found).await;
+    }
+
+    /// Says what is at hand of a member.
+    async fn find_hinted(&self, member: &Fingerprint, found: &Found) {
+        if let Some(set) = self.directory.cached(member) {
+            found.discovered(set.addresses()).await;
+            found.relays(set.relays()).await;
+        }
+        let own = self.whereabouts(member).map(|(_, hints)| hints).unwrap_or_default();
+        for hint in own {
+            match resolve(&hint).await {
+                Ok(addresses) => found.hints(addresses).await,
+                Err(error) => found.failed(format!("{hint}: {error}")),
+            }
+        }
     }
 
     /// Looks for a relay, which need be no contact: whoever named it says where to ask.

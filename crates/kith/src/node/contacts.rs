@@ -107,6 +107,11 @@ impl Book {
         }
     }
 
+    /// Has everybody look again who follows whom this node lets in.
+    pub(super) fn raise_change(&self) {
+        self.changed.raise();
+    }
+
     /// The contacts as they are.
     pub(super) fn contacts(&self) -> RwLockReadGuard<'_, Contacts> {
         self.contacts.read().unwrap_or_else(PoisonError::into_inner)

@@ -9,9 +9,10 @@ use axum::extract::State;
 use axum::routing::{get, put};
 use kith_directory::client::Freshness;
 use kith_directory::client::{
-    AnnounceStatus, Announcer, ClientConfig, Directory, DiscoverError, Discovered, Lan, ReplayMemory,
+    AnnounceStatus, Announcer, ClientConfig, Directory, DiscoverError, Discovered, Lan, ReplayMemory, Source,
     SourceName,
 };
+use kith_identity::Ni;
 use kith_identity::record::{Draft, VerifiedRecordSet};
 use kith_store::Home;
 use serde::Deserialize;
@@ -127,12 +128,17 @@ fn shape(status: AnnounceStatus) -> Announced {
     }
 }
 
-/// The directory client of a configuration.
-pub(crate) fn client(config: &Config, memory: Arc<dyn ReplayMemory>, lan: Option<Lan>) -> Result<Directory> {
+/// The directory client of a configuration; `last` are asked after all others.
+pub(crate) fn client(
+    config: &Config,
+    memory: Arc<dyn ReplayMemory>,
+    lan: Option<Lan>,
+    last: Vec<Arc<dyn Source>>,
+) -> Result<Directory> {
     let pins: HashMap<_, _> =
         config.pinned()?.into_iter().map(|(authority, ni)| (authority, ni.fingerprint)).collect();
     let settings = ClientConfig { resolvers: config.resolvers.clone(), pins, lan, ..ClientConfig::default() };
-    Ok(Directory::new(settings, Vec::new(), memory))
+    Ok(Directory::asking(settings, Vec::new(), last, memory))
 }
 
 async fn start(node: &Arc<Node>) -> Result<()> {
@@ -252,7 +258,7 @@ fn routes() -> Vec<Route> {
 pub(crate) struct Lookup {
     /// Fingerprint or petname.
     pub(crate) ni: String,
-    /// `dns`, `https` or `lan`; all sources where it is missing.
+    /// `dns`, `https`, `lan` or `dht`; all sources where it is missing.
     pub(crate) via: Option<String>,
 }
 
@@ -268,12 +274,18 @@ pub(crate) async fn lookup(directory: &Directory, book: &Arc<Book>, wish: &Looku
         Some("dns") => directory.discover_via(&ni, SourceName::Dns).await,
         Some("https") => directory.discover_via(&ni, SourceName::Https).await,
         Some("lan") => directory.discover_via(&ni, SourceName::Lan).await,
+        // Without its authority, so that an answer that nobody has it is the answer.
+        Some("dht") => directory.discover_via(&Ni::new(ni.fingerprint, None), SourceName::Dht).await,
         Some(other) => {
-            return Err(Failure::usage(format!("there is no source '{other}'")).hint("dns, https or lan"));
+            return Err(
+                Failure::usage(format!("there is no source '{other}'")).hint("dns, https, lan or dht")
+            );
         }
     };
     let found = outcome.map_err(|error| match (&error, wish.via.as_deref()) {
         (DiscoverError::NothingToAsk(_), Some("lan")) => no_network(),
+        (DiscoverError::NothingToAsk(_), Some("dht")) => super::dht::no_part(),
+        (DiscoverError::NotFound(_), Some("dht")) => super::dht::nobody_has(&wish.ni),
         _ => explain(&error),
     })?;
     book.hear_set(&found.set).await;

@@ -4,6 +4,7 @@ pub(crate) mod claims;
 pub(crate) mod connect;
 pub(crate) mod contacts;
 pub(crate) mod delegator;
+pub(crate) mod dht;
 pub(crate) mod directory;
 pub(crate) mod invitations;
 pub(crate) mod lan;
@@ -31,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kith_connect::{BindError, Endpoint, PathInfo, PortMapping};
-use kith_directory::client::{Directory, Lan};
+use kith_directory::client::{Directory, Lan, Source};
 use kith_identity::contacts::Contact;
 use kith_identity::record::VerifiedRecordSet;
 use kith_identity::{Identity, Ni};
@@ -44,6 +45,7 @@ use tokio_util::task::TaskTracker;
 use self::connect::Finder;
 use self::contacts::Book;
 use self::delegator::Delegation;
+use self::dht::{DhtSource, Keyspace};
 use self::directory::Announcements;
 use self::invitations::{Guests, Invitations};
 use self::old_keys::OldKeys;
@@ -91,6 +93,8 @@ pub(crate) struct Node {
     pub(crate) invitations: Invitations,
     /// Inviters and issuers who are looked for before they are anything else.
     pub(crate) guests: Arc<Guests>,
+    /// This node's part in the DHT of its network.
+    pub(crate) keyspace: Arc<Keyspace>,
     told: push::Told,
     relays: relay::Relays,
     /// Somebody wants the node to stop.
@@ -120,7 +124,7 @@ fn open_store(home: &Home, name: &str, cache_bytes: usize) -> Result<Database> {
 
 /// The directory client of a configuration, which looks on local networks too where there are any.
 pub(crate) fn open_client(config: &Config, database: Database, lan: Option<Lan>) -> Result<Directory> {
-    directory::client(config, Arc::new(Replay::open(database)?), lan)
+    directory::client(config, Arc::new(Replay::open(database)?), lan, Vec::new())
 }
 
 /// Takes the lock of the home; a command that holds it for a moment is waited for.
@@ -174,9 +178,13 @@ impl Node {
         let ttl_secs = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
         let own = Arc::new(Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?);
         let lan = lan::open(&config);
-        let directory = open_client(&config, database.clone(), lan.clone())?;
+        let keyspace = Arc::new(Keyspace::open(database.clone()));
+        let memory = Arc::new(Replay::open(database.clone())?);
+        let last = vec![Arc::new(DhtSource(Arc::clone(&keyspace))) as Arc<dyn Source>];
+        let directory = directory::client(&config, memory, lan.clone(), last)?;
         let guests = Arc::<Guests>::default();
-        let finder = Finder::new(Arc::clone(&book), directory.clone(), Arc::clone(&guests));
+        let finder =
+            Finder::new(Arc::clone(&book), directory.clone(), Arc::clone(&guests), Arc::clone(&keyspace));
         let invitations = Invitations::open(database.clone())?;
         let delegation = Delegation::open(database.clone())?;
         let mut endpoint_config = kith_connect::Config {
@@ -213,6 +221,7 @@ impl Node {
             old_keys,
             invitations,
             guests,
+            keyspace,
             told: push::Told::default(),
             relays: relay::Relays::default(),
             stopping: CancellationToken::new(),

@@ -227,9 +227,28 @@ fn membership(api: &mut Description, north: &Person, south: &Person) {
     api.call(north, "get", "/v1/network", "/v1/network", None);
     api.call(south, "get", "/v1/network", "/v1/network", None);
     api.call(south, "get", "/v1/status", "/v1/status", None);
+    table(api, north, south);
     let member = "/v1/network/members/{who}";
     let revoked = api.call(north, "delete", member, &format!("/v1/network/members/{escaped}"), None);
     assert_eq!(revoked["state"], "revoked");
+}
+
+/// The issuer has no part in the table of keys, and its only member keeps everything.
+fn table(api: &mut Description, issuer: &Person, member: &Person) {
+    let (all, one) = ("/v1/dht/values", "/v1/dht/values/{key}");
+    assert_eq!(api.call(issuer, "get", "/v1/dht", "/v1/dht", None)["code"], "not-found");
+    eventually("a node of the DHT", || (member.run(&["dht", "status"]).code() == 0).then_some(()));
+    api.call(member, "get", "/v1/dht", "/v1/dht", None);
+    let stored = api.call(member, "post", all, all, Some(json!({})));
+    assert_eq!(stored["nodes"], 1);
+    let key = stored["key"].as_str().unwrap();
+    let found = api.call(member, "get", one, &format!("/v1/dht/values/{key}"), None);
+    assert_eq!((&found["ni"], &found["key"]), (&stored["ni"], &json!(key)));
+    let again = api.call(member, "post", all, all, Some(json!({ "set": found["set"] })));
+    assert_eq!(again["key"], key);
+    let nobody = "0".repeat(64);
+    let failure = api.call(member, "get", one, &format!("/v1/dht/values/{nobody}"), None);
+    assert_eq!(failure["code"], "not-found");
 }
 
 /// Without the privilege to make a network device: how they are opened is another test's.

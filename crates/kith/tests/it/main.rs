@@ -4,6 +4,7 @@
 mod api;
 mod commands;
 mod delegator;
+mod dht;
 mod directory;
 mod doctor;
 mod harness;

@@ -1,12 +1,14 @@
 //! Nodes come, go and die; regions stay whole.
 
+use std::net::Ipv4Addr;
+
 use kith_dht::node::{Input, Output};
-use kith_dht::{Body, Config, Message};
-use kith_sansio::{Machine, Span};
+use kith_dht::{Body, Config, Message, Node};
+use kith_sansio::{Machine, Now, SeededRng, Span};
 use kith_vnet::{Faults, for_seeds};
 
 use super::{Net, small};
-use crate::support::{contact, nearest_of, random_id};
+use crate::support::{contact, contact_at, ids, nearest_of, random_id};
 
 #[test]
 fn regions_are_known_whole_after_joins_leaves_and_deaths() {
@@ -49,6 +51,45 @@ fn a_row_of_neighbours_that_die_at_once_is_missed_within_two_minutes() {
         net.run(Span::secs(110));
         assert_eq!(net.exact(), net.live.len());
     });
+}
+
+/// Each was the first of a network, for all that it knew.
+#[test]
+fn nodes_that_were_alone_find_each_other_through_one_that_somebody_told_of() {
+    let mut net = Net::new(4, 3, small(), Faults::default());
+    for id in net.ids.clone() {
+        let own = net.contact(id);
+        net.world.start(&id, Node::new(own, net.config.clone(), 3));
+        net.world.input(&id, Input::Join(Vec::new()));
+        net.live.push(id);
+    }
+    net.run(Span::secs(60));
+    assert_eq!(net.exact(), 0);
+    let (hub, others) = (contact(net.ids[0]), net.ids[1..].to_vec());
+    others.iter().for_each(|id| net.world.input(id, Input::Meet(vec![hub.clone()])));
+    net.run(Span::secs(30));
+    assert_eq!(net.exact(), 3);
+}
+
+/// A node that moves from a private network to the internet counts addresses as they count there.
+#[test]
+fn a_node_that_moves_counts_as_it_should_where_it_is() {
+    let at = |(number, id)| contact_at(id, Ipv4Addr::new(192, 168, 1, number as u8 + 1));
+    let contacts: Vec<_> = ids(16, 12).into_iter().enumerate().map(at).collect();
+    let config = Config { bucket: 8, region: 1, ..Config::default() };
+    let mut node = Node::new(contacts[0].clone(), config, 16);
+    let mut rng = SeededRng::new(1);
+    node.handle_input(Now::default(), Input::Join(Vec::new()), &mut rng);
+    for from in &contacts[1..] {
+        let message = Message { id: 0, body: Body::Ping { is_new: false } };
+        node.handle_input(Now::default(), Input::Heard { from: from.clone(), message }, &mut rng);
+    }
+    let before = node.routes().len();
+    node.handle_input(Now::default(), Input::Moved(([203, 0, 113, 1], 7117).into()), &mut rng);
+    let buckets = usize::from(node.routes().block().bits());
+    assert!(
+        node.routes().len() < before && node.routes().len() - node.routes().region().len() <= 2 * buckets
+    );
 }
 
 /// Nothing is lost for good on a network that loses a tenth of all messages.

@@ -60,7 +60,8 @@ pub(super) async fn directories(report: &mut Report, patient: &Patient<'_>) {
         return;
     }
     // A memory of its own: what is seen here decides nothing later.
-    let client = match directory::client(&patient.config, Arc::new(MemoryReplay::default()), None) {
+    let client = match directory::client(&patient.config, Arc::new(MemoryReplay::default()), None, Vec::new())
+    {
         Ok(client) => client,
         Err(failure) => return report.fail("directory", failure.error, "check pins in kith.toml"),
     };

@@ -117,13 +117,37 @@ impl Membership {
     }
 
     /// The own certificate, as a peer is shown it.
-    pub(super) fn certificate(&self) -> Option<Member> {
+    pub(crate) fn certificate(&self) -> Option<Member> {
         let state = self.state();
         Some(state.as_ref()?.certificate.as_ref()?.as_member().clone())
     }
 
+    /// The network that this node belongs to, and its certificate; `None` where it belongs to none.
+    pub(crate) fn belongs(&self) -> Option<(Fingerprint, VerifiedMember)> {
+        let state = self.state();
+        let state = state.as_ref()?;
+        let own = state.certificate.as_ref().filter(|own| system::utc() < own.not_after())?;
+        Some((state.row.ni.fingerprint, own.clone()))
+    }
+
+    /// The number of the newest epoch.
+    pub(crate) fn epoch_number(&self) -> Option<u64> {
+        self.state().as_ref().map(|state| state.members.epoch().facts().epoch)
+    }
+
+    /// How many members the network has, as of the newest epoch.
+    pub(crate) fn epoch_members(&self) -> Option<u64> {
+        self.state().as_ref().map(|state| state.members.epoch().facts().members)
+    }
+
+    /// The member that a certificate proves, whoever has told of it.
+    pub(crate) fn verify(&self, certificate: Member) -> Option<VerifiedMember> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.as_mut()?.members.verify(certificate, system::utc()).ok()
+    }
+
     /// Takes the certificate that a peer has shown; the own one is the answer to it.
-    pub(super) fn meet(&self, peer: &Fingerprint, shown: Member) -> Option<Member> {
+    pub(crate) fn meet(&self, peer: &Fingerprint, shown: Member) -> Option<Member> {
         let own = self.certificate()?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let state = state.as_mut()?;

@@ -45,7 +45,7 @@ pub(crate) const FLOOR: Floor = Floor {
 /// The network that this node issues, and the one that it has joined.
 pub(crate) struct Network {
     issuing: Issuing,
-    membership: Membership,
+    pub(crate) membership: Membership,
     /// Whether certificates are taken already.
     shows: AtomicBool,
 }

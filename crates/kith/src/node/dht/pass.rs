@@ -1,0 +1,101 @@
+//! What the DHT asks of the membership of this node.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kith_connect::membership::show;
+use kith_connect::{Changes, Endpoint, Trust as _};
+use kith_dht::shell::Membership;
+use kith_identity::Fingerprint;
+use kith_identity::membership::{Block, Member, NodeId, VerifiedMember};
+use kith_sansio::Timestamp;
+
+use crate::node::Node;
+use crate::node::contacts::Book;
+
+/// Members of a block, as an epoch proves.
+#[derive(Clone, Debug)]
+pub(super) struct Roster {
+    pub(super) epoch: u64,
+    pub(super) block: Block,
+    pub(super) members: Vec<NodeId>,
+}
+
+/// The membership of this node in one network.
+pub(super) struct Pass {
+    book: Arc<Book>,
+    endpoint: Endpoint,
+    network: Fingerprint,
+    /// The certificate with which it began; where there is a newer one, that counts.
+    first: VerifiedMember,
+    roster: Mutex<Option<Roster>>,
+}
+
+impl Pass {
+    pub(super) fn new(node: &Node, network: Fingerprint, first: VerifiedMember) -> Pass {
+        let (book, endpoint) = (Arc::clone(&node.book), node.endpoint.clone());
+        Pass { book, endpoint, network, first, roster: Mutex::default() }
+    }
+
+    pub(super) fn set_roster(&self, roster: Roster) {
+        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = Some(roster);
+        self.book.raise_change();
+    }
+
+    /// Whether the newest epoch has proved who is in this block.
+    pub(super) fn has_roster(&self, block: &Block) -> bool {
+        let epoch = self.book.network.membership.epoch_number();
+        let roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        roster.as_ref().is_some_and(|roster| roster.block == *block && Some(roster.epoch) == epoch)
+    }
+}
+
+impl Membership for Pass {
+    fn own(&self) -> VerifiedMember {
+        let belongs = self.book.network.membership.belongs();
+        belongs
+            .filter(|(network, _)| *network == self.network)
+            .map_or_else(|| self.first.clone(), |(_, own)| own)
+    }
+
+    fn members(&self) -> u64 {
+        // The epoch may have begun before this node joined.
+        self.book.network.membership.epoch_members().unwrap_or(1).max(1)
+    }
+
+    fn roster(&self, block: &Block) -> Option<Vec<NodeId>> {
+        let roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        roster.as_ref().filter(|roster| roster.block == *block).map(|roster| roster.members.clone())
+    }
+
+    fn verify(&self, certificate: Member, _: Timestamp) -> Option<VerifiedMember> {
+        if self.book.is_blocked(&certificate.claimed()) {
+            return None;
+        }
+        let belongs = self.book.network.membership.belongs();
+        belongs.filter(|(network, _)| *network == self.network)?;
+        self.book.network.membership.verify(certificate)
+    }
+
+    fn is_known(&self, peer: &Fingerprint) -> bool {
+        self.book.is_member(peer)
+    }
+
+    fn introduce<'a>(&'a self, peer: &'a Fingerprint) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async move {
+            let Some(own) = self.book.network.membership.certificate() else { return false };
+            match show(&self.endpoint, peer, &own).await {
+                Ok(theirs) => self.book.network.membership.meet(peer, theirs).is_some(),
+                Err(error) => {
+                    tracing::debug!(%error, "a member does not take the certificate");
+                    false
+                }
+            }
+        })
+    }
+
+    fn changed(&self) -> Changes {
+        self.book.changed()
+    }
+}
