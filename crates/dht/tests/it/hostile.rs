@@ -1,8 +1,11 @@
 //! What one member can do to one node, and what it cannot.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use kith_dht::defaults::{ASK_BURST, MAX_PER_NET, MAX_ROUNDS, MAX_SERVINGS, REPLICAS, SETTLE, TEND};
+use kith_dht::defaults::{
+    ASK_BURST, MAX_PER_NET, MAX_RENEWALS, MAX_ROUNDS, MAX_SERVINGS, RENEW, REPLICAS, SETTLE, TEND,
+};
 use kith_dht::node::{Input, Output};
 use kith_dht::{Body, Config, Contact, Lookup, Message, Node, Refusal, Routes, Scope, Value};
 use kith_identity::Fingerprint;
@@ -242,6 +245,48 @@ fn nobody_has_a_place_at_an_address_that_leads_to_oneself_or_to_all() {
 fn copies(node: &mut Node, to: &NodeId) -> usize {
     let is_copy = |output: &Output| matches!(output, Output::Send { to: other, message } if other.id == *to && matches!(message.body, Body::Store(_)));
     std::iter::from_fn(|| node.poll_output()).filter(is_copy).count()
+}
+
+#[test]
+fn so_many_values_are_brought_to_their_nodes_again_at_a_time_and_the_others_after_them() {
+    let ids = ids(2, 12);
+    let count = 2 * MAX_RENEWALS + 1;
+    let mut node = node(&ids[1..], ids[0], &Config::default(), 2);
+    let keys = crate::support::ids(count, 13);
+    for (number, key) in keys.iter().enumerate() {
+        let number = number as u64;
+        let publisher = Fingerprint::from_bytes([number as u8; 32]);
+        let kept = Value { publisher, ..value(*key) };
+        // As many as are due later at once, at the pace that a node answers one other.
+        let now = Now { time: NOW.time + Span::secs(number), utc: NOW.utc };
+        let message = Message { id: number, body: Body::Store(kept) };
+        node.handle_input(now, Input::Heard { from: contact(ids[1]), message }, &mut SeededRng::new(1));
+    }
+    assert_eq!(node.store().len(), count);
+    while node.poll_output().is_some() {}
+    // Nobody has brought any of them for so long that all are due. The other node answers at once.
+    let (mut rng, mut begun) = (SeededRng::new(2), Vec::new());
+    let late = NOW.time + Span::secs(count as u64) + RENEW.times(2);
+    for round in 0..4 {
+        let now = Now { time: late + SETTLE.times(round), utc: NOW.utc };
+        let mut sought = BTreeSet::new();
+        node.handle_timeout(now, &mut rng);
+        while let Some(output) = node.poll_output() {
+            let Output::Send { to, message: Message { id, body } } = output else { continue };
+            let body = match body {
+                Body::Find(target) => {
+                    sought.extend(keys.contains(&target).then_some(target));
+                    Body::Nodes(Vec::new())
+                }
+                Body::Store(_) => Body::Stored,
+                Body::Block { .. } => Body::Same,
+                _ => Body::Pong,
+            };
+            node.handle_input(now, Input::Heard { from: to, message: Message { id, body } }, &mut rng);
+        }
+        begun.push(sought.len());
+    }
+    assert_eq!(begun, [MAX_RENEWALS, MAX_RENEWALS, 1, 0]);
 }
 
 #[test]
