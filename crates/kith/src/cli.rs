@@ -21,8 +21,8 @@ pub(crate) use self::dht::Dht;
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};
 pub(crate) use self::network::Network;
 pub(crate) use self::simulate::{
-    AttackArgs, AttackMode, AttackName, Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode,
-    Simulate, Simulation, Upkeep,
+    AttackArgs, AttackMode, AttackName, Caches, Degrees, KTable, Leak, Sampling, Selections, SimDht, SimMode,
+    SimOverlay, Simulate, Simulation, Upkeep,
 };
 pub(crate) use self::tunnels::{Tun, TunTransport, TunUp};
 use crate::config::Served;

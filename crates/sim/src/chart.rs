@@ -1,7 +1,9 @@
-//! Pictures of figures, as SVG.
+//! Pictures of figures, as SVG and PNG.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+
+use crate::picture::{Picture, encoded};
 
 /// Width and height of a picture.
 const SIZE: (u32, u32) = (800, 560);
@@ -102,6 +104,15 @@ impl Chart {
         Ok(text)
     }
 
+    /// The picture as PNG.
+    pub fn png(&self) -> Result<Vec<u8>, ChartError> {
+        let mut bytes = Vec::new();
+        let area = Picture::new(SIZE, &mut bytes).into_drawing_area();
+        self.draw(&area).map_err(|error| ChartError(error.to_string()))?;
+        drop(area);
+        encoded(SIZE, &bytes).map_err(|error| ChartError(error.to_string()))
+    }
+
     fn draw<B: DrawingBackend>(
         &self,
         area: &DrawingArea<B, Shift>,
@@ -170,6 +181,18 @@ mod tests {
         }
         // One more is in the legend.
         assert_eq!(svg.matches("<circle").count(), 4);
+    }
+
+    #[test]
+    fn pictures_of_pixels_show_the_curves_and_are_the_same_each_time() {
+        let png = || chart(vec![(1.0, 2.0), (10.0, 5.0)]).png().unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png())).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let RGBColor(red, green, blue) = MARKS[0];
+        let marks = pixels.chunks(3).filter(|pixel| *pixel == [red, green, blue]).count();
+        assert!(marks > 100, "{marks}");
+        assert_eq!(png(), png());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use kith_actors::ktable::TableError;
 use kith_dht::defaults::MAX_PATHS;
 
-use crate::{MAX_ACTORS, MAX_ATTACKED, MAX_NODES, MAX_PARALLEL};
+use crate::{MAX_ACTORS, MAX_ATTACKED, MAX_COPIES, MAX_NODES, MAX_PARALLEL, MAX_SHARES};
 
 /// Why nothing can be simulated.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -42,6 +42,20 @@ pub enum SimError {
         /// How many it may be at most.
         most: usize,
     },
+    /// There is nothing in Chord that would repair a ring.
+    #[error("in Chord all nodes stay: what repairs a ring is not simulated")]
+    SettledRing,
+    /// An entry cannot be cut so.
+    #[error("an entry has 1 to {MAX_SHARES} shares, of which 1 to all are needed, not {needed} of {shares}")]
+    Sharing {
+        /// How many shares are needed.
+        needed: u64,
+        /// How many there are.
+        shares: u64,
+    },
+    /// A share cannot be kept by so many nodes.
+    #[error("a share is kept by 1 to {MAX_COPIES} nodes, not {0}")]
+    Copies(u64),
     /// A cache cannot hold so many nodes.
     #[error("a cache of the {nodes} nodes holds 1 to {nodes}, not {cache}")]
     Cache {

@@ -6,8 +6,10 @@
 //!
 //! Invariants: opens no socket, reads no clock; equal parameters and seeds give equal bytes, with any number of threads.
 
+mod aims;
 mod attack;
 mod chart;
+mod chord;
 mod colluding;
 mod data;
 mod dht;
@@ -16,7 +18,9 @@ mod estimate;
 mod figure6;
 mod figure8;
 mod k_table;
+mod leak;
 mod members;
+mod picture;
 mod ring;
 mod run;
 mod selection;
@@ -29,12 +33,13 @@ pub use attack::{Attack, AttackParams, AttackRow, MAX_ATTACKED, attack};
 pub use chart::{Chart, ChartError, Scale, Series};
 pub use colluding::Colluding;
 pub use data::Data;
-pub use dht::{DhtParams, DhtRow, MAX_PARALLEL, dht};
+pub use dht::{DhtParams, DhtRow, MAX_PARALLEL, Overlay, dht};
 pub use error::SimError;
 pub use figure6::{Figure6Params, Figure6Row, figure6};
 pub use figure8::{Figure8Params, MAX_REGION, UpkeepRow, figure8};
 pub use k_table::{Line, Mode, Params, Report, k_table};
 pub use kith_actors::ktable::TableError;
+pub use leak::{LeakParams, LeakRow, MAX_COPIES, MAX_SHARES, Sharing, leak_index};
 pub use run::Run;
 pub use selection::Strategy;
 pub use selections::{EffectivenessRow, SetupRow, figure3, figure7, setup};

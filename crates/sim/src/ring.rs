@@ -38,7 +38,7 @@ impl Ring {
     }
 
     /// The first node at a place or after it.
-    fn successor(&self, place: Place) -> usize {
+    pub(crate) fn successor(&self, place: Place) -> usize {
         self.0.partition_point(|node| node.place() < place) % self.0.len()
     }
 
@@ -62,20 +62,6 @@ impl Ring {
         (self.0[first..].iter().chain(&self.0[..first]))
             .take_while(move |node| center.distance(node.place()) <= half)
             .filter(move |node| arc.holds(center, node.place()))
-    }
-
-    /// Over how many nodes a message goes from one to another in Chord: each hands it to the furthest of its fingers
-    /// that is not beyond the goal. The finger `i` of a node is the first node at 2^i after it or later.
-    pub(crate) fn hops(&self, from: &Node, to: &Node) -> u64 {
-        let (mut at, goal) = (from.place(), to.place());
-        let mut hops = 0;
-        while at != goal {
-            let way = goal.0.wrapping_sub(at.0);
-            let finger = self.successor(Place(at.0.wrapping_add(1 << way.ilog2())));
-            at = self.0[finger].place();
-            hops += 1;
-        }
-        hops
     }
 }
 
@@ -125,15 +111,5 @@ mod tests {
                 assert!(found.iter().eq(all), "{size} around {center:?}");
             }
         }
-    }
-
-    #[test]
-    fn messages_go_over_half_the_logarithm_of_the_nodes_on_average() {
-        let ring = Ring::new(4_096, 2, 0);
-        let nodes = ring.nodes();
-        let hops: u64 = (0..4_096).map(|at| ring.hops(&nodes[at], &nodes[at * 577 % 4_096])).sum();
-        assert!((5.5..6.5).contains(&(hops as f64 / 4_096.0)), "{hops}");
-        assert_eq!(ring.hops(&nodes[7], &nodes[7]), 0);
-        assert_eq!(ring.hops(&nodes[7], &nodes[8]), 1);
     }
 }

@@ -79,6 +79,8 @@ pub(crate) enum Purpose {
     Places,
     Colluders,
     Work,
+    Absent,
+    Setters,
 }
 
 /// The chance of the `item`-th piece of what a purpose needs.

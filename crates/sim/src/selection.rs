@@ -4,9 +4,10 @@ use kith_actors::paper::baseline::{Actors, HashedList, ServedList, near};
 use kith_actors::paper::{
     Builder, Cache, Node, Order, Output, Place, Refusal, Rules, Setter, Trigger, VerifiableRandom, Witness,
 };
-use kith_actors::scheme::{Counting, Pretended};
+use kith_actors::scheme::{Counting, Hash, Pretended};
 use kith_sansio::Rng;
 
+use crate::aims::Aimed;
 use crate::ring::{Ring, View};
 use crate::talk::{Cost, NOW, opening, talk};
 
@@ -90,10 +91,11 @@ impl<'a> Town<'a> {
         nodes[rng.below(nodes.len() as u64) as usize]
     }
 
-    /// The verifiable random value of a trigger, and what it took.
+    /// The verifiable random value of a trigger, which is `aim` where there is one, and what it took.
     pub(crate) fn random(
         &self,
         trigger: Node,
+        aim: Option<Hash>,
         rng: &mut dyn Rng,
     ) -> Result<(VerifiableRandom, Cost), Refusal> {
         let mut cost = Cost::default();
@@ -102,6 +104,11 @@ impl<'a> Town<'a> {
         let views: Vec<_> = opening.iter().map(|(node, _)| (*node, self.view(node))).collect();
         let witnesses =
             views.iter().map(|(node, view)| (*node, Witness::new(self.rules, view, scheme(node))));
+        let mut aimed = aim.map(|missing| Aimed { rng: &mut *rng, left: views.len(), missing });
+        let rng: &mut dyn Rng = match &mut aimed {
+            Some(aimed) => aimed,
+            None => rng,
+        };
         match talk((asking, trigger, opening), witnesses, &mut cost, rng) {
             Some(Output::Random(random)) => Ok((random, cost)),
             Some(Output::Refused(refusal)) => Err(refusal),

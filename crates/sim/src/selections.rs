@@ -69,10 +69,34 @@ pub struct SetupRow {
     pub messages: f64,
     /// How often a selection was moved to another region.
     pub relocations: f64,
+    /// The most operations of a verifier.
+    pub verification_max: u64,
+    /// The standard deviation of these operations over the selections.
+    pub verification_sd: f64,
+    /// The most operations one after the other.
+    pub operations_latency_max: u64,
+    /// Their standard deviation.
+    pub operations_latency_sd: f64,
+    /// The most operations in all.
+    pub operations_max: u64,
+    /// Their standard deviation.
+    pub operations_sd: f64,
+    /// The most messages one after the other.
+    pub messages_latency_max: u64,
+    /// Their standard deviation.
+    pub messages_latency_sd: f64,
+    /// The most messages in all.
+    pub messages_max: u64,
+    /// Their standard deviation.
+    pub messages_sd: f64,
+    /// The most moves of a selection.
+    pub relocations_max: u64,
+    /// Their standard deviation.
+    pub relocations_sd: f64,
 }
 
-/// So many colluding actors give the effectiveness to about one per cent.
-const ENOUGH_COLLUDING: f64 = 40_000.0;
+/// So many colluding actors give the effectiveness to about one per cent, with an interval of one and a half.
+const ENOUGH_COLLUDING: f64 = 20_000.0;
 
 /// Figure 3: the colluding nodes play the strongest attack on each strategy.
 pub fn figure3(params: &SelectionParams, run: &Run) -> Result<Data<EffectivenessRow>, SimError> {
@@ -136,8 +160,6 @@ fn effectiveness(
     let means: Vec<_> = made.map(|tally| tally.mean(tally.colluding)).collect();
     let mean = Mean::of(&means);
     let ratio = |actors: f64| (actors > 0.0).then(|| ideal / actors);
-    let actors_mean = total.mean(total.colluding);
-    let variance = total.mean(total.colluding_squares) - actors_mean.powi(2);
     EffectivenessRow {
         strategy,
         colluding: point.colluding,
@@ -149,9 +171,9 @@ fn effectiveness(
         effectiveness: ratio(mean.value),
         effectiveness_low: mean.margin.and_then(|margin| ratio(mean.value + margin)),
         effectiveness_high: mean.margin.and_then(|margin| ratio(mean.value - margin)),
-        actors_mean,
-        actors_max: total.colluding_max,
-        actors_sd: variance.max(0.0).sqrt(),
+        actors_mean: total.mean(total.colluding),
+        actors_max: total.colluding.max,
+        actors_sd: total.deviation(total.colluding),
     }
 }
 
@@ -170,6 +192,18 @@ fn cost(params: &SelectionParams, point: &Point, strategy: Strategy, tallies: &[
         messages_latency: total.mean(total.messages_latency),
         messages: total.mean(total.messages),
         relocations: total.mean(total.moves),
+        verification_max: total.verification.max,
+        verification_sd: total.deviation(total.verification),
+        operations_latency_max: total.operations_latency.max,
+        operations_latency_sd: total.deviation(total.operations_latency),
+        operations_max: total.operations.max,
+        operations_sd: total.deviation(total.operations),
+        messages_latency_max: total.messages_latency.max,
+        messages_latency_sd: total.deviation(total.messages_latency),
+        messages_max: total.messages.max,
+        messages_sd: total.deviation(total.messages),
+        relocations_max: total.moves.max,
+        relocations_sd: total.deviation(total.moves),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Many selections at each of several points, in several networks.
 
+use kith_actors::binomial::at_least;
 use kith_actors::ktable::{Arc, KTable, Network, Region};
 use kith_actors::paper::Rules;
+use kith_actors::scheme::Hash;
 use kith_sansio::Rng;
 
+use crate::aims;
 use crate::ring::Ring;
 use crate::run::{Purpose, Run, chance, drawn};
 use crate::selection::{Outcome, Strategy, Town};
@@ -26,6 +29,8 @@ pub struct SelectionParams {
     pub selections: u64,
     /// Over how many networks they are spread.
     pub networks: u64,
+    /// Each node of each network is the setter once, instead of so many random ones (SEP2P §4.1).
+    pub every_setter: bool,
     /// Where chance begins.
     pub seed: u64,
 }
@@ -51,15 +56,35 @@ pub(crate) struct Tally {
     pub(crate) selections: u64,
     /// Selections that found too few nodes somewhere and have to be begun anew.
     pub(crate) refused: u64,
-    pub(crate) colluding: u64,
-    pub(crate) colluding_max: u64,
-    pub(crate) colluding_squares: u64,
-    pub(crate) verification: u64,
-    pub(crate) operations: u64,
-    pub(crate) operations_latency: u64,
-    pub(crate) messages: u64,
-    pub(crate) messages_latency: u64,
-    pub(crate) moves: u64,
+    pub(crate) colluding: Sums,
+    pub(crate) verification: Sums,
+    pub(crate) operations: Sums,
+    pub(crate) operations_latency: Sums,
+    pub(crate) messages: Sums,
+    pub(crate) messages_latency: Sums,
+    pub(crate) moves: Sums,
+}
+
+/// Of a number that each selection has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    sum: u64,
+    squares: u64,
+    pub(crate) max: u64,
+}
+
+impl Sums {
+    fn of(number: u64) -> Sums {
+        Sums { sum: number, squares: number.pow(2), max: number }
+    }
+
+    fn and(self, other: Sums) -> Sums {
+        Sums {
+            sum: self.sum + other.sum,
+            squares: self.squares + other.squares,
+            max: self.max.max(other.max),
+        }
+    }
 }
 
 impl Tally {
@@ -68,15 +93,13 @@ impl Tally {
         Tally {
             selections: 1,
             refused: 0,
-            colluding: outcome.colluding,
-            colluding_max: outcome.colluding,
-            colluding_squares: outcome.colluding.pow(2),
-            verification: outcome.verification,
-            operations: outcome.setup.total.operations,
-            operations_latency: outcome.setup.latency.operations,
-            messages: outcome.setup.total.messages,
-            messages_latency: outcome.setup.latency.messages,
-            moves: outcome.moves,
+            colluding: Sums::of(outcome.colluding),
+            verification: Sums::of(outcome.verification),
+            operations: Sums::of(outcome.setup.total.operations),
+            operations_latency: Sums::of(outcome.setup.latency.operations),
+            messages: Sums::of(outcome.setup.total.messages),
+            messages_latency: Sums::of(outcome.setup.latency.messages),
+            moves: Sums::of(outcome.moves),
         }
     }
 
@@ -85,21 +108,25 @@ impl Tally {
         Tally {
             selections: self.selections + other.selections,
             refused: self.refused + other.refused,
-            colluding: self.colluding + other.colluding,
-            colluding_max: self.colluding_max.max(other.colluding_max),
-            colluding_squares: self.colluding_squares + other.colluding_squares,
-            verification: self.verification + other.verification,
-            operations: self.operations + other.operations,
-            operations_latency: self.operations_latency + other.operations_latency,
-            messages: self.messages + other.messages,
-            messages_latency: self.messages_latency + other.messages_latency,
-            moves: self.moves + other.moves,
+            colluding: self.colluding.and(other.colluding),
+            verification: self.verification.and(other.verification),
+            operations: self.operations.and(other.operations),
+            operations_latency: self.operations_latency.and(other.operations_latency),
+            messages: self.messages.and(other.messages),
+            messages_latency: self.messages_latency.and(other.messages_latency),
+            moves: self.moves.and(other.moves),
         }
     }
 
-    /// One of the sums, for one selection.
-    pub(crate) fn mean(&self, sum: u64) -> f64 {
-        sum as f64 / self.selections as f64
+    /// The mean over the selections.
+    pub(crate) fn mean(&self, of: Sums) -> f64 {
+        of.sum as f64 / self.selections as f64
+    }
+
+    /// The standard deviation over them.
+    pub(crate) fn deviation(&self, of: Sums) -> f64 {
+        let variance = of.squares as f64 / self.selections as f64 - self.mean(of).powi(2);
+        variance.max(0.0).sqrt()
     }
 }
 
@@ -116,14 +143,16 @@ pub(crate) struct Manner {
 /// Simulates all points.
 pub(crate) fn sweep(params: &SelectionParams, manner: &Manner, run: &Run) -> Result<Vec<Point>, SimError> {
     let mut points = points(params, manner)?;
-    run.plan(points.iter().map(|point| point.selections * params.networks).sum());
+    let aims = if params.every_setter { aims::pieces(params.nodes) } else { 0 };
+    run.plan((points.iter().map(|point| point.selections).sum::<u64>() + aims) * params.networks);
     for number in 0..params.networks {
         if run.is_stopped() {
             break;
         }
         let ring = Ring::new(params.nodes, params.seed, number);
+        let aims = params.every_setter.then(|| aims::at_each(&ring, (params.seed, number), run));
         for point in &mut points {
-            let batch = batch(params, manner, point, (&ring, number), run);
+            let batch = batch(params, manner, point, (&ring, number), aims.as_deref(), run);
             point.batches.extend(batch);
         }
     }
@@ -147,19 +176,38 @@ fn points(params: &SelectionParams, manner: &Manner) -> Result<Vec<Point>, SimEr
         let rules = rules(&KTable::exact(Network::new(nodes, colluding, alpha)?)?, cache);
         let expected = actors as f64 * colluding as f64 / nodes as f64;
         let enough = (manner.enough_colluding / expected).ceil() as u64;
-        let selections = params.selections.min(enough).div_ceil(params.networks.max(1));
+        let selections = match params.every_setter {
+            true => nodes,
+            false => params.selections.min(enough).div_ceil(params.networks.max(1)),
+        };
         let cache = rules.candidates.size() * nodes as f64;
         Ok(Point { colluding, cache, rules, selections, batches: Vec::new() })
     })
     .collect()
 }
 
-/// Rules with a cache of so many nodes on average. R3 contains R2 (§3.5), however small the cache.
+/// Rules with a cache of so many nodes on average. R3 contains R2 (§3.5), however small the cache, as far as nodes are
+/// taken from R2: the nearest ones, which are nearer where the region may be the whole network.
 pub(crate) fn rules(table: &KTable<Arc>, cache: u64) -> Rules {
-    let deciders = table.rows().last().map_or(0.0, |row| row.region.size());
-    let wanted = cache as f64 / table.network().nodes() as f64;
+    let network = table.network();
+    let deciders = table.rows().last().map_or(0.0, |row| row.region.size().min(reach(network, row.k + 1)));
+    let wanted = cache as f64 / network.nodes() as f64;
     let candidates = Arc::new(deciders.max(wanted)).unwrap_or(Arc::WHOLE);
     Rules { table: table.clone(), candidates, max_age_secs: 60 }
+}
+
+/// The size of a region that holds so many nodes with a probability of 1 - α.
+fn reach(network: Network, nodes: u64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if at_least(nodes, network.nodes(), middle) < 1.0 - network.alpha() {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
 }
 
 /// The selections of one point in one network; none where the run was stopped before the first.
@@ -168,23 +216,29 @@ fn batch(
     manner: &Manner,
     point: &Point,
     (ring, number): (&Ring, u64),
+    aims: Option<&[Option<Hash>]>,
     run: &Run,
 ) -> Option<Batch> {
     let colluding =
         drawn(point.colluding, params.nodes, &mut chance(params.seed, Purpose::Colluders, number));
     let town = Town::new(ring, &point.rules, params.actors, manner.is_attacked.then_some(&colluding));
     let selections = run.map(point.selections, |selection| {
-        let item = number * params.selections + selection;
-        selections(&town, manner.strategies, &mut chance(params.seed, Purpose::Work, item))
+        let item = number * params.selections.max(point.selections) + selection;
+        let mut rng = chance(params.seed, Purpose::Work, item);
+        match aims.map(|aims| aims[selection as usize]) {
+            Some(None) => None,
+            aim => Some(selections(&town, manner.strategies, aim.flatten(), &mut rng)),
+        }
     });
     selections
         .into_iter()
+        .flatten()
         .reduce(|sums, more| sums.iter().zip(&more).map(|(sum, one)| sum.and(one)).collect())
 }
 
-/// A random trigger, and what each strategy makes of its random value.
-fn selections(town: &Town<'_>, strategies: &[Strategy], rng: &mut dyn Rng) -> Batch {
-    let random = town.random(town.trigger(rng), rng).ok();
+/// A random trigger, and what each strategy makes of its random value, which is `aim` where there is one.
+fn selections(town: &Town<'_>, strategies: &[Strategy], aim: Option<Hash>, rng: &mut dyn Rng) -> Batch {
+    let random = town.random(town.trigger(rng), aim, rng).ok();
     let by = |strategy: &Strategy| {
         let (random, cost) = random.as_ref()?;
         town.select(*strategy, random, *cost, rng).ok()

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use kith_sansio::Span;
-use kith_sim::Colluding;
+use kith_sim::{Colluding, Sharing};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Simulate {
@@ -14,11 +14,12 @@ pub(crate) enum Simulate {
     /// In each row the adversary holds k or more nodes of a region of size rs with a probability below α (SEP2P §3.3). A
     /// node takes the first row whose region, around its own place, holds k nodes.
     KTable(KTable),
-    /// Make lookups in a settled network, and count rounds, requests and those that get through
+    /// Make lookups, and count rounds, requests and those that get through
     ///
     /// The lookups are those of dht/1; what each node knows is derived from the ids of all by the rule of its own tables.
     /// Nodes that collude name to whoever asks nobody but each other. A lookup is from an honest node for a place whose
-    /// nearest node is honest, and succeeds when that node has answered.
+    /// nearest node is honest, and succeeds when that node has answered. With --mtbf, nodes disappear and others come, and
+    /// who is gone stays in tables until it is missed there.
     Dht(SimDht),
     /// Play attacks on selections against the machines of both protocols, and see what they gain
     ///
@@ -44,6 +45,20 @@ pub(crate) enum Simulate {
     /// Nodes join and leave by the machines of SEP2P §3.6 (mode `paper`), or of the DHT that Kithnet runs (`hardened`,
     /// regions up to 4096 nodes). Each node disconnects once in the time between failures, and comes back once.
     Figure8(Upkeep),
+    /// Which share of the concept index an adversary reads (SEP2P §5.3)
+    ///
+    /// An entry is cut into s shares, p of which are needed to read it (Shamir). Each lies on the nodes nearest to a hash of
+    /// its own; the adversary has those that its nodes keep. Beside it stands what the formula gives.
+    LeakIndex(Leak),
+}
+
+/// How nodes are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SimOverlay {
+    /// dht/1, by the lookups of the real network
+    Kademlia,
+    /// Chord, over which SEP2P's figures go: one node after the other
+    Chord,
 }
 
 /// What the adversary tries.
@@ -156,19 +171,25 @@ pub(crate) struct Simulation {
     /// How many threads compute [default: one for each processor]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) threads: Option<usize>,
-    /// A folder, made where it is missing, to put the data into as CSV and JSON, and the picture of a figure as SVG
+    /// A folder, made where it is missing, to put the data into as CSV and JSON, and the picture of a figure as SVG and PNG
     #[arg(long, value_name = "DIR")]
     pub(crate) into: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SimDht {
+    /// How nodes are found
+    #[arg(long, value_enum, default_value = "kademlia")]
+    pub(crate) overlay: SimOverlay,
     /// The nodes of the network, such as 10000, 100K or 10M
     #[arg(long, value_name = "NUMBER", default_value = "10K")]
     pub(crate) nodes: Count,
     /// How many of them collude: a number, or a share such as 20%
     #[arg(long, value_name = "NUMBER|SHARE", default_value = "0", value_parser = colluding)]
     pub(crate) colluding: Colluding,
+    /// The mean time between failures: after how long a node disappears, such as 1h [default: all stay]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) mtbf: Option<Span>,
     /// Requests of a path that are out at a time: Kademlia's α
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     pub(crate) parallel: usize,
@@ -230,12 +251,16 @@ pub(crate) struct Sampling {
     /// α, the probability of a region that the adversary holds to stay below
     #[arg(long, value_name = "PROBABILITY", default_value = "1e-6")]
     pub(crate) alpha: f64,
-    /// Selections at each point; fewer at points of figure 3 that are certain before
-    #[arg(long, value_name = "NUMBER", default_value = "4K")]
-    pub(crate) selections: Count,
+    /// Selections at each point; fewer at points of figure 3 that are certain before [default: 160K for figure3, 4K for
+    /// the others]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) selections: Option<Count>,
     /// Over how many networks they are spread
-    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) networks: u64,
+    /// Let each node of each network be the setter once, as SEP2P does, instead of random ones
+    #[arg(long, conflicts_with = "selections")]
+    pub(crate) every_setter: bool,
     #[command(flatten)]
     pub(crate) simulation: Simulation,
 }
@@ -293,6 +318,40 @@ pub(crate) struct Upkeep {
     pub(crate) simulation: Simulation,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Leak {
+    /// N, the nodes of the network, such as 10000, 100K or 10M
+    #[arg(long, value_name = "NUMBER", default_value = "100K")]
+    pub(crate) nodes: Count,
+    /// C, the nodes that one adversary controls: numbers, or shares such as 1%
+    #[arg(
+        long, value_name = "NUMBER|SHARE,…", value_delimiter = ',', value_parser = colluding,
+        default_value = "0.01%,0.1%,1%,10%"
+    )]
+    pub(crate) colluding: Vec<Colluding>,
+    /// How an entry is cut, p/s: so many shares are needed of how many
+    #[arg(
+        long, value_name = "NUMBER/NUMBER,…", value_delimiter = ',', value_parser = sharing,
+        default_value = "1/1,2/2,2/3,3/5"
+    )]
+    pub(crate) shares: Vec<Sharing>,
+    /// How many nodes keep each share; one in SEP2P, 20 in dht/1
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) copies: u64,
+    /// How many entries the index has
+    #[arg(long, value_name = "NUMBER", default_value = "1M")]
+    pub(crate) entries: Count,
+    #[command(flatten)]
+    pub(crate) simulation: Simulation,
+}
+
+/// How an entry is cut, such as 2/3.
+fn sharing(text: &str) -> Result<Sharing, String> {
+    let numbers = text.split_once('/').and_then(|(p, s)| Some((p.parse().ok()?, s.parse().ok()?)));
+    let sharing = numbers.map(|(needed, shares)| Sharing { needed, shares });
+    sharing.ok_or_else(|| "two numbers such as 2/3 are wanted".to_owned())
+}
+
 /// A number of nodes: digits, `_` between them, and `K` or `M` for thousands or millions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count(pub(crate) u64);
@@ -325,6 +384,14 @@ fn colluding(text: &str) -> Result<Colluding, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_is_cut_as_it_is_written() {
+        assert_eq!(sharing("2/3"), Ok(Sharing { needed: 2, shares: 3 }));
+        for wrong in ["", "2", "2/", "/3", "2/3/4", "-1/3"] {
+            assert!(sharing(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn numbers_and_shares_are_read_as_the_paper_writes_them() {

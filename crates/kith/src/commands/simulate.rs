@@ -8,19 +8,26 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use kith_sim::{
-    Attack, AttackParams, Chart, Data, DhtParams, Figure6Params, Figure8Params, Mode, Params, Report, Run,
-    SelectionParams, SimError, TableError,
+    Attack, AttackParams, Chart, Data, DhtParams, Figure6Params, Figure8Params, LeakParams, Mode, Overlay,
+    Params, Report, Run, SelectionParams, SimError, TableError,
 };
 use serde::Serialize;
 
 use super::Context;
 use super::transfer::interrupt;
 use crate::cli::{
-    AttackArgs, AttackMode, AttackName, Caches, Degrees, KTable, Sampling, Selections, SimDht, SimMode,
-    Simulate, Simulation, Upkeep,
+    AttackArgs, AttackMode, AttackName, Caches, Degrees, KTable, Leak, Sampling, Selections, SimDht, SimMode,
+    SimOverlay, Simulate, Simulation, Upkeep,
 };
 use crate::failure::{Failure, Result, chain};
 
+/// So many selections at each point, where nobody says how many: what figure 3 needs for an interval of a few per cent
+/// where one node in a thousand colludes …
+const FIGURE_3: u64 = 160_000;
+/// … and what is plenty for costs.
+const OTHERS: u64 = 4_000;
+/// No table with more columns is shown whole.
+const MOST_COLUMNS: usize = 16;
 /// How often the progress is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -30,7 +37,7 @@ pub(super) async fn simulate(context: &Context, command: &Simulate) -> Result<()
         Simulate::Dht(options) => dht(context, options).await,
         Simulate::Attack(options) => attack(context, options).await,
         Simulate::Figure3(options) => {
-            let params = selections(options);
+            let params = selections(options, FIGURE_3);
             let work = move |run: &Run| kith_sim::figure3(&params, run);
             simulated(
                 context,
@@ -45,14 +52,20 @@ pub(super) async fn simulate(context: &Context, command: &Simulate) -> Result<()
         Simulate::Figure6(options) => figure6(context, options).await,
         Simulate::Figure7(options) => figure7(context, options).await,
         Simulate::Figure8(options) => figure8(context, options).await,
+        Simulate::LeakIndex(options) => leak_index(context, options).await,
     }
 }
 
 async fn dht(context: &Context, options: &SimDht) -> Result<()> {
     let nodes = options.nodes.0;
     let params = DhtParams {
+        overlay: match options.overlay {
+            SimOverlay::Kademlia => Overlay::Kademlia,
+            SimOverlay::Chord => Overlay::Chord,
+        },
         nodes,
         colluding: options.colluding.of(nodes),
+        mtbf: options.mtbf,
         parallel: options.parallel,
         paths: options.paths,
         lookups: options.lookups.0,
@@ -91,7 +104,7 @@ async fn setup(
     (name, options): (&str, &Selections),
     chart: fn(&Data<kith_sim::SetupRow>) -> Chart,
 ) -> Result<()> {
-    let params = selections(options);
+    let params = selections(options, OTHERS);
     let work = move |run: &Run| kith_sim::setup(&params, run);
     simulated(context, (name, &options.sampling.simulation), work, Some(chart)).await
 }
@@ -109,7 +122,8 @@ async fn figure6(context: &Context, options: &Degrees) -> Result<()> {
 
 async fn figure7(context: &Context, options: &Caches) -> Result<()> {
     let caches = options.cache.iter().map(|cache| cache.0).collect();
-    let params = sampled(&options.sampling, options.nodes.0, vec![options.colluding], caches);
+    let selections = options.sampling.selections.map_or(OTHERS, |selections| selections.0);
+    let params = sampled(&options.sampling, selections, options.nodes.0, vec![options.colluding], caches);
     let work = move |run: &Run| kith_sim::figure7(&params, run);
     let chart = Data::chart_versus_cache;
     simulated(context, ("figure7", &options.sampling.simulation), work, Some(chart)).await
@@ -130,12 +144,28 @@ async fn figure8(context: &Context, options: &Upkeep) -> Result<()> {
     simulated(context, ("figure8", &options.simulation), work, Some(Data::chart_of_upkeep)).await
 }
 
-fn selections(options: &Selections) -> SelectionParams {
-    sampled(&options.sampling, options.nodes.0, options.colluding.clone(), vec![options.cache.0])
+async fn leak_index(context: &Context, options: &Leak) -> Result<()> {
+    let params = LeakParams {
+        nodes: options.nodes.0,
+        colluding: options.colluding.clone(),
+        sharing: options.shares.clone(),
+        copies: options.copies,
+        entries: options.entries.0,
+        seed: options.simulation.seed,
+    };
+    let work = move |run: &Run| kith_sim::leak_index(&params, run);
+    simulated(context, ("leak-index", &options.simulation), work, Some(Data::chart_of_disclosure)).await
+}
+
+fn selections(options: &Selections, usual: u64) -> SelectionParams {
+    let selections = options.sampling.selections.map_or(usual, |selections| selections.0);
+    let (colluding, caches) = (options.colluding.clone(), vec![options.cache.0]);
+    sampled(&options.sampling, selections, options.nodes.0, colluding, caches)
 }
 
 fn sampled(
     sampling: &Sampling,
+    selections: u64,
     nodes: u64,
     colluding: Vec<kith_sim::Colluding>,
     cache: Vec<u64>,
@@ -146,8 +176,9 @@ fn sampled(
         actors: sampling.actors,
         alpha: sampling.alpha,
         cache,
-        selections: sampling.selections.0,
+        selections,
         networks: sampling.networks,
+        every_setter: sampling.every_setter,
         seed: sampling.simulation.seed,
     }
 }
@@ -214,25 +245,33 @@ fn put<R: Serialize>(
 ) -> Result<()> {
     let failed = |path: &Path, error| Failure::failed(format!("cannot write {}: {error}", path.display()));
     std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-    let write = |ending: &str, text: String| {
+    let write = |ending: &str, bytes: &[u8]| {
         let path = folder.join(name).with_extension(ending);
-        std::fs::write(&path, text).map_err(|error| failed(&path, error))
+        std::fs::write(&path, bytes).map_err(|error| failed(&path, error))
     };
-    write("csv", data.csv())?;
-    write("json", serde_json::to_string_pretty(data).map_err(Failure::failed)? + "\n")?;
-    match chart {
-        Some(chart) => write("svg", chart(data).svg().map_err(Failure::failed)?),
-        None => Ok(()),
-    }
+    write("csv", data.csv().as_bytes())?;
+    let json = serde_json::to_string_pretty(data).map_err(Failure::failed)? + "\n";
+    write("json", json.as_bytes())?;
+    let Some(chart) = chart.map(|chart| chart(data)) else { return Ok(()) };
+    write("svg", chart.svg().map_err(Failure::failed)?.as_bytes())?;
+    write("png", &chart.png().map_err(Failure::failed)?)
 }
 
-/// CSV in columns for a person, numbers to four digits.
+/// CSV in columns for a person, numbers to four digits; of very many columns those are left out that tell how much each
+/// number varies.
 fn columns(csv: &str) -> String {
     let cell = |text: &str| match text.parse::<f64>() {
         Ok(number) if text.contains(['.', 'e']) => four_digits(number),
         _ => text.to_owned(),
     };
-    let rows: Vec<Vec<_>> = csv.lines().map(|line| line.split(',').map(cell).collect()).collect();
+    let names: Vec<_> = csv.lines().next().unwrap_or_default().split(',').collect();
+    let is_extra =
+        |name: &str| names.len() > MOST_COLUMNS && (name.ends_with("_max") || name.ends_with("_sd"));
+    let row = |line: &str| {
+        let cells = line.split(',').zip(&names).filter(|(_, name)| !is_extra(name));
+        cells.map(|(text, _)| cell(text)).collect()
+    };
+    let rows: Vec<Vec<_>> = csv.lines().map(row).collect();
     let width = |at: usize| rows.iter().map(|row| row[at].len()).max().unwrap_or(0);
     let widths: Vec<_> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
     let line = |row: &Vec<String>| {
@@ -307,6 +346,8 @@ mod tests {
     fn csv_stands_in_columns() {
         let text = columns("name,cost,nodes\nSEP2P,7.57891,100000\nA,,3\n");
         assert_eq!(text, " name   cost   nodes\nSEP2P  7.579  100000\n    A              3");
+        let many = ["cost_sd", &"n,".repeat(16), "cost_max"].join(",");
+        assert_eq!(columns(&many).matches("cost").count(), 0);
     }
 
     #[test]

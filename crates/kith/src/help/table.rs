@@ -20,7 +20,7 @@ const SIMULATED: (u8, &str) = (
     "so many nodes collude that no table helps; stopped by Ctrl-C, with the result of what was done; or --into cannot be written",
 );
 const DATA: (&str, &str) = ("DIR/*.csv, DIR/*.json", "the data, with --into DIR");
-const PICTURE: (&str, &str) = ("DIR/*.svg", "the picture, with --into DIR");
+const PICTURE: (&str, &str) = ("DIR/*.svg, DIR/*.png", "the picture, with --into DIR");
 const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
 const DATABASE: (&str, &str) = (
@@ -230,7 +230,7 @@ pub(super) const PAGES: &[Page] = &[
             ("kith simulate k-table --nodes 10M --colluding 1% --alpha 1e-12 --mode hardened", "print the one that a real network of ten million uses")] },
     Page { path: "simulate dht", exits: &[STOPPED], files: &[DATA],
         examples: &[("kith simulate dht --nodes 100K --paths 1 --parallel 2", "count rounds and requests of the cheapest lookups"),
-            ("kith simulate dht --colluding 20% --paths 8", "see how many lookups get through among malicious nodes")] },
+            ("kith simulate dht --colluding 20% --paths 8 --mtbf 1h", "see how many lookups get through among malicious nodes that come and go")] },
     Page { path: "simulate attack", exits: &[SIMULATED], files: &[DATA],
         examples: &[("kith simulate attack all --into attacks", "play all attacks against both protocols"),
             ("kith simulate attack retry --quota 24 --mode hardened", "see what a large quota is worth"),
@@ -247,6 +247,8 @@ pub(super) const PAGES: &[Page] = &[
             ("kith simulate figure6 --mode hardened --alpha 1e-12", "see what a real network needs")] },
     Page { path: "simulate figure7", exits: &[SIMULATED], files: &[DATA, PICTURE],
         examples: &[("kith simulate figure7 --into figures", "compute the figure with its defaults")] },
+    Page { path: "simulate leak-index", exits: &[STOPPED], files: &[DATA, PICTURE],
+        examples: &[("kith simulate leak-index --shares 1/1,3/5 --copies 20", "see what is read of an index that dht/1 keeps")] },
     Page { path: "simulate figure8", exits: &[SIMULATED], files: &[DATA, PICTURE],
         examples: &[("kith simulate figure8 --mtbf 1h,1d --mode paper", "the paper's caches for two times between failures")] },
     Page { path: "doctor", exits: &[(1, "something does not work; the lines say what to do")],

@@ -27,6 +27,7 @@ mod secondary;
 mod servers;
 mod service;
 mod session;
+mod simulations;
 mod succession;
 mod surface;
 mod transfers;

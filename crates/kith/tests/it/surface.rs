@@ -438,6 +438,7 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
         ("simulate figure6", &figure6),
         ("simulate figure7", &["--cache", "48,64", "--nodes", "2K", "--selections", "20", "--networks", "2"]),
         ("simulate figure8", &["--cache", "48,64", "--nodes", "2K", "--events", "4"]),
+        ("simulate leak-index", &["--nodes", "2K", "--entries", "3K"]),
     ] {
         let name = match command.strip_prefix("simulate ").unwrap() {
             "attack" => "attack-reuse",
@@ -453,7 +454,10 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
         let rows = one.json()["rows"].as_array().unwrap().len();
         assert!(rows > 0);
         assert_eq!(read("csv").unwrap().lines().count(), rows + 1);
-        assert_eq!(read("svg").is_ok_and(|svg| svg.contains("<circle")), name.starts_with("figure"));
+        let is_drawn = name.starts_with("figure") || name == "leak-index";
+        assert_eq!(read("svg").is_ok_and(|svg| svg.contains("<circle")), is_drawn);
+        let png = fs::read(folder.join(name).with_extension("png"));
+        assert_eq!(png.is_ok_and(|png| png.starts_with(b"\x89PNG")), is_drawn);
         ledger.run(&home, command, &[options, &nowhere].concat(), 1);
         ledger.run(&home, command, &["--nodes", "1"], 2);
     }
@@ -465,6 +469,19 @@ fn of_figures(place: &Place, ledger: &mut Ledger) {
     }
     for wrong in [["--actors", "0"], ["--cache", "0"], ["--networks", "0"], ["--colluding", "100%"]] {
         ledger.run(&home, "simulate figure3", &wrong, 2);
+    }
+    for wrong in [["--overlay", "chord", "--mtbf", "1h"], ["--mtbf", "0s", "--paths", "1"]] {
+        ledger.run(&home, "simulate dht", &wrong, 2);
+    }
+    ledger.run(&home, "simulate dht", &["--overlay=chord", "--nodes=2K", "--lookups=20"], 0);
+    ledger.run(
+        &home,
+        "simulate figure7",
+        &["--every-setter", "--cache=64", "--nodes=500", "--networks=1"],
+        0,
+    );
+    for wrong in [["--shares", "3/2"], ["--copies", "0"], ["--nodes", "1"]] {
+        ledger.run(&home, "simulate leak-index", &wrong, 2);
     }
     for wrong in [["--mtbf", "0s"], ["--cache", "200K"], ["--mode", "other"]] {
         ledger.run(&home, "simulate figure8", &wrong, 2);

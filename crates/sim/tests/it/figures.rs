@@ -15,6 +15,7 @@ fn params() -> SelectionParams {
         cache: vec![48],
         selections: 400,
         networks: 4,
+        every_setter: false,
         seed: 1,
     }
 }
@@ -30,9 +31,28 @@ fn data_is_the_same_with_one_thread_and_with_two() {
         let run = Run::new(threads);
         let effectiveness = figure3(&params, &run).unwrap();
         let costs = setup(&params, &run).unwrap();
-        [effectiveness.csv(), costs.csv(), effectiveness.chart_of_effectiveness().svg().unwrap()]
+        let pictures =
+            [effectiveness.chart_of_effectiveness(), costs.chart_of_operations(), costs.chart_of_messages()];
+        let pictures = pictures.map(|chart| (chart.svg().unwrap(), chart.png().unwrap()));
+        let data = [effectiveness.csv(), costs.csv(), figure7(&params, &run).unwrap().csv()];
+        (data, pictures)
     };
     assert_eq!(figures(1), figures(2));
+}
+
+#[test]
+fn each_node_is_the_setter_once_where_that_is_wished() {
+    let params = SelectionParams { nodes: 1_500, networks: 2, every_setter: true, ..params() };
+    let figure = |threads| figure7(&params, &Run::new(threads)).unwrap();
+    let data = figure(2);
+    assert_eq!(data.csv(), figure(1).csv());
+    let row = &data.rows[0];
+    assert!((2_980..=3_000).contains(&(row.selections + row.refused)), "{row:?}");
+    assert!(row.messages_max as f64 > row.messages && row.messages_sd > 0.0, "{row:?}");
+    assert!(row.verification_max >= 10 && row.verification_sd < 4.0, "{row:?}");
+    let data = figure3(&params, &Run::new(2)).unwrap();
+    let sep2p = by(&data.rows, Strategy::Sep2p);
+    assert!((2_980..=3_000).contains(&(sep2p.selections + sep2p.refused)), "{sep2p:?}");
 }
 
 #[test]
@@ -47,6 +67,13 @@ fn a_selection_of_sep2p_is_as_good_as_chance_and_the_others_are_not() {
         let row = by(&data.rows, other);
         assert!(row.effectiveness.unwrap() < 0.25, "{row:?}");
     }
+}
+
+#[test]
+fn where_one_node_is_bad_two_sign_and_no_cache_is_the_whole_network() {
+    let params = SelectionParams { colluding: vec![Colluding::Number(1)], ..params() };
+    let row = &figure7(&params, &Run::new(2)).unwrap().rows[0];
+    assert!(row.cache <= 64.0 && row.verification < 4.5 && row.refused == 0, "{row:?}");
 }
 
 #[test]
@@ -93,12 +120,17 @@ fn selections_move_only_where_the_cache_is_hardly_larger_than_the_list() {
 
 #[test]
 fn total_communication_is_linear_in_the_actors() {
-    let messages = |actors| {
-        let params = SelectionParams { actors, cache: vec![400], selections: 100, ..params() };
-        figure7(&params, &Run::new(2)).unwrap().rows[0].messages
+    let messages = |actors: usize| {
+        let params = SelectionParams { actors, cache: vec![512], selections: 60, ..params() };
+        (actors as f64, figure7(&params, &Run::new(2)).unwrap().rows[0].messages)
     };
-    let [some, twice, thrice] = [32, 64, 96].map(messages);
-    assert!(((thrice - twice) - (twice - some)).abs() < 0.02 * (thrice - some), "{some} {twice} {thrice}");
+    let points = [8, 16, 32, 64, 128, 256].map(messages);
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let sum = |of: fn(f64, f64) -> f64| points.iter().map(|point| of(point.0 - x, point.1 - y)).sum::<f64>();
+    let (xx, xy, yy) = (sum(|x, _| x * x), sum(|x, y| x * y), sum(|_, y| y * y));
+    // The share of the variance that a line explains.
+    assert!(xy * xy / (xx * yy) > 0.99, "{points:?}");
 }
 
 #[test]
@@ -124,6 +156,7 @@ fn the_degrees_are_those_of_the_k_table() {
         .unwrap();
         assert_eq!((row.mean_k, row.without_table), (table.mean_k, table.kmax));
     }
+    assert_eq!(data.csv(), figure6(&params, &Run::new(1)).unwrap().csv());
     assert_eq!(data.rows[0].colluding, 1);
     assert!(data.chart_of_degrees().svg().unwrap().contains("no k-table"));
 }

@@ -5,3 +5,4 @@
 mod attack;
 mod dht;
 mod figures;
+mod leak;
