@@ -12,6 +12,7 @@ use kith_sansio::system::{self, OsRng};
 use kith_sansio::{Machine, Span, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use super::line::{Asked, Line, Talk, frame};
 use super::membership::{Doorkeeper, Membership};
@@ -49,6 +50,7 @@ pub(super) struct Desk {
     inbox: mpsc::Receiver<Event>,
     dials: JoinSet<()>,
     places: Arc<Semaphore>,
+    tasks: TaskTracker,
 }
 
 /// A member with whom there is a stream, or is to be one.
@@ -91,6 +93,7 @@ impl Desk {
         settings: Settings,
         membership: Arc<dyn Membership>,
         joined: watch::Sender<bool>,
+        tasks: TaskTracker,
     ) -> Desk {
         let Settings { routing, address, known, addresses, kept, shelf } = settings;
         let own = Contact::of(&membership.own(), address);
@@ -117,6 +120,7 @@ impl Desk {
             inbox,
             dials: JoinSet::new(),
             places: Arc::new(Semaphore::new(MAX_DIALS)),
+            tasks,
         }
     }
 
@@ -163,7 +167,7 @@ impl Desk {
         if rows.is_empty() {
             return;
         }
-        let read = tokio::task::spawn_blocking(move || shelf::read(rows, &membership)).await;
+        let read = self.tasks.spawn_blocking(move || shelf::read(rows, &membership)).await;
         let Ok((values, broken)) = read else { return };
         self.give(Input::Restore(values));
         broken.iter().for_each(|key| self.forget(key));
@@ -355,13 +359,14 @@ impl Desk {
         self.last += 1;
         let (id, own) = (LineId(self.last), frame(&self.own.to_card()));
         let (gate, events) = (Doorkeeper(Arc::clone(&self.membership)), self.events.clone());
+        let tasks = self.tasks.clone();
         let neighbour = self.neighbour(peer);
         if neighbour.lines.len() >= MAX_LINES_PER_MEMBER {
             neighbour.lines.remove(0);
         }
         let path = stream.watch_path();
         let talk = Talk { id, peer, path, gate, asked: neighbour.asked.clone(), events };
-        let line = Line::open(stream, talk, own);
+        let line = Line::open(stream, talk, own, &tasks);
         neighbour.waiting.iter_mut().flat_map(|waiting| waiting.drain(..)).for_each(|bytes| line.say(bytes));
         neighbour.lines.push(line);
         neighbour.is_ours = is_ours;
@@ -372,7 +377,7 @@ impl Desk {
         let (endpoint, membership) = (self.endpoint.clone(), Arc::clone(&self.membership));
         let (addresses, places) = (self.addresses.clone(), Arc::clone(&self.places));
         let events = self.events.clone();
-        self.dials.spawn(async move {
+        self.dials.spawn(self.tasks.track_future(async move {
             let dialling = async {
                 let _place = places.acquire().await.ok()?;
                 let _hint = addresses.hint(to.fingerprint, to.address);
@@ -380,7 +385,7 @@ impl Desk {
             };
             let stream = within(DIAL, dialling).await.flatten();
             let _the_desk_may_be_gone = events.send(Event::Dialled(to, stream.map(Box::new))).await;
-        });
+        }));
     }
 
     fn dialled(&mut self, to: &Contact, stream: Option<Box<Stream>>) {

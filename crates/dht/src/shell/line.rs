@@ -14,6 +14,7 @@ use kith_sansio::{Span, Time};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use super::membership::Doorkeeper;
 use super::{Event, LineId, sleep_until, within};
@@ -59,11 +60,12 @@ pub(super) struct Talk {
 struct Pace(Time);
 
 impl Line {
-    /// Begins to talk over a stream, `first` before everything else.
+    /// Begins to talk over a stream, `first` before everything else, as one of `tasks`.
     pub(super) fn open(
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
         talk: Talk,
         first: Bytes,
+        tasks: &TaskTracker,
     ) -> Line {
         let (queue, frames) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -71,7 +73,7 @@ impl Line {
         let line =
             Line { id: talk.id, queue, waiting: Arc::clone(&waiting), _ends: ended.clone().drop_guard() };
         line.say(first);
-        tokio::spawn(talk.run(stream, frames, waiting, ended));
+        tasks.spawn(talk.run(stream, frames, waiting, ended));
         line
     }
 

@@ -19,6 +19,7 @@ use kith_identity::membership::NodeId;
 use kith_sansio::{Span, Time, system};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub use addresses::Addresses;
 pub use membership::Membership;
@@ -58,6 +59,9 @@ pub struct Settings {
 pub struct Dht {
     orders: mpsc::Sender<Order>,
     joined: watch::Receiver<bool>,
+    /// All that holds the membership and the shelf.
+    tasks: TaskTracker,
+    ending: CancellationToken,
     _ends: Arc<DropGuard>,
 }
 
@@ -162,10 +166,11 @@ impl Dht {
         let incoming = endpoint.listen(PROTOCOL, Admission::Members)?;
         let (orders, wishes) = mpsc::channel(EVENTS);
         let (told, joined) = watch::channel(false);
-        let ending = CancellationToken::new();
-        let desk = Desk::new(endpoint, settings, membership, told);
-        tokio::spawn(ending.clone().run_until_cancelled_owned(Box::pin(desk.run(incoming, wishes))));
-        Ok(Dht { orders, joined, _ends: Arc::new(ending.drop_guard()) })
+        let (ending, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let desk = Desk::new(endpoint, settings, membership, told, tasks.clone());
+        tasks.spawn(ending.clone().run_until_cancelled_owned(Box::pin(desk.run(incoming, wishes))));
+        let _ends = Arc::new(ending.clone().drop_guard());
+        Ok(Dht { orders, joined, tasks, ending, _ends })
     }
 
     /// Waits until the node knows its region, and its region knows it.
@@ -227,10 +232,15 @@ impl Dht {
         let _ended = self.orders.send(Order::Moved(address)).await;
     }
 
-    /// Says goodbye to the region, for two seconds at most, and ends.
+    /// Says goodbye to the region, for two seconds at most, and ends. Nothing holds the membership and the shelf then.
     pub async fn leave(self) {
         // Where the node has ended by itself there is nobody to say it.
         let _ended = within(LEAVE, self.order(Order::Leave)).await;
+        self.ending.cancel();
+        self.tasks.close();
+        if within(LEAVE, self.tasks.wait()).await.is_none() {
+            tracing::warn!("some tasks of the DHT did not end in time");
+        }
     }
 
     async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Ended> {

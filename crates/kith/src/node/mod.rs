@@ -364,7 +364,7 @@ impl Node {
         }
         // Signing waits for the disk, where the timestamp is remembered first.
         let own = Arc::clone(&self.own);
-        match tokio::task::spawn_blocking(move || own.signed()).await.map_err(Failure::failed) {
+        match self.tasks.spawn_blocking(move || own.signed()).await.map_err(Failure::failed) {
             Ok(Ok(set)) => Some(set),
             Ok(Err(failure)) | Err(failure) => {
                 tracing::error!(%failure, "the own record set cannot be signed");

@@ -249,7 +249,7 @@ pub(super) async fn roll(node: Arc<Node>) {
             continue;
         }
         let rolling = Arc::clone(&node);
-        let rolled = tokio::task::spawn_blocking(move || rolling.book.network.issuing.roll_in_time()).await;
+        let rolled = node.tasks.spawn_blocking(move || rolling.book.network.issuing.roll_in_time()).await;
         if let Err(failure) = rolled.map_err(Failure::failed).and_then(|rolled| rolled) {
             tracing::error!(%failure, "the next epoch of the network cannot begin");
             again = system::time() + PAUSE;
@@ -269,7 +269,7 @@ pub(super) async fn converse(node: Arc<Node>, peer: Fingerprint, mut stream: Str
         };
         let (asked, path) = (Arc::clone(&node), stream.path());
         let from = path.direct.then(|| path.remote.ip());
-        let answering = tokio::task::spawn_blocking(move || {
+        let answering = node.tasks.spawn_blocking(move || {
             let may_join = asked.book.contact_of(&peer).is_some();
             asked.book.network.issuing.answer(Caller { peer, from, may_join }, &question)
         });

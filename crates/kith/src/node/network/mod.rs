@@ -99,7 +99,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
 /// Opens the desk, where it is not open yet.
 async fn issue(node: &Arc<Node>) -> Result<()> {
     let opening = Arc::clone(node);
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = node.tasks.spawn_blocking(move || {
         opening.book.network.issuing.begin(&opening.identity, opening.config.network.epoch())
     });
     if opened.await.map_err(Failure::failed)?? {
@@ -174,7 +174,7 @@ async fn ask(node: &Arc<Node>, row: Row) -> Result<bool> {
         Ok(news) => {
             let adopting = Arc::clone(node);
             let adopted =
-                tokio::task::spawn_blocking(move || adopting.book.network.membership.adopt(&row, &news));
+                node.tasks.spawn_blocking(move || adopting.book.network.membership.adopt(&row, &news));
             adopted.await.map_err(Failure::failed)?
         }
         Err(error) => {

@@ -32,8 +32,8 @@ async fn on_disk<T: Send + 'static>(
     node: &Arc<Node>,
     work: impl FnOnce(&Node) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let node = Arc::clone(node);
-    tokio::task::spawn_blocking(move || work(&node)).await.map_err(Failure::failed)?
+    let working = Arc::clone(node);
+    node.tasks.spawn_blocking(move || work(&working)).await.map_err(Failure::failed)?
 }
 
 async fn overview(State(node): State<Arc<Node>>) -> Answer<Network> {
