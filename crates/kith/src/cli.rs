@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kith_sansio::Span;
 use kith_transfer::Rate;
 
-pub(crate) use self::actors::{Actors, VerifyActors};
+pub(crate) use self::actors::{Actors, SelectActors, VerifyActors};
 pub(crate) use self::delegator::{Delegator, DelegatorGroup, Grant, Revoke, ServeDelegator, Towards};
 pub(crate) use self::dht::Dht;
 pub(crate) use self::invitations::{Invitations, Invite, Join, Open};

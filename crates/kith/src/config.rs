@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
 
+mod network;
+
+pub(crate) use self::network::Network;
+
 /// Name of the file in the home folder.
 pub(crate) const FILE: &str = "kith.toml";
 /// A configuration larger than this is not one.
@@ -55,6 +59,7 @@ const KNOWN: &[&str] = &[
     "delegator.lease",
     "network",
     "network.epoch",
+    "network.colluding",
     "transfer",
     "transfer.limit-up",
     "transfer.limit-down",
@@ -152,38 +157,6 @@ impl Delegator {
     /// How long a list holds after the last word of this node.
     pub(crate) fn lease(&self) -> Span {
         self.lease.unwrap_or(kith_connect::defaults::LEASE)
-    }
-}
-
-/// How the network runs that this node issues.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Network {
-    /// How long an epoch lasts; an hour where it is missing.
-    #[serde(with = "maybe_text", skip_serializing_if = "Option::is_none")]
-    pub(crate) epoch: Option<Span>,
-}
-
-impl Network {
-    /// The shortest and the longest epoch.
-    const EPOCH_RANGE: (Span, Span) = (Span::secs(10), Span::secs(86_400));
-
-    fn is_default(&self) -> bool {
-        *self == Network::default()
-    }
-
-    /// How long an epoch lasts.
-    pub(crate) fn epoch(&self) -> Span {
-        self.epoch.unwrap_or(Span::secs(3600))
-    }
-
-    fn check(&self) -> Result<()> {
-        let (shortest, longest) = Network::EPOCH_RANGE;
-        if (shortest..=longest).contains(&self.epoch()) {
-            return Ok(());
-        }
-        let epoch = self.epoch();
-        Err(Failure::failed(format!("network.epoch is {epoch}, it must be {shortest} to {longest}")))
     }
 }
 
@@ -732,6 +705,8 @@ mod tests {
             ("ttl = 'soon'", "length of time"),
             ("[transfer]\nlimit-up = 'fast'", "no rate"),
             ("[delegator]\nlease = '5s'", "10s to 1d"),
+            ("[network]\ncolluding = 0", "'0' is no number from 1 to"),
+            ("[network]\ncolluding = '100%'", "nor a share from 0.1% to 99.9%"),
             ("[network]\nepoch = '5s'", "network.epoch is 5s, it must be 10s to 1d"),
             ("listen = ['udp://1.2.3.4:5']", "udp"),
             ("authorities = ['a b']", "a b"),

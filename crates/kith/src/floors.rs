@@ -37,6 +37,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     node::delegator::FLOOR,
     node::network::FLOOR,
     node::dht::FLOOR,
+    node::actors::FLOOR,
     node::successions::FLOOR,
     node::invitations::FLOOR,
     node::transfers::FLOOR,
@@ -52,8 +53,8 @@ mod tests {
     fn every_command_belongs_to_one_floor_or_to_the_node_or_stands_beside_it() {
         let of_the_node =
             ["init", "id", "up", "down", "status", "doctor", "install-service", "completions", "man"];
-        // The simulator and the check of a list need no node.
-        let beside = ["actors", "simulate"];
+        // The simulator needs no node.
+        let beside = ["simulate"];
         let mut named: Vec<_> = FLOORS.iter().flat_map(|floor| floor.commands).copied().collect();
         named.extend(of_the_node.into_iter().chain(beside));
         named.sort_unstable();

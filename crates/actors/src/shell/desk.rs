@@ -12,6 +12,7 @@ use kith_sansio::system::{self, OsRng};
 use kith_sansio::{Machine, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use super::ground::{Ground, Neighbour};
 use super::line::{converse, frame};
@@ -50,7 +51,10 @@ pub(super) struct Desk {
     last: u64,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
-    tasks: JoinSet<()>,
+    /// What is under way on streams, and searches.
+    talks: JoinSet<()>,
+    /// All of that, and work on the disk, which nothing cancels.
+    tasks: TaskTracker,
     dials: Arc<Semaphore>,
 }
 
@@ -67,6 +71,7 @@ impl Desk {
         identity: Arc<Identity>,
         me: NodeId,
         ground: Arc<dyn Ground>,
+        tasks: TaskTracker,
     ) -> Desk {
         let (events, inbox) = mpsc::channel(EVENTS);
         Desk {
@@ -83,7 +88,8 @@ impl Desk {
             last: 0,
             events,
             inbox,
-            tasks: JoinSet::new(),
+            talks: JoinSet::new(),
+            tasks,
             dials: Arc::new(Semaphore::new(MAX_DIALS)),
         }
     }
@@ -111,7 +117,7 @@ impl Desk {
                     None => return Ok(()),
                 },
                 Some(event) = self.inbox.recv() => self.hear(event).await?,
-                Some(_) = self.tasks.join_next() => {}
+                Some(_) = self.talks.join_next() => {}
                 true = changes.next() => self.review().await?,
                 () = sleep_until(due) => {
                     if let Some(seat) = &mut self.seat {
@@ -130,15 +136,16 @@ impl Desk {
             return Ok(());
         }
         let ground = Arc::clone(&self.ground);
-        let stored = on_disk(move || ground.recall()).await?;
+        let stored = self.on_disk(move || ground.recall()).await?;
         let book = book_for(&view, stored.as_deref());
         self.places = view.leaves().iter().map(|leaf| (leaf.fingerprint(), leaf.id)).collect();
         self.keys = view.leaves().iter().map(|leaf| (leaf.id, leaf.fingerprint())).collect();
-        self.keep(book.to_bytes()).await?;
-        match &mut self.seat {
-            None => self.seat = Some(Seat::new(self.me, Arc::clone(&self.identity), view, book)),
-            Some(_) => self.give(Input::Epoch(view, Box::new(book))).await?,
+        if self.seat.is_some() {
+            // It has the book kept itself.
+            return self.give(Input::Epoch(view, Box::new(book))).await;
         }
+        self.keep(book.to_bytes()).await?;
+        self.seat = Some(Seat::new(self.me, Arc::clone(&self.identity), view, book));
         Ok(())
     }
 
@@ -194,7 +201,8 @@ impl Desk {
         let from = self.places.get(&peer).copied().unwrap_or(NodeId::from_bytes(*peer.as_bytes()));
         let (queue, frames) = mpsc::unbounded_channel();
         self.lines.insert(talk, Line { queue, peer: Some(peer) });
-        self.tasks.spawn(converse(stream, talk, from, frames, self.events.clone()));
+        let talking = converse(stream, talk, from, frames, self.events.clone());
+        self.talks.spawn(self.tasks.track_future(talking));
     }
 
     fn is_in_pace(&mut self, peer: &Fingerprint) -> bool {
@@ -249,7 +257,14 @@ impl Desk {
 
     async fn keep(&self, book: Vec<u8>) -> io::Result<()> {
         let ground = Arc::clone(&self.ground);
-        on_disk(move || ground.keep(&book)).await
+        self.on_disk(move || ground.keep(&book)).await
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.tasks.spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
     /// Says something in a talk; the first thing opens it.
@@ -269,7 +284,7 @@ impl Desk {
         let (endpoint, ground) = (self.endpoint.clone(), Arc::clone(&self.ground));
         let (events, dials) = (self.events.clone(), Arc::clone(&self.dials));
         let fingerprint = self.keys.get(&to).copied();
-        self.tasks.spawn(async move {
+        self.talks.spawn(self.tasks.track_future(async move {
             let dialling = async {
                 let member = Neighbour { id: to, fingerprint: fingerprint? };
                 let _place = dials.acquire().await.ok()?;
@@ -279,15 +294,15 @@ impl Desk {
                 Some(stream) => converse(stream, talk, to, frames, events).await,
                 None => drop(events.send(Event::Closed(talk)).await),
             }
-        });
+        }));
     }
 
     fn find(&mut self, wish: u64, place: NodeId) {
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
-        self.tasks.spawn(async move {
+        self.talks.spawn(self.tasks.track_future(async move {
             let nearest = within(DIAL, ground.nearest(&place)).await.unwrap_or_default();
             let _the_desk_may_be_gone = events.send(Event::Found(wish, nearest)).await;
-        });
+        }));
     }
 
     fn status(&self) -> Status {
@@ -314,10 +329,6 @@ fn book_for(view: &View, stored: Option<&[u8]>) -> Book {
     }
 }
 
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
 async fn sleep_until(at: Option<Time>) {
     match at {
         Some(at) => tokio::time::sleep_until(system::instant(at).into()).await,
@@ -327,7 +338,7 @@ async fn sleep_until(at: Option<Time>) {
 
 /// A stream to a member, to whom this node introduces itself where that is needed.
 async fn connect(endpoint: &Endpoint, ground: &dyn Ground, member: &Neighbour) -> Option<Stream> {
-    ground.prepare(member).await;
+    let _way = ground.prepare(member).await;
     let protocol = PROTOCOL;
     let connecting = || Box::pin(endpoint.connect(&member.fingerprint, &protocol));
     let mut stream = connecting().await;

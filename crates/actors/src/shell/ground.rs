@@ -34,8 +34,9 @@ pub trait Ground: Send + Sync + 'static {
     /// The living members nearest to a place outside of this member's region, nearest first.
     fn nearest<'a>(&'a self, place: &'a NodeId) -> Later<'a, Vec<Neighbour>>;
 
-    /// Sees to it that the endpoint finds the way to a member, where that can be told beforehand.
-    fn prepare<'a>(&'a self, member: &'a Neighbour) -> Later<'a, ()>;
+    /// Sees to it that the endpoint finds the way to a member, where that can be told beforehand, as long as what this
+    /// gives is there.
+    fn prepare<'a>(&'a self, member: &'a Neighbour) -> Later<'a, Box<dyn Send>>;
 
     /// Shows this node's certificate to a peer that did not take it for a member; whether it may do so now.
     fn introduce<'a>(&'a self, peer: &'a Fingerprint) -> Later<'a, bool>;

@@ -16,6 +16,7 @@ use kith_identity::membership::NodeId;
 use kith_sansio::Span;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub use ground::{Ground, Neighbour};
 
@@ -50,10 +51,14 @@ const REQUEST: Span = Span::secs(10);
 /// How long a talk may take in all.
 const TALK: Span = Span::secs(220);
 
-/// The part of a member in selections. Clones are the same; it ends with the last.
+/// The part of a member in selections. Clones are the same; it ends with the last, or when somebody [ends](Actors::end)
+/// it.
 #[derive(Clone, Debug)]
 pub struct Actors {
     orders: mpsc::Sender<Order>,
+    /// All that holds the ground.
+    tasks: TaskTracker,
+    ending: CancellationToken,
     _ends: Arc<DropGuard>,
 }
 
@@ -120,10 +125,18 @@ impl Actors {
     ) -> Result<Actors, ListenError> {
         let incoming = endpoint.listen(PROTOCOL, Admission::Members)?;
         let (orders, wishes) = mpsc::channel(EVENTS);
-        let ending = CancellationToken::new();
-        let desk = Desk::new(endpoint, identity, me, ground);
-        tokio::spawn(ending.clone().run_until_cancelled_owned(Box::pin(desk.run(incoming, wishes))));
-        Ok(Actors { orders, _ends: Arc::new(ending.drop_guard()) })
+        let (ending, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let desk = Desk::new(endpoint, identity, me, ground, tasks.clone());
+        tasks.spawn(ending.clone().run_until_cancelled_owned(Box::pin(desk.run(incoming, wishes))));
+        let _ends = Arc::new(ending.clone().drop_guard());
+        Ok(Actors { orders, tasks, ending, _ends })
+    }
+
+    /// Ends it, whatever is under way. Nothing holds the ground then, and nothing is being kept any more.
+    pub async fn end(self) {
+        self.ending.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Draws actors for these terms, again where a draw fails, as often as the quota of the epoch and

@@ -74,8 +74,8 @@ impl Ground for Land {
     fn nearest<'a>(&'a self, _: &'a NodeId) -> Pin<Box<dyn Future<Output = Vec<Neighbour>> + Send + 'a>> {
         Box::pin(async { Vec::new() })
     }
-    fn prepare<'a>(&'a self, _: &'a Neighbour) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async {})
+    fn prepare<'a>(&'a self, _: &'a Neighbour) -> Pin<Box<dyn Future<Output = Box<dyn Send>> + Send + 'a>> {
+        Box::pin(async { Box::new(()) as Box<dyn Send> })
     }
     fn introduce<'a>(&'a self, _: &'a Fingerprint) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(async { false })
@@ -253,6 +253,27 @@ async fn a_node_without_the_book_of_the_epoch_takes_part_from_the_next_one_on() 
     soon(taking_part).await;
     let status = soon(member.actors.status()).await.unwrap();
     assert!(status.epoch > before && status.draws_left == QUOTA);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_ends_lets_go_of_everything_whatever_is_under_way() {
+    let mut net = Net::new(8, 2).await;
+    let Member { actors, land, .. } = net.members.remove(3);
+    let selecting = tokio::spawn({
+        let actors = actors.clone();
+        async move { actors.select(terms(2)).await }
+    });
+    // The draw has begun.
+    soon(async {
+        while actors.status().await.unwrap().draws_left == QUOTA {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    soon(actors.end()).await;
+    assert_eq!(Arc::strong_count(&land), 1);
+    let outcome = soon(selecting).await.unwrap();
+    assert!(matches!(outcome, Ok(_) | Err(SelectError::Ended)), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -213,6 +213,10 @@ impl Desk {
             Order::Put(value, reply) => (Reply::Put(reply), Input::Put { op, value }),
             Order::Get(key, reply) => (Reply::Get(reply), Input::Get { op, key }),
             Order::Find(place, want, reply) => (Reply::Find(reply), Input::Find { op, place, want }),
+            Order::Contact(id, reply) => {
+                let known = self.node.routes().find(&id).map(|known| known.contact.clone());
+                return drop(reply.send(known));
+            }
             Order::Status(reply) => return drop(reply.send(self.status())),
             Order::Known(reply) => return drop(reply.send(self.known_now())),
             Order::Meet(others) => return self.give(Input::Meet(others)),

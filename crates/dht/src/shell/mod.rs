@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub use addresses::Addresses;
+pub use addresses::{Addresses, Hint};
 pub use membership::Membership;
 pub use shelf::{Shelf, Written};
 
@@ -132,6 +132,7 @@ enum Order {
     Put(Value, oneshot::Sender<Result<usize, PutError>>),
     Get(NodeId, oneshot::Sender<Option<Value>>),
     Find(NodeId, usize, oneshot::Sender<Search>),
+    Contact(NodeId, oneshot::Sender<Option<Contact>>),
     Status(oneshot::Sender<Status>),
     Known(oneshot::Sender<Vec<Contact>>),
     Meet(Vec<Contact>),
@@ -203,6 +204,14 @@ impl Dht {
     /// Where the node has ended.
     pub async fn find(&self, place: NodeId, want: usize) -> Result<Search, Ended> {
         self.order(|reply| Order::Find(place, want, reply)).await
+    }
+
+    /// The member at this place, where the node knows it; nobody is asked.
+    ///
+    /// # Errors
+    /// Where the node has ended.
+    pub async fn contact(&self, id: NodeId) -> Result<Option<Contact>, Ended> {
+        self.order(|reply| Order::Contact(id, reply)).await
     }
 
     /// How the node stands.

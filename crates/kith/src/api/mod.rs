@@ -1,5 +1,6 @@
 //! The control API: HTTP/1.1 with JSON over a Unix socket in the home folder, `/v1/…`.
 
+pub(crate) mod actors;
 pub(crate) mod client;
 pub(crate) mod delegator;
 pub(crate) mod dht;

@@ -1,18 +1,23 @@
-//! `kith actors`: the check of a list works on its file alone.
+//! `kith actors`: the running node has actors drawn; the check of a list works on its file alone.
 
-use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64, HEXLOWER};
+use hyper::Method;
 use kith_actors::hardened::{ActorList, ListError, MAX_LIST_BYTES, VerifiedActorList};
 use kith_identity::membership::{MemberLeaf, signature};
 use kith_identity::{Fingerprint, Identity, Ni};
 use kith_sansio::system::{self, OsRng};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Context;
-use crate::cli::{self, VerifyActors};
+use crate::api::actors::{ActorsStatus, DrawnActors, NewActors};
+use crate::api::shapes::Status;
+use crate::cli::{self, SelectActors, VerifyActors};
 use crate::failure::{Failure, Result, chain};
+use crate::output::printable;
 
 /// How often the check is timed.
 const ROUNDS: usize = 15;
@@ -46,10 +51,80 @@ struct Actor {
     ni: String,
 }
 
-pub(super) fn actors(context: &Context, command: &cli::Actors) -> Result<()> {
+/// What was drawn.
+#[derive(Debug, Serialize)]
+struct Drawn {
+    #[serde(flatten)]
+    verified: Verified,
+    draws: u32,
+    list: String,
+}
+
+pub(super) async fn actors(context: &Context, command: cli::Actors) -> Result<()> {
     match command {
-        cli::Actors::Verify(options) => verify(context, options),
+        cli::Actors::Select(options) => select(context, options).await,
+        cli::Actors::Verify(options) => verify(context, &options),
     }
+}
+
+async fn select(
+    context: &Context,
+    SelectActors { count, manifest, role, expires, out }: SelectActors,
+) -> Result<()> {
+    let mut node = context.node().await?;
+    // Before a draw is spent on a list that cannot be written.
+    let file = out.map(Draft::open).transpose()?;
+    let wish = NewActors { manifest, count, role, expires: expires.map(|expires| expires.to_string()) };
+    let DrawnActors { network, draws, list } = node.call(Method::POST, "/v1/actors", Some(&wish)).await?;
+    let bytes = BASE64.decode(list.as_bytes()).map_err(Failure::failed)?;
+    let issuer: Ni = network.parse().map_err(|error| Failure::failed(chain(&error)))?;
+    let checked = checked(&bytes, &issuer.fingerprint).map_err(|error| {
+        Failure::failed(format!("the list that the node has given does not hold: {}", chain(&error)))
+    })?;
+    let (micros, single_micros) = timed(&bytes, &issuer.fingerprint, checked.operations());
+    let is_kept = file.map(|file| file.write(&bytes)).transpose()?.is_some();
+    let drawn = Drawn { verified: told(&checked, micros, single_micros), draws, list };
+    context.out.result(&drawn, || text(&drawn.verified))?;
+    if !context.out.is_json() && !is_kept {
+        context.out.aside("--out FILE keeps the list, which 'kith actors verify' checks; this one is gone");
+    }
+    Ok(())
+}
+
+/// A file that is being written: what was there before stays until it is whole.
+struct Draft {
+    path: PathBuf,
+    draft: PathBuf,
+    file: File,
+}
+
+impl Draft {
+    fn open(path: PathBuf) -> Result<Draft> {
+        let mut name = path.clone().into_os_string();
+        name.push(format!(".{}", std::process::id()));
+        let draft = PathBuf::from(name);
+        match File::create_new(&draft) {
+            Ok(file) => Ok(Draft { path, draft, file }),
+            Err(error) => Err(cannot_write(&path, &error)),
+        }
+    }
+
+    fn write(mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
+        let written = written.and_then(|()| std::fs::rename(&self.draft, &self.path));
+        written.map_err(|error| cannot_write(&self.path, &error))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // It has its name by now, where all went well.
+        let _it_may_be_gone = std::fs::remove_file(&self.draft);
+    }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot write {}: {error}", path.display()))
 }
 
 fn verify(context: &Context, options: &VerifyActors) -> Result<()> {
@@ -72,7 +147,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         _ => Failure::failed(format!("cannot read {}: {error}", path.display())),
     };
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
     file.take(MAX_LIST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
@@ -166,4 +241,21 @@ fn text(list: &Verified) -> String {
         list.micros,
         list.single_micros,
     )
+}
+
+/// What `status` says of selections; nothing where the node takes no part.
+pub(super) fn status_line(status: &Status) -> Option<String> {
+    let section = status.floors.get("actors").and_then(|section| ActorsStatus::deserialize(section).ok())?;
+    let ActorsStatus { epoch, region, takes_part, draws_left, refused, .. } = section;
+    Some(match (epoch, refused) {
+        (None, _) => "actors       the region is not known yet".to_owned(),
+        (Some(epoch), Some(why)) => format!("actors       none in epoch {epoch}: {}", printable(&why)),
+        (Some(epoch), None) => {
+            let part = match takes_part {
+                true => format!("{draws_left} draws left"),
+                false => "takes no part before the next one".to_owned(),
+            };
+            format!("actors       epoch {epoch}, region of {region}, {part}")
+        }
+    })
 }

@@ -138,7 +138,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Delegator(command) => Box::pin(delegator::delegator(&context, command)).await,
         Command::Network(command) => network::network(&context, command).await,
         Command::Dht(command) => dht::dht(&context, command).await,
-        Command::Actors(command) => actors::actors(&context, &command),
+        Command::Actors(command) => actors::actors(&context, command).await,
         Command::Simulate(command) => simulate::simulate(&context, &command).await,
         Command::Doctor => doctor::doctor(&context).await,
         Command::InstallService(options) => service::install(&context, &options),

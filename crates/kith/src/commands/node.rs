@@ -9,7 +9,7 @@ use kith_sansio::{Span, system};
 use serde_json::{Value, json};
 
 use super::contact::news_of;
-use super::{Context, delegator, init, network};
+use super::{Context, actors, delegator, init, network};
 use crate::api::client::{Control, no_node};
 use crate::api::shapes::{Announced, Status, Transfer};
 use crate::cli::{Init, Status as StatusOptions, Up};
@@ -205,6 +205,7 @@ fn status_text(status: &Status) -> String {
     }
     lines.extend(delegator::status_lines(status));
     lines.extend(network::status_lines(status));
+    lines.extend(actors::status_line(status));
     let running = status.floors.get("transfer").and_then(|section| section.get("running"));
     let running: Vec<Transfer> =
         running.and_then(|list| serde_json::from_value(list.clone()).ok()).unwrap_or_default();

@@ -25,7 +25,7 @@ const KEY: (&str, &str) = ("HOME/key.pem", "the identity");
 const CONFIG: (&str, &str) = ("HOME/kith.toml", "the configuration");
 const DATABASE: (&str, &str) = (
     "HOME/node.redb",
-    "contacts, blocks, successions, a delegator's groups, rules and log, a network's members, values kept for them, journal of transfers, timestamps seen",
+    "contacts, blocks, successions, a delegator's groups, rules and log, a network's members, values kept for them, what was signed in selections, journal of transfers, timestamps seen",
 );
 const SOCKET: (&str, &str) = ("HOME/control.sock", "where the running node listens for commands");
 
@@ -218,8 +218,14 @@ pub(super) const PAGES: &[Page] = &[
             ("kith relay serve --for group:family", "relay for some of them")] },
     Page { path: "relay list", exits: &[NO_NODE], files: &[SOCKET],
         examples: &[("kith relay list", "see which relays have taken this node in")] },
-    Page { path: "actors", exits: &[(1, "failed"), (3, "there is no such file"), NOT_HELD], files: &[],
-        examples: &[("kith actors verify list --issuer 'ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY'", "check a list")] },
+    Page { path: "actors", exits: &[NO_NODE, (3, "there is no such file, or this node belongs to no network"), NOT_HELD, (5, "members that are needed cannot be reached")],
+        files: &[SOCKET],
+        examples: &[("kith actors select --for 52fdfc072182654f163f5f0f9a621d729566c74d10037c4d7bbb0407d1e2c649 --out list", "have actors drawn"),
+            ("kith actors verify list --issuer 'ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY'", "check a list")] },
+    Page { path: "actors select", exits: &[(1, "failed; no node is running, all draws of the epoch are used up, or nothing can be drawn in it, for example"), NO_PART, (5, "the region is not known yet, or members that are needed do not answer")],
+        files: &[SOCKET],
+        examples: &[("kith actors select --count 8 --for 52fdfc072182654f163f5f0f9a621d729566c74d10037c4d7bbb0407d1e2c649 --out list", "have eight actors drawn, and keep the list"),
+            ("kith actors select --for 52fdfc072182654f163f5f0f9a621d729566c74d10037c4d7bbb0407d1e2c649 --expires 30m --json", "have 32 drawn, good for half an hour, and print everything for a program")] },
     Page { path: "actors verify", exits: &[(1, "the file cannot be read"), (3, "there is no such file"), NOT_HELD], files: &[],
         examples: &[("kith actors verify list --issuer 'ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY'", "check a list"),
             ("kith actors verify list --issuer 'ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY' --expired --json", "print everything about an old one, for a program")] },

@@ -1,5 +1,6 @@
 //! The node: one identity, its floors, and the control socket that commands talk to.
 
+pub(crate) mod actors;
 pub(crate) mod claims;
 pub(crate) mod connect;
 pub(crate) mod contacts;
@@ -42,6 +43,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::actors::Selections;
 use self::connect::Finder;
 use self::contacts::Book;
 use self::delegator::Delegation;
@@ -95,6 +97,8 @@ pub(crate) struct Node {
     pub(crate) guests: Arc<Guests>,
     /// This node's part in the DHT of its network.
     pub(crate) keyspace: Arc<Keyspace>,
+    /// This node's part in selections of actors there.
+    pub(crate) selections: Arc<Selections>,
     told: push::Told,
     relays: relay::Relays,
     /// Somebody wants the node to stop.
@@ -179,6 +183,7 @@ impl Node {
         let own = Arc::new(Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?);
         let lan = lan::open(&config);
         let keyspace = Arc::new(Keyspace::open(database.clone()));
+        let selections = Arc::new(Selections::open(database.clone()));
         let memory = Arc::new(Replay::open(database.clone())?);
         let last = vec![Arc::new(DhtSource(Arc::clone(&keyspace))) as Arc<dyn Source>];
         let directory = directory::client(&config, memory, lan.clone(), last)?;
@@ -222,6 +227,7 @@ impl Node {
             invitations,
             guests,
             keyspace,
+            selections,
             told: push::Told::default(),
             relays: relay::Relays::default(),
             stopping: CancellationToken::new(),

@@ -249,6 +249,23 @@ fn table(api: &mut Description, issuer: &Person, member: &Person) {
     let nobody = "0".repeat(64);
     let failure = api.call(member, "get", one, &format!("/v1/dht/values/{nobody}"), None);
     assert_eq!(failure["code"], "not-found");
+    draws(api, issuer, member);
+}
+
+/// Nobody is drawn among one member alone.
+fn draws(api: &mut Description, issuer: &Person, member: &Person) {
+    let all = "/v1/actors";
+    let wish = json!({ "manifest": "0".repeat(64), "count": 1, "role": 0, "expires": null });
+    assert_eq!(api.call(issuer, "post", all, all, Some(wish.clone()))["code"], "not-found");
+    let wrong = json!({ "manifest": "query", "count": 1 });
+    assert_eq!(api.call(member, "post", all, all, Some(wrong))["code"], "usage");
+    let refused = eventually("an epoch in which nothing can be selected", || {
+        let refused = api.call(member, "post", all, all, Some(wish.clone()));
+        (refused["code"] == "failed").then(|| refused["error"].as_str().unwrap().to_owned())
+    });
+    assert!(refused.contains("a network has 2 to"), "{refused}");
+    let status = api.call(member, "get", "/v1/status", "/v1/status", None);
+    assert!(status["actors"]["refused"].as_str().unwrap().contains(&refused), "{status}");
 }
 
 /// Without the privilege to make a network device: how they are opened is another test's.

@@ -10,20 +10,25 @@ use crate::surface::Ledger;
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
 
-/// An issuer with epochs as short as they may be, and running members, of whom nobody is another one's contact.
-struct Town {
-    office: Person,
-    members: Vec<Person>,
+/// An issuer and running members, of whom nobody is another one's contact.
+pub struct Town {
+    pub office: Person,
+    pub members: Vec<Person>,
     _place: Place,
 }
 
 impl Town {
     fn of(names: &[&str]) -> Town {
+        Town::issued("epoch = \"10s\"", names)
+    }
+
+    /// `network` is that section of the issuer's configuration.
+    pub fn issued(network: &str, names: &[&str]) -> Town {
         let place = Place::new();
         let mut office = place.person("office", &[]);
         let file = office.home.join("kith.toml");
         let config = fs::read_to_string(&file).unwrap_or_default();
-        fs::write(&file, format!("{config}\n[network]\nepoch = \"10s\"\n")).unwrap();
+        fs::write(&file, format!("{config}\n[network]\n{network}\n")).unwrap();
         office.up(&[]);
         let members: Vec<_> = names.iter().map(|name| place.person(name, &[])).collect();
         let names: Vec<_> = members.iter().map(Person::ni).collect();

@@ -1,6 +1,7 @@
 //! The whole program: the real binary, several nodes on loopback, real folders, real clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod actors;
 mod api;
 mod commands;
 mod delegator;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{Done, Person, Place, Running, Zone, free_port, kith};
 use crate::service::Desk;
 use crate::succession::{claims, copied, succeed};
-use crate::{delegator, dht, invitations, network, tunnels};
+use crate::{actors, delegator, dht, invitations, network, tunnels};
 
 /// A fingerprint that nobody has a key to.
 const ZERO: &str = "ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY";
@@ -240,6 +240,7 @@ fn every_command_prints_what_is_described_and_ends_with_the_codes_that_its_help_
     delegator::of_delegators(&place, &mut ledger);
     network::of_networks(&place, &mut ledger);
     dht::of_dht(&place, &mut ledger);
+    actors::of_actors(&place, &mut ledger);
     of_pages(&place, &mut ledger);
     of_simulations(&place, &mut ledger);
     of_actor_lists(&place, &mut ledger);

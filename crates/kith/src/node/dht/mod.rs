@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kith_connect::membership::{Enquiry, EnquiryError};
-use kith_dht::shell::{Addresses, Dht, Settings};
+use kith_dht::shell::{Addresses, Dht, Hint, Settings};
 use kith_dht::{Card, Contact};
 use kith_identity::membership::{Block, NodeId, VerifiedMember};
 use kith_identity::{Address, Fingerprint, Reach, Transport};
@@ -59,11 +59,11 @@ pub(crate) struct Keyspace {
 
 /// A node of the DHT that runs, and in which network.
 #[derive(Clone)]
-struct Running {
-    dht: Dht,
-    network: Fingerprint,
-    own: NodeId,
-    pass: Arc<Pass>,
+pub(super) struct Running {
+    pub(super) dht: Dht,
+    pub(super) network: Fingerprint,
+    pub(super) own: NodeId,
+    pub(super) pass: Arc<Pass>,
 }
 
 impl Keyspace {
@@ -85,11 +85,16 @@ impl Keyspace {
     }
 
     /// The node of the DHT, where one runs.
-    fn running(&self) -> Option<Running> {
+    pub(super) fn running(&self) -> Option<Running> {
         self.slot().clone()
     }
 
-    /// Where a member may be that the DHT wants to reach now.
+    /// Tells the finder of connections where a member may be, while another floor wants to reach it.
+    pub(super) fn hint(&self, member: Fingerprint, at: SocketAddr) -> Hint {
+        self.addresses.hint(member, at)
+    }
+
+    /// Where a member may be whom the DHT, or a floor above it, wants to reach now.
     pub(crate) fn address(&self, member: &Fingerprint) -> Option<Address> {
         self.addresses.of(member)
     }
@@ -200,7 +205,7 @@ struct Asked {
 
 /// Follows where this node is reached, and asks the issuer in each epoch who is in its region and whom it may call.
 async fn follow(node: Arc<Node>, running: Running) {
-    let (mut asked, mut again, mut pause) = (None, Time(0), PAUSE.0);
+    let (mut asked, mut tried, mut again, mut pause) = (None, None, Time(0), PAUSE.0);
     let (mut remember_at, mut remember_every) = (system::time() + REMEMBER, REMEMBER);
     let mut address = reached_at(&node);
     while is_current(&node, &running) {
@@ -222,6 +227,10 @@ async fn follow(node: Arc<Node>, running: Running) {
         let wanted = node.book.network.membership.epoch_number();
         let wanted =
             wanted.map(|epoch| Asked { epoch, block: Block::around(&running.own, status.region_bits) });
+        if wanted != tried {
+            // What did not come off in the last epoch is no reason to wait in this one.
+            (tried, again, pause) = (wanted, Time(0), PAUSE.0);
+        }
         let is_alone = status.region + status.buckets == 0 && status.members > 1;
         if system::time() < again || (asked == wanted && !is_alone) {
             continue;
@@ -268,8 +277,7 @@ async fn ask(
         return Ok(false);
     }
     let range = enquiry.members(&newest, &block).await?;
-    let members = newest.block(&range)?.iter().map(|leaf| leaf.id).collect();
-    running.pass.set_roster(Roster { epoch, block, members });
+    running.pass.set_roster(Roster::new(newest, range)?);
     Ok(true)
 }
 

@@ -8,28 +8,37 @@ use kith_connect::membership::show;
 use kith_connect::{Changes, Endpoint, Trust as _};
 use kith_dht::shell::Membership;
 use kith_identity::Fingerprint;
-use kith_identity::membership::{Block, Member, NodeId, VerifiedMember};
+use kith_identity::membership::tree::{Range, TreeError};
+use kith_identity::membership::{Block, Member, MemberLeaf, NodeId, VerifiedEpoch, VerifiedMember};
 use kith_sansio::Timestamp;
 
 use crate::node::Node;
 use crate::node::contacts::Book;
 
 /// Members of a block, as an epoch proves.
-#[derive(Clone, Debug)]
-pub(super) struct Roster {
-    pub(super) epoch: u64,
-    pub(super) block: Block,
-    pub(super) members: Vec<NodeId>,
+#[derive(Debug)]
+pub(in crate::node) struct Roster {
+    pub(in crate::node) epoch: VerifiedEpoch,
+    pub(in crate::node) range: Range<MemberLeaf>,
+    members: Vec<NodeId>,
+}
+
+impl Roster {
+    /// The members of a range that is checked against the epoch.
+    pub(super) fn new(epoch: VerifiedEpoch, range: Range<MemberLeaf>) -> Result<Roster, TreeError> {
+        let members = epoch.block(&range)?.iter().map(|leaf| leaf.id).collect();
+        Ok(Roster { epoch, range, members })
+    }
 }
 
 /// The membership of this node in one network.
-pub(super) struct Pass {
+pub(in crate::node) struct Pass {
     book: Arc<Book>,
     endpoint: Endpoint,
     network: Fingerprint,
     /// The certificate with which it began; where there is a newer one, that counts.
     first: VerifiedMember,
-    roster: Mutex<Option<Roster>>,
+    roster: Mutex<Option<Arc<Roster>>>,
 }
 
 impl Pass {
@@ -39,15 +48,20 @@ impl Pass {
     }
 
     pub(super) fn set_roster(&self, roster: Roster) {
-        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = Some(roster);
+        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(roster));
         self.book.raise_change();
+    }
+
+    /// Who is in this node's region, as the newest epoch has proved last.
+    pub(in crate::node) fn proved(&self) -> Option<Arc<Roster>> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the newest epoch has proved who is in this block.
     pub(super) fn has_roster(&self, block: &Block) -> bool {
         let epoch = self.book.network.membership.epoch_number();
-        let roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
-        roster.as_ref().is_some_and(|roster| roster.block == *block && Some(roster.epoch) == epoch)
+        self.proved()
+            .is_some_and(|roster| roster.range.block() == block && Some(roster.epoch.facts().epoch) == epoch)
     }
 }
 
@@ -65,8 +79,8 @@ impl Membership for Pass {
     }
 
     fn roster(&self, block: &Block) -> Option<Vec<NodeId>> {
-        let roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
-        roster.as_ref().filter(|roster| roster.block == *block).map(|roster| roster.members.clone())
+        let roster = self.proved().filter(|roster| roster.range.block() == block);
+        roster.map(|roster| roster.members.clone())
     }
 
     fn verify(&self, certificate: Member, _: Timestamp) -> Option<VerifiedMember> {

@@ -105,13 +105,11 @@ impl Issuing {
     }
 
     /// Opens the desk with a new epoch, where it is not open; whether it was not.
-    pub(super) fn begin(&self, identity: &Identity, epoch: Span) -> Result<bool> {
+    pub(super) fn begin(&self, identity: &Identity, terms: Terms) -> Result<bool> {
         let mut desk = self.desk();
         if desk.is_some() {
             return Ok(false);
         }
-        let epoch_secs = u32::try_from(epoch.as_secs()).unwrap_or(u32::MAX);
-        let terms = Terms { epoch_secs, ..Terms::default() };
         let issuer = Issuer::new(identity.clone(), terms, self.rows.clone());
         let opened = Desk::open(issuer, system::utc(), |nodes, colluding, threshold| {
             kith_actors::ktable::epoch_hash(nodes, colluding, threshold.alpha())

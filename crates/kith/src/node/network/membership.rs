@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use kith_connect::ChangeSignal;
 use kith_connect::membership::CLOCK_SLACK_SECS;
 use kith_identity::contacts::Hint;
+use kith_identity::membership::pledge::VerifiedEvidence;
 use kith_identity::membership::tree::Range;
 use kith_identity::membership::{
     Adopted, Epoch, Member, Members, RevokedLeaf, VerifiedEpoch, VerifiedMember,
@@ -29,7 +30,7 @@ const REVOKED: &[u8] = b"revoked";
 /// Members that are remembered; of more, those whose certificates end first have to show them again.
 const MAX_KNOWN: usize = 65_536;
 /// How long after its time the next epoch is asked for at the earliest, in seconds: the issuer needs a moment.
-const AFTER_SECS: u64 = 2;
+pub(in crate::node) const AFTER_SECS: u64 = 2;
 
 /// Whose network this node has joined, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +115,16 @@ impl Membership {
         self.state()
             .as_ref()
             .is_some_and(|state| state.certificate.is_some() && state.members.is_member(peer, system::utc()))
+    }
+
+    /// Takes a member that has broken a pledge for none from now on. The issuer's next epoch says so to all.
+    pub(crate) fn accuse(&self, evidence: &VerifiedEvidence) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let is_news = state.as_mut().is_some_and(|state| state.members.accuse(evidence));
+        drop(state);
+        if is_news {
+            self.changed.raise();
+        }
     }
 
     /// The own certificate, as a peer is shown it.

@@ -5,7 +5,7 @@ mod ledger;
 mod membership;
 mod routes;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use self::issuing::Issuing;
+pub(super) use self::membership::AFTER_SECS;
 use self::membership::{Membership, News, Row};
 use super::Node;
 use crate::failure::{Failure, Result, chain};
@@ -100,7 +101,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
 async fn issue(node: &Arc<Node>) -> Result<()> {
     let opening = Arc::clone(node);
     let opened = node.tasks.spawn_blocking(move || {
-        opening.book.network.issuing.begin(&opening.identity, opening.config.network.epoch())
+        opening.book.network.issuing.begin(&opening.identity, opening.config.network.terms())
     });
     if opened.await.map_err(Failure::failed)?? {
         node.serve(PROTOCOL, issuing::converse)?;

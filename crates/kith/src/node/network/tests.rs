@@ -30,14 +30,14 @@ fn hints(node: &Node) -> Vec<Hint> {
 }
 
 /// Starts an issuer, with the shortest epochs, in a home that is there or not.
-async fn issuer(folder: &Path) -> Arc<Node> {
+pub(in crate::node) async fn issuer(folder: &Path) -> Arc<Node> {
     let home = Home::at(folder.join("issuer"));
     if !home.exists() {
         home.create().unwrap();
         crate::identity_file::create(&home, None).unwrap();
     }
     let listen = ["quic://127.0.0.1:0", "tcp://127.0.0.1:0"].map(|at| at.parse().unwrap()).to_vec();
-    let network = Network { epoch: Some(Span::secs(10)) };
+    let network = Network { epoch: Some(Span::secs(10)), ..Network::default() };
     let node = Node::start(&home, Config { listen, lan: false, network, ..Config::default() }).await.unwrap();
     node.book.network.issuing.found(&node.identity.fingerprint()).unwrap();
     super::issue(&node).await.unwrap();
@@ -45,7 +45,7 @@ async fn issuer(folder: &Path) -> Arc<Node> {
 }
 
 /// Starts a node that the issuer has invited, and lets it join.
-async fn member(folder: &Path, name: &str, issuer: &Node) -> Arc<Node> {
+pub(in crate::node) async fn member(folder: &Path, name: &str, issuer: &Node) -> Arc<Node> {
     let node = scene::node(folder, name).await;
     issuer.book.network.issuing.invite(&[node.identity.fingerprint()]).unwrap();
     join(&node, issuer).await;
@@ -63,7 +63,7 @@ async fn member(folder: &Path, name: &str, issuer: &Node) -> Arc<Node> {
     node
 }
 
-async fn join(node: &Arc<Node>, issuer: &Node) {
+pub(in crate::node) async fn join(node: &Arc<Node>, issuer: &Node) {
     let (ni, at) = (issuer.ni(), hints(issuer));
     let _sought = node.guests.expect(ni.clone(), at.clone());
     soon(super::ask(node, Row { ni, at, since: system::utc().0 })).await.unwrap();
@@ -74,8 +74,16 @@ fn own_certificate(node: &Node) -> kith_identity::membership::Member {
     node.book.network.membership.certificate().unwrap()
 }
 
+/// What the issuer has in its book of everybody, sorted.
+pub(in crate::node) fn states(issuer: &Node) -> Vec<String> {
+    let issued = issuer.book.network.issuing.overview(&issuer.book).unwrap().unwrap();
+    let mut states: Vec<_> = issued.roll.into_iter().map(|entry| entry.state).collect();
+    states.sort_unstable();
+    states
+}
+
 /// Waits until a look at something shows it.
-async fn until(mut seen: impl FnMut() -> bool) {
+pub(in crate::node) async fn until(mut seen: impl FnMut() -> bool) {
     soon(async {
         while !seen() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -154,9 +162,7 @@ async fn an_issuer_and_a_member_that_start_again_know_what_they_knew() {
     let again = issuer(folder.path()).await;
     let issued = again.book.network.issuing.overview(&again.book).unwrap().unwrap();
     assert!(issued.epoch.number > number, "no number is used twice");
-    let mut states: Vec<_> = issued.roll.iter().map(|entry| entry.state.as_str()).collect();
-    states.sort_unstable();
-    assert_eq!(states, ["member", "revoked"]);
+    assert_eq!(states(&again), ["member", "revoked"]);
     join(&north, &again).await;
     assert_eq!(own_certificate(&north), certificate, "the same as long as half of its time is left");
     for node in [again, north, south] {
