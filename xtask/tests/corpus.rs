@@ -70,6 +70,7 @@ targets! {
     tunnel_frame => kith_tunnel::fuzz::fuzz_frame,
     tunnel_network => kith_tunnel::fuzz::fuzz_network,
     tunnel_packet => kith_tunnel::fuzz::fuzz_packet,
+    dht_blinded => kith_dht::fuzz::fuzz_blinded,
     dht_message => kith_dht::fuzz::fuzz_message,
     dht_node => kith_dht::fuzz::fuzz_node,
     actors_book => kith_actors::fuzz::fuzz_book,

@@ -1,10 +1,11 @@
 //! Entry points for fuzzing: ordinary functions that assert what must hold for any bytes.
 
 use bytes::Bytes;
-use kith_identity::Fingerprint;
 use kith_identity::membership::NodeId;
+use kith_identity::{Fingerprint, PublicKey};
 use kith_sansio::{Machine, Now, SeededRng, Span, Timestamp};
 
+use crate::blinded::{BLINDED, Day, padded, place, unpadded};
 use crate::contact::Contact;
 use crate::defaults::{Config, MAX_MESSAGE_BYTES, REGION_SLACK};
 use crate::gate::Gate;
@@ -46,6 +47,21 @@ pub fn fuzz_message(data: &[u8]) {
     let Ok(message) = Message::read(data) else { return };
     let Ok(message) = message.admit(&mut Open, Timestamp(0)) else { return };
     assert_eq!(message.to_bytes(), data, "messages have one form");
+}
+
+/// Any bytes are refused as a blinded value, or are kept as they came and end within the day; and what is sealed in one
+/// has one form.
+pub fn fuzz_blinded(data: &[u8]) {
+    if let Some(set) = unpadded(data) {
+        assert_eq!(padded(set).as_deref(), Some(data), "what is sealed has one form");
+    }
+    // The day of the value in the corpus.
+    let now = Day(20_484).begins();
+    let Some(key) = data.first_chunk().and_then(|key| PublicKey::from_bytes(key).ok()) else { return };
+    let parcel = Parcel { kind: BLINDED, key: place(&key), bytes: Bytes::copy_from_slice(data) };
+    let Some(value) = Value::from_parcel(&parcel, now) else { return };
+    assert_eq!((&value.bytes[..], value.key), (data, parcel.key), "values are kept as they came");
+    assert!(value.expires > now && value.expires.secs_since(now) <= 2 * 86_400, "values end soon");
 }
 
 /// Any messages from members leave a node in order: what it says can be read, and it keeps no more than it may. Each

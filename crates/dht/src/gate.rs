@@ -4,6 +4,7 @@ use kith_identity::record::{RecordSet, VerifiedRecordSet};
 use kith_sansio::Timestamp;
 use sha3::{Digest, Sha3_256};
 
+use crate::blinded::{self, BLINDED};
 use crate::contact::Contact;
 use crate::message::{Card, Parcel};
 use crate::value::Value;
@@ -59,12 +60,21 @@ impl Value {
 
     /// The value in a parcel, where that proves that it belongs at its key.
     pub(crate) fn from_parcel(parcel: &Parcel, now: Timestamp) -> Option<Value> {
-        let (fingerprint, set) = parcel.bytes.split_first_chunk::<FINGERPRINT_BYTES>()?;
-        let fingerprint = Fingerprint::from_bytes(*fingerprint);
-        if parcel.kind != RECORD_SET || parcel.key != record_set_key(&fingerprint) {
-            return None;
+        match parcel.kind {
+            RECORD_SET => open_set(parcel, now),
+            BLINDED => blinded::from_parcel(parcel, now),
+            _ => None,
         }
-        let set = RecordSet::from_bytes(set).ok()?.verify(&fingerprint, now).ok()?;
-        Some(Value::of(&set))
     }
+}
+
+/// The record set in a parcel of that kind, as a value.
+fn open_set(parcel: &Parcel, now: Timestamp) -> Option<Value> {
+    let (fingerprint, set) = parcel.bytes.split_first_chunk::<FINGERPRINT_BYTES>()?;
+    let fingerprint = Fingerprint::from_bytes(*fingerprint);
+    if parcel.key != record_set_key(&fingerprint) {
+        return None;
+    }
+    let set = RecordSet::from_bytes(set).ok()?.verify(&fingerprint, now).ok()?;
+    Some(Value::of(&set))
 }

@@ -9,6 +9,7 @@
 //! was admitted by a [`Gate`] and it was heard itself; nobody loses a place because another one says so; whatever comes
 //! from outside is bounded; a value counts as stored only when it is on more nodes than may be lost at a time.
 
+mod blinded;
 mod contact;
 pub mod defaults;
 #[doc(hidden)]
@@ -24,6 +25,7 @@ pub mod shell;
 mod store;
 mod value;
 
+pub use blinded::{Alias, BLINDED, CONTRIBUTION_BYTES, Day, PairSecret, SLACK_SECS};
 pub use contact::{Contact, Net, Scope};
 pub use defaults::Config;
 pub use gate::{Gate, RECORD_SET, record_set_key};

@@ -7,7 +7,8 @@ use kith_sansio::Timestamp;
 /// [`Gate`](crate::Gate) makes one out of what a peer sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// Its sort, which says how it proves itself: [`RECORD_SET`](crate::RECORD_SET) or what later floors add.
+    /// Its sort, which says how it proves itself: [`RECORD_SET`](crate::RECORD_SET), [`BLINDED`](crate::BLINDED) or what
+    /// later floors add.
     pub kind: u8,
     /// Where it is kept; its proof binds it there.
     pub key: NodeId,

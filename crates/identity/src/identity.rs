@@ -1,3 +1,4 @@
+use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::{Signer, SigningKey};
 use kith_sansio::Rng;
 use pkcs8::der::SecretDocument;
@@ -6,6 +7,7 @@ use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 use zeroize::Zeroizing;
 
+use crate::blinding::{BlindedIdentity, Blinding};
 use crate::{Fingerprint, PublicKey, vrf};
 
 /// Longest key file in bytes that is looked at.
@@ -129,6 +131,11 @@ impl Identity {
     /// lose, and not the signing key itself, so that no proof is ever of use as a signature.
     pub fn vrf_secret(&self) -> vrf::Secret {
         vrf::Secret::from_seed(&Zeroizing::new(blake3::derive_key(VRF_CONTEXT, self.0.as_bytes())))
+    }
+
+    /// This identity under another key, which nobody links to it without the number.
+    pub fn blinded(&self, by: &Blinding) -> BlindedIdentity {
+        BlindedIdentity::new(&ExpandedSecretKey::from(self.0.as_bytes()), by)
     }
 
     /// Whether a PEM text says that its private key is encrypted; looks at its first line only.

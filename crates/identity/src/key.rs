@@ -1,6 +1,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use curve25519_dalek::EdwardsPoint;
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha3::{Digest, Sha3_256};
 
@@ -52,6 +53,10 @@ impl PublicKey {
 
     pub(crate) fn from_verifying_key(key: VerifyingKey) -> PublicKey {
         PublicKey(key)
+    }
+
+    pub(crate) fn point(&self) -> EdwardsPoint {
+        self.0.to_edwards()
     }
 
     /// The 32 bytes of RFC 8032.

@@ -22,6 +22,7 @@
 
 mod address;
 mod authority;
+mod blinding;
 pub mod contacts;
 mod fingerprint;
 #[doc(hidden)]
@@ -40,6 +41,7 @@ pub mod vrf;
 
 pub use address::{Address, AddressError, Reach, Transport};
 pub use authority::{Authority, AuthorityError};
+pub use blinding::{BlindedIdentity, Blinding};
 pub use fingerprint::{Fingerprint, words};
 pub use identity::{Identity, KeyFileError, SecretPem};
 pub use key::{KeyError, PublicKey, fingerprint_of_spki};

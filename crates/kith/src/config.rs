@@ -60,6 +60,8 @@ const KNOWN: &[&str] = &[
     "network",
     "network.epoch",
     "network.colluding",
+    "dht",
+    "dht.publish",
     "transfer",
     "transfer.limit-up",
     "transfer.limit-down",
@@ -122,6 +124,9 @@ pub(crate) struct Config {
     /// How the network runs that this node issues.
     #[serde(skip_serializing_if = "Network::is_default")]
     pub(crate) network: Network,
+    /// What this node publishes among the members of the network that it belongs to.
+    #[serde(skip_serializing_if = "Dht::is_default")]
+    pub(crate) dht: Dht,
     /// What all transfers together may use.
     #[serde(skip_serializing_if = "Bandwidth::is_default")]
     pub(crate) transfer: Bandwidth,
@@ -158,6 +163,33 @@ impl Delegator {
     pub(crate) fn lease(&self) -> Span {
         self.lease.unwrap_or(kith_connect::defaults::LEASE)
     }
+}
+
+/// What a node publishes among the members of the network that it belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Dht {
+    /// For whom its record set is published there.
+    pub(crate) publish: Publish,
+}
+
+impl Dht {
+    fn is_default(&self) -> bool {
+        *self == Dht::default()
+    }
+}
+
+/// For whom a node publishes its record set in the DHT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Publish {
+    /// For every member.
+    #[default]
+    Open,
+    /// For contacts, blinded: others neither find it nor read it.
+    Contacts,
+    /// For nobody.
+    None,
 }
 
 /// Limits of bandwidth, for all transfers of the node together.
@@ -407,6 +439,7 @@ impl Default for Config {
             directory: None,
             delegator: Delegator::default(),
             network: Network::default(),
+            dht: Dht::default(),
             transfer: Bandwidth::default(),
             relay: Relaying::default(),
         }

@@ -1,6 +1,7 @@
 //! Routing tables, lookups and whole networks of nodes in virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod blinded;
 mod codec;
 mod durable;
 mod hostile;

@@ -16,8 +16,10 @@ pub enum SourceName {
     Https,
     /// The local network.
     Lan,
-    /// The distributed hash table.
+    /// The distributed hash table, where it is for everybody.
     Dht,
+    /// The distributed hash table, where it is for this node alone.
+    DhtBlinded,
     /// This client's own memory.
     Cache,
     /// The node itself, over a connection.
@@ -31,6 +33,7 @@ impl fmt::Display for SourceName {
             SourceName::Https => "https",
             SourceName::Lan => "lan",
             SourceName::Dht => "dht",
+            SourceName::DhtBlinded => "dht-blinded",
             SourceName::Cache => "cache",
             SourceName::Push => "push",
         })

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 //! The public behaviour of `kith-identity`.
 
+mod blinding;
 mod codecs;
 mod contacts;
 mod invitations;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::Publish;
+
 /// `GET /v1/dht`: this node's part in the DHT of its network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DhtStatus {
@@ -49,8 +51,12 @@ pub(crate) struct DhtLookups {
 /// How the own record set was published last.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DhtPublished {
+    /// For whom.
+    pub(crate) publish: Publish,
+    /// For how many contacts it is stored, where it is for them alone.
+    pub(crate) contacts: Option<usize>,
     pub(crate) at: Option<String>,
-    /// On how many nodes it is.
+    /// On how many nodes it is; of several values, the one that is on the fewest.
     pub(crate) nodes: Option<usize>,
     pub(crate) expires: Option<String>,
     /// Why the last attempt failed, where it did.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{Context, escape};
 use crate::api::dht::{DhtFound, DhtPublished, DhtStatus, DhtStored, NewDhtValue};
 use crate::cli;
+use crate::config::Publish;
 use crate::failure::{Failure, Result, chain};
 use crate::output::printable;
 
@@ -83,8 +84,13 @@ fn status_text(status: &DhtStatus) -> String {
 }
 
 fn published_text(published: &DhtPublished) -> String {
-    let stored = match (&published.nodes, &published.expires) {
-        (Some(nodes), Some(until)) => format!("on {}, until {until}", counted(*nodes, "node")),
+    let readers = published
+        .contacts
+        .map_or(String::new(), |contacts| format!("for {}, ", counted(contacts, "contact")));
+    let stored = match (published.publish, &published.nodes, &published.expires) {
+        (Publish::None, ..) => "for nobody".to_owned(),
+        (_, Some(nodes), Some(until)) => format!("{readers}on {}, until {until}", counted(*nodes, "node")),
+        (Publish::Contacts, ..) => "for contacts alone, not yet".to_owned(),
         _ => "not yet".to_owned(),
     };
     let error = published.error.as_deref().map_or(String::new(), |error| format!(" ({})", printable(error)));

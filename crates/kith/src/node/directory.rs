@@ -274,8 +274,7 @@ pub(crate) async fn lookup(directory: &Directory, book: &Arc<Book>, wish: &Looku
         Some("dns") => directory.discover_via(&ni, SourceName::Dns).await,
         Some("https") => directory.discover_via(&ni, SourceName::Https).await,
         Some("lan") => directory.discover_via(&ni, SourceName::Lan).await,
-        // Without its authority, so that an answer that nobody has it is the answer.
-        Some("dht") => directory.discover_via(&Ni::new(ni.fingerprint, None), SourceName::Dht).await,
+        Some("dht") => discover_in_dht(directory, &ni).await,
         Some(other) => {
             return Err(
                 Failure::usage(format!("there is no source '{other}'")).hint("dns, https, lan or dht")
@@ -290,6 +289,16 @@ pub(crate) async fn lookup(directory: &Directory, book: &Arc<Book>, wish: &Looku
     })?;
     book.hear_set(&found.set).await;
     Ok(found)
+}
+
+/// What is for this node alone goes before what is for everybody.
+async fn discover_in_dht(directory: &Directory, ni: &Ni) -> std::result::Result<Discovered, DiscoverError> {
+    // Without its authority, so that an answer that nobody has it is the answer.
+    let ni = Ni::new(ni.fingerprint, None);
+    match directory.discover_via(&ni, SourceName::DhtBlinded).await {
+        Ok(found) => Ok(found),
+        Err(_) => directory.discover_via(&ni, SourceName::Dht).await,
+    }
 }
 
 fn no_network() -> Failure {

@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kith_connect::{BindError, Endpoint, PathInfo, PortMapping};
-use kith_directory::client::{Directory, Lan, Source};
+use kith_directory::client::{Directory, Lan};
 use kith_identity::contacts::Contact;
 use kith_identity::record::VerifiedRecordSet;
 use kith_identity::{Identity, Ni};
@@ -47,7 +47,7 @@ use self::actors::Selections;
 use self::connect::Finder;
 use self::contacts::Book;
 use self::delegator::Delegation;
-use self::dht::{DhtSource, Keyspace};
+use self::dht::Keyspace;
 use self::directory::Announcements;
 use self::invitations::{Guests, Invitations};
 use self::old_keys::OldKeys;
@@ -182,11 +182,10 @@ impl Node {
         let ttl_secs = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
         let own = Arc::new(Own::open(Arc::clone(&identity), database.clone(), ttl_secs)?);
         let lan = lan::open(&config);
-        let keyspace = Arc::new(Keyspace::open(database.clone()));
+        let keyspace = Arc::new(Keyspace::open(database.clone(), identity.public())?);
         let selections = Arc::new(Selections::open(database.clone()));
         let memory = Arc::new(Replay::open(database.clone())?);
-        let last = vec![Arc::new(DhtSource(Arc::clone(&keyspace))) as Arc<dyn Source>];
-        let directory = directory::client(&config, memory, lan.clone(), last)?;
+        let directory = directory::client(&config, memory, lan.clone(), dht::sources(&keyspace))?;
         let guests = Arc::<Guests>::default();
         let finder =
             Finder::new(Arc::clone(&book), directory.clone(), Arc::clone(&guests), Arc::clone(&keyspace));

@@ -24,13 +24,21 @@ impl Town {
 
     /// `network` is that section of the issuer's configuration.
     pub fn issued(network: &str, names: &[&str]) -> Town {
+        Town::publishing(network, &names.iter().map(|name| (*name, "open")).collect::<Vec<_>>())
+    }
+
+    /// Each publishes its record set for whom it is said.
+    fn publishing(network: &str, members: &[(&str, &str)]) -> Town {
         let place = Place::new();
         let mut office = place.person("office", &[]);
-        let file = office.home.join("kith.toml");
-        let config = fs::read_to_string(&file).unwrap_or_default();
-        fs::write(&file, format!("{config}\n[network]\n{network}\n")).unwrap();
+        configure(&office, &format!("[network]\n{network}"));
         office.up(&[]);
-        let members: Vec<_> = names.iter().map(|name| place.person(name, &[])).collect();
+        let person = |(name, publish): &(&str, &str)| {
+            let person = place.person(name, &[]);
+            configure(&person, &format!("[dht]\npublish = \"{publish}\""));
+            person
+        };
+        let members: Vec<_> = members.iter().map(person).collect();
         let names: Vec<_> = members.iter().map(Person::ni).collect();
         let invite: Vec<_> =
             ["network", "issue"].into_iter().chain(names.iter().map(String::as_str)).collect();
@@ -55,6 +63,13 @@ impl Town {
             });
         }
     }
+}
+
+/// Adds a section to the configuration.
+fn configure(person: &Person, section: &str) {
+    let file = person.home.join("kith.toml");
+    let config = fs::read_to_string(&file).unwrap_or_default();
+    fs::write(&file, format!("{config}\n{section}\n")).unwrap();
 }
 
 fn join(member: &Person, office: &Person) {
@@ -111,6 +126,45 @@ fn members_find_each_other_by_fingerprint_alone_and_a_value_outlives_whoever_pub
     eventually("nobody misses the dead one", || {
         (status(&town.members[0])?["region"]["known"] == 2).then_some(())
     });
+}
+
+#[test]
+fn a_record_set_for_contacts_is_found_by_contacts_alone() {
+    let members = [("north", "contacts"), ("south", "contacts"), ("east", "open"), ("west", "none")];
+    let mut town = Town::publishing("epoch = \"10s\"", &members);
+    town.settle();
+    let [north, south, east, west] = &town.members[..] else { panic!("four members") };
+    north.knows("south", south);
+    south.knows("north", north);
+    let (ni, at) = (north.ni(), json!(north.addresses()));
+    let found = |member: &Person| {
+        // What the contact itself has told over a connection may be newer for a moment.
+        let set = eventually("the set of the contact", || {
+            discovered(member, &ni).filter(|set| set["verified_by"] == "dht-blinded")
+        });
+        assert_eq!(sorted(&set["addresses"]), sorted(&at));
+    };
+    found(south);
+    let now = eventually("a value for one contact", || {
+        Some(status(north)?["published"].clone()).filter(|now| now["contacts"] == 1)
+    });
+    assert_eq!(now["publish"], json!("contacts"));
+    assert!(now["nodes"].as_u64() >= Some(2), "{now}");
+    // Under its fingerprint nobody finds it, not even the contact; and who is no contact finds it nowhere.
+    for member in [south, east, west] {
+        member.run(&["dht", "get", &ni]).fails(3, "no member has a value");
+        member.run(&["dht", "get", &west.ni()]).fails(3, "no member has a value");
+    }
+    east.run(&["discover", &ni, "--via", "dht"]).fails(3, "no member has a value");
+    let open = eventually("who publishes for everybody", || discovered(north, &east.ni()));
+    assert_eq!(open["verified_by"], json!("dht"));
+    for member in [north, west] {
+        member.run(&["dht", "put"]).fails(1, "not published for everybody");
+    }
+    assert_eq!(status(west).unwrap()["published"]["publish"], json!("none"));
+    // The secret outlives the node.
+    town.members[1].crash_and_return(|| {});
+    found(&town.members[1]);
 }
 
 /// The power goes everywhere at once; nobody who has published comes back.

@@ -1,6 +1,8 @@
 //! The floor of the DHT (`docs/dht.md`): a node that belongs to a network keeps small values with the other members, finds
 //! them there, and publishes its own record set.
 
+mod blinded;
+mod pairs;
 mod pass;
 mod publishing;
 mod routes;
@@ -16,16 +18,18 @@ use std::time::Duration;
 use kith_connect::membership::{Enquiry, EnquiryError};
 use kith_dht::shell::{Addresses, Dht, Hint, Settings};
 use kith_dht::{Card, Contact};
+use kith_directory::client::Source;
 use kith_identity::membership::{Block, NodeId, VerifiedMember};
-use kith_identity::{Address, Fingerprint, Reach, Transport};
+use kith_identity::{Address, Fingerprint, PublicKey, Reach, Transport};
 use kith_sansio::{Span, Time, system};
 use kith_store::Database;
 use serde_json::{Value, json};
 
+use self::pairs::Pairs;
 use self::pass::{Pass, Roster};
 use self::publishing::Published;
 use self::rows::Rows;
-pub(crate) use self::source::DhtSource;
+use self::source::{BlindedSource, DhtSource};
 use super::Node;
 use crate::failure::{Failure, Result};
 use crate::floors::Floor;
@@ -55,6 +59,7 @@ pub(crate) struct Keyspace {
     addresses: Addresses,
     running: Mutex<Option<Running>>,
     published: Mutex<Published>,
+    pairs: Pairs,
 }
 
 /// A node of the DHT that runs, and in which network.
@@ -67,13 +72,15 @@ pub(super) struct Running {
 }
 
 impl Keyspace {
-    pub(crate) fn open(database: Database) -> Keyspace {
-        Keyspace {
+    /// `own` is this node's key.
+    pub(crate) fn open(database: Database, own: PublicKey) -> Result<Keyspace> {
+        Ok(Keyspace {
+            pairs: Pairs::open(database.clone(), own)?,
             rows: Arc::new(Rows::open(database)),
             addresses: Addresses::default(),
             running: Mutex::default(),
             published: Mutex::default(),
-        }
+        })
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Running>> {
@@ -113,7 +120,13 @@ pub(crate) fn nobody_has(what: &str) -> Failure {
     )
 }
 
+/// What the directory's client asks last, in this order.
+pub(crate) fn sources(keyspace: &Arc<Keyspace>) -> Vec<Arc<dyn Source>> {
+    vec![Arc::new(BlindedSource(Arc::clone(keyspace))), Arc::new(DhtSource(Arc::clone(keyspace)))]
+}
+
 async fn start(node: &Arc<Node>) -> Result<()> {
+    pairs::start(node)?;
     node.tasks.spawn(keep(Arc::clone(node)));
     Ok(())
 }
@@ -293,6 +306,6 @@ fn status(node: &Node) -> Option<Value> {
     let running = node.keyspace.running()?;
     let published = node.keyspace.published().clone();
     Some(
-        json!({ "network": kith_identity::Ni::new(running.network, None).to_string(), "id": running.own.to_string(), "published": published.shape() }),
+        json!({ "network": kith_identity::Ni::new(running.network, None).to_string(), "id": running.own.to_string(), "published": published.shape(node.config.dht.publish) }),
     )
 }

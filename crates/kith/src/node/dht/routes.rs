@@ -51,7 +51,7 @@ async fn overview(State(node): State<Arc<Node>>) -> Answer<DhtStatus> {
         values: status.values,
         streams: status.neighbours,
         lookups: DhtLookups { running: status.lookups, begun: status.lookups_begun },
-        published: node.keyspace.published().shape(),
+        published: node.keyspace.published().shape(node.config.dht.publish),
     }))
 }
 
@@ -83,12 +83,7 @@ async fn find(State(node): State<Arc<Node>>, Path(text): Path<String>) -> Answer
 async fn put(State(node): State<Arc<Node>>, Body(new): Body<NewDhtValue>) -> Answer<DhtStored> {
     let running = running(&node)?;
     let (set, nodes) = match new.set {
-        None => {
-            let own = node.said().await;
-            let own = own.ok_or_else(|| Failure::failed("the own record set cannot be signed"))?;
-            let nodes = publishing::publish_set(&node, &running, &own).await?;
-            (own, nodes)
-        }
+        None => publishing::publish_own(&node, &running).await?,
         Some(document) => {
             let set = verified(document)?;
             let nodes = publishing::store(&running, kith_dht::Value::of(&set)).await?;
