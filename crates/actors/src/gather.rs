@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub(crate) struct Gather<I, T>(Vec<(I, Option<T>)>);
 
-impl<I: PartialEq, T> Gather<I, T> {
+impl<I: Clone + PartialEq, T> Gather<I, T> {
     pub(crate) fn from(asked: Vec<I>) -> Gather<I, T> {
         Gather(asked.into_iter().map(|id| (id, None)).collect())
     }
@@ -25,7 +25,7 @@ impl<I: PartialEq, T> Gather<I, T> {
     }
 
     /// Who has not answered.
-    pub(crate) fn missing(self) -> Vec<I> {
-        self.0.into_iter().filter(|(_, slot)| slot.is_none()).map(|(id, _)| id).collect()
+    pub(crate) fn missing(&self) -> Vec<I> {
+        self.0.iter().filter(|(_, slot)| slot.is_none()).map(|(id, _)| id.clone()).collect()
     }
 }

@@ -9,8 +9,8 @@ use kith_identity::membership::{Block, MemberLeaf, NodeId, VerifiedEpoch};
 use kith_identity::vrf::Proof;
 use kith_sansio::{Machine, Now, Rng, Span, Time};
 
-use super::list::place;
-use super::{Book, Claim, Group, Input, Message, Order, Output, Refusal, Suite, Ticket, View};
+use super::stalled::{MAX_STALLED, Reminder, Stalled, Unfinished};
+use super::{Book, Claim, Group, Input, Message, Output, Refusal, Suite, Ticket, View};
 use crate::gather::Gather;
 use crate::ktable::{KTable, Prefix};
 use crate::scheme::{Hash, Signature, hash};
@@ -29,6 +29,21 @@ pub struct Proposal {
     pub signature: Signature,
     /// Who are the witnesses.
     pub group: Group,
+}
+
+impl Proposal {
+    /// The trigger, where it is a member and has signed this.
+    pub(super) fn signer(
+        &self,
+        epoch: &VerifiedEpoch,
+        suite: &mut impl Suite,
+    ) -> Result<&MemberLeaf, Refusal> {
+        let trigger = epoch.member(&self.trigger).map_err(|_| Refusal::Signer)?;
+        let pledge = self.ticket.pledge(&self.group);
+        let claim = Claim { key: &trigger.key, pledge: &pledge, signature: &self.signature };
+        let is_signed = trigger.id == self.ticket.trigger && suite.verify(&[claim]);
+        if is_signed { Ok(trigger) } else { Err(Refusal::Signer) }
+    }
 }
 
 /// What one witness gave.
@@ -121,7 +136,12 @@ pub struct Trigger<V, S> {
     view: V,
     suite: S,
     ticket: Ticket,
+    /// Draws before that stalled: who owes an output is left out.
+    stalled: Vec<Stalled>,
     absent: Vec<NodeId>,
+    /// Who gives no output, and the first of them that gave a wrong one.
+    lost: Vec<NodeId>,
+    liar: Option<NodeId>,
     state: Drawing,
     deadline: Option<Time>,
     outputs: VecDeque<Output>,
@@ -131,19 +151,49 @@ pub struct Trigger<V, S> {
 enum Drawing {
     Probing(Group),
     Signing(Proposal, Gather<NodeId, Signature>),
-    Revealing(Proposal, Vec<Signature>, Gather<NodeId, Proof>),
+    Revealing(Unfinished),
     Over,
 }
 
 impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
     /// Begins by looking for the witnesses of the ticket, whose number `book` must not know yet.
     pub fn new(view: V, suite: S, ticket: Ticket, book: &mut Book) -> Result<Self, Refusal> {
+        Trigger::after(view, suite, ticket, book, &[])
+    }
+
+    /// As [`Trigger::new`], after draws of the epoch that stalled, whose numbers rise: the last [`MAX_STALLED`] count.
+    pub fn after(
+        view: V,
+        suite: S,
+        ticket: Ticket,
+        book: &mut Book,
+        unfinished: &[Unfinished],
+    ) -> Result<Self, Refusal> {
         ticket.check(view.epoch())?;
-        let group = view.group(&ticket.trigger, &ticket.trigger, &[])?;
+        let last = &unfinished[unfinished.len().saturating_sub(MAX_STALLED)..];
+        let absent: Vec<_> = last.iter().flat_map(Unfinished::silent).collect();
+        let group = view.group(&ticket.trigger, &ticket.trigger, &absent)?;
         book.draw(&ticket)?;
-        let outputs = VecDeque::from([Output::Keep, Output::Probe(group.ids())]);
-        let state = Drawing::Probing(group);
-        Ok(Trigger { view, suite, ticket, absent: Vec::new(), state, deadline: None, outputs })
+        Ok(Trigger {
+            view,
+            suite,
+            ticket,
+            stalled: last.iter().map(Unfinished::stalled).cloned().collect(),
+            absent,
+            lost: Vec::new(),
+            liar: None,
+            outputs: VecDeque::from([Output::Keep, Output::Probe(group.ids())]),
+            state: Drawing::Probing(group),
+            deadline: None,
+        })
+    }
+
+    /// The draw, where all have accepted it and not all outputs came.
+    pub fn unfinished(&self) -> Option<&Unfinished> {
+        match &self.state {
+            Drawing::Revealing(unfinished) => Some(unfinished),
+            _ => None,
+        }
     }
 
     fn probed(&mut self, alive: &[NodeId], now: Now) -> Result<(), Refusal> {
@@ -168,7 +218,13 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
             signature: self.suite.sign(&self.ticket.pledge(&group)),
             group,
         };
-        self.tell(&ids, &Message::Propose(Box::new(proposal.clone())));
+        let message = if self.stalled.is_empty() {
+            Message::Propose(Box::new(proposal.clone()))
+        } else {
+            let stalled = std::mem::take(&mut self.stalled);
+            Message::Remind(Box::new(Reminder { proposal: proposal.clone(), stalled }))
+        };
+        self.tell(&ids, &message);
         self.state = Drawing::Signing(proposal, Gather::from(ids));
         self.deadline = Some(now.time + PATIENCE);
         Ok(())
@@ -180,10 +236,12 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
             (Drawing::Signing(proposal, gather), Message::Accept(signature)) if gather.awaits(&from) => {
                 self.accepted(proposal, gather, from, signature);
             }
-            (Drawing::Revealing(proposal, signatures, gather), Message::Reveal(proof))
-                if gather.awaits(&from) =>
-            {
-                return self.revealed(proposal, signatures, gather, from, proof);
+            (Drawing::Revealing(draw), Message::Reveal(proof)) if draw.awaits(&from) => {
+                self.revealed(draw, from, proof);
+            }
+            (Drawing::Revealing(draw), Message::Refused(_)) if draw.awaits(&from) => {
+                self.lost.push(from);
+                self.revealing(draw);
             }
             (state, _) => self.state = state,
         }
@@ -207,50 +265,36 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
             None => Drawing::Signing(proposal, gather),
             Some(signatures) => {
                 self.tell(&proposal.group.ids(), &Message::Accepted(signatures.clone()));
-                let gather = Gather::from(proposal.group.ids());
-                Drawing::Revealing(proposal, signatures, gather)
+                Drawing::Revealing(Unfinished::new(proposal, signatures))
             }
         };
     }
 
-    fn revealed(
-        &mut self,
-        proposal: Proposal,
-        signatures: Vec<Signature>,
-        mut gather: Gather<NodeId, Proof>,
-        from: NodeId,
-        proof: Proof,
-    ) -> Result<(), Refusal> {
-        let input = self.ticket.input();
-        let witness = proposal.group.members.iter().find(|witness| witness.id == from);
-        if witness.is_none_or(|witness| self.suite.output(&witness.vrf, &input, &proof).is_none()) {
-            self.outputs.push_back(Output::Lied(from));
-            return Ok(());
+    fn revealed(&mut self, mut draw: Unfinished, from: NodeId, proof: Proof) {
+        match draw.reveal(&from, proof, &self.view, &mut self.suite) {
+            Ok(Some((to, order))) => self.outputs.push_back(Output::Route { to, order }),
+            Ok(None) => self.revealing(draw),
+            Err(_) => {
+                self.lost.push(from);
+                self.liar = self.liar.or(Some(from));
+                self.revealing(draw);
+            }
         }
-        let Some(proofs) = gather.put(&from, proof) else {
-            self.state = Drawing::Revealing(proposal, signatures, gather);
-            return Ok(());
-        };
-        let draw = self.draw(proposal, signatures, proofs)?;
-        let seed = draw.verify(self.view.epoch(), self.view.table(), &mut self.suite)?;
-        let order = Box::new(Order { draw, moves: Vec::new() });
-        self.outputs.push_back(Output::Route { to: place(&seed, 0), order });
-        Ok(())
     }
 
-    fn draw(
-        &self,
-        proposal: Proposal,
-        signatures: Vec<Signature>,
-        proofs: Vec<Proof>,
-    ) -> Result<Draw, Refusal> {
-        let given = proposal.group.members.iter().zip(signatures).zip(proofs);
-        let shares = given
-            .map(|((witness, signature), proof)| {
-                Ok(DrawShare { witness: self.view.path(&witness.id)?, signature, proof })
-            })
-            .collect::<Result<_, Refusal>>()?;
-        Ok(Draw { proposal, shares })
+    /// Whoever still can reveals first: those who are missing at the end are those who stall.
+    fn revealing(&mut self, draw: Unfinished) {
+        let silent = draw.silent();
+        self.state = Drawing::Revealing(draw);
+        if silent.iter().all(|id| self.lost.contains(id)) {
+            self.stopped(silent);
+        }
+    }
+
+    /// The draw ends without these outputs.
+    fn stopped(&mut self, silent: Vec<NodeId>) {
+        self.deadline = None;
+        self.outputs.push_back(self.liar.map_or(Output::Silent(silent), Output::Lied));
     }
 
     fn tell(&mut self, ids: &[NodeId], message: &Message) {
@@ -266,6 +310,7 @@ impl<V: Deref<Target = View>, S: Suite> Machine for Trigger<V, S> {
         let done = match input {
             Input::Alive(alive) => self.probed(&alive, now),
             Input::Heard { from, message } => self.heard(from, message),
+            Input::Answered(_) => Ok(()),
         };
         if let Err(refusal) = done {
             self.state = Drawing::Over;
@@ -277,11 +322,17 @@ impl<V: Deref<Target = View>, S: Suite> Machine for Trigger<V, S> {
         if self.poll_timeout().is_none_or(|deadline| deadline > now.time) {
             return;
         }
-        self.outputs.push_back(match std::mem::replace(&mut self.state, Drawing::Over) {
-            Drawing::Signing(_, gather) => Output::Unanswered(gather.missing()),
-            Drawing::Revealing(_, _, gather) => Output::Silent(gather.missing()),
-            Drawing::Probing(_) | Drawing::Over => return,
-        });
+        match &self.state {
+            Drawing::Signing(_, gather) => {
+                self.outputs.push_back(Output::Unanswered(gather.missing()));
+                self.state = Drawing::Over;
+            }
+            Drawing::Revealing(draw) => {
+                let silent = draw.silent();
+                self.stopped(silent);
+            }
+            Drawing::Probing(_) | Drawing::Over => {}
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -306,7 +357,8 @@ pub struct Witness<V, S> {
 #[derive(Debug)]
 enum Witnessing {
     Idle,
-    Probing(Box<Proposal>),
+    Probing(Box<Reminder>),
+    Reminding(Box<Reminder>),
     Signed(Box<Proposal>),
     Over,
 }
@@ -322,9 +374,19 @@ impl<V: Deref<Target = View>, S: Suite> Witness<V, S> {
     pub fn handle(&mut self, now: Now, input: Input, book: &mut Book) {
         let done = match (std::mem::replace(&mut self.state, Witnessing::Idle), input) {
             (Witnessing::Idle, Input::Heard { from, message: Message::Propose(proposal) }) => {
-                self.consider(from, proposal, now, book)
+                let reminder = Box::new(Reminder { proposal: *proposal, stalled: Vec::new() });
+                self.consider(from, reminder, now, book)
             }
-            (Witnessing::Probing(proposal), Input::Alive(alive)) => self.sign(proposal, &alive, book),
+            (Witnessing::Idle, Input::Heard { from, message: Message::Remind(reminder) }) => {
+                self.consider(from, reminder, now, book)
+            }
+            (Witnessing::Probing(reminder), Input::Alive(alive)) => {
+                absent(&self.view, &reminder.proposal.group, &alive, book)
+                    .and_then(|()| self.remind(reminder, book))
+            }
+            (Witnessing::Reminding(reminder), Input::Answered(answers)) => {
+                self.answered(reminder, &answers, book)
+            }
             (Witnessing::Signed(proposal), Input::Heard { from, message: Message::Accepted(signatures) })
                 if from == proposal.ticket.trigger =>
             {
@@ -348,40 +410,70 @@ impl<V: Deref<Target = View>, S: Suite> Witness<V, S> {
     fn consider(
         &mut self,
         from: NodeId,
-        proposal: Box<Proposal>,
+        reminder: Box<Reminder>,
         now: Now,
         book: &mut Book,
     ) -> Result<(), Refusal> {
-        let Proposal { ticket, trigger, signature, group } = &*proposal;
+        let Proposal { ticket, group, .. } = &reminder.proposal;
         let epoch = self.view.epoch();
         ticket.check(epoch)?;
         if ticket.terms.expires <= now.utc {
             return Err(Refusal::Expired);
         }
         self.view.check(&ticket.trigger, &ticket.trigger, group)?;
-        let trigger = epoch.member(trigger).map_err(|_| Refusal::Signer)?;
-        let pledge = ticket.pledge(group);
-        let is_signed = self.suite.verify(&[Claim { key: &trigger.key, pledge: &pledge, signature }]);
+        let trigger = reminder.proposal.signer(epoch, &mut self.suite)?;
         let is_mine = group.members.iter().any(|member| member.id == self.me);
-        if from != ticket.trigger || trigger.id != from || !is_signed || !is_mine || book.is_barred(trigger) {
+        if from != trigger.id || !is_mine || book.is_barred(trigger) {
             return Err(Refusal::Signer);
         }
-        if group.skipped.is_empty() {
-            return self.sign(proposal, &[], book);
+        reminder.check(&self.view, &mut self.suite)?;
+        let debtors = reminder.debtors();
+        let others: Vec<_> = group.skipped.iter().filter(|id| !debtors.contains(id)).copied().collect();
+        if others.is_empty() {
+            return self.remind(reminder, book);
         }
-        self.outputs.push_back(Output::Probe(group.skipped.clone()));
-        self.state = Witnessing::Probing(proposal);
+        self.outputs.push_back(Output::Probe(others));
+        self.state = Witnessing::Probing(reminder);
         Ok(())
     }
 
-    fn sign(&mut self, proposal: Box<Proposal>, alive: &[NodeId], book: &mut Book) -> Result<(), Refusal> {
-        absent(&self.view, &proposal.group, alive, book)?;
+    /// Those who owe an output to an earlier draw are asked for it. That they are there is not enough.
+    fn remind(&mut self, reminder: Box<Reminder>, book: &mut Book) -> Result<(), Refusal> {
+        let debtors = reminder.debtors();
+        if debtors.is_empty() {
+            return self.sign(reminder.proposal, book);
+        }
+        self.outputs.push_back(Output::Remind(debtors, reminder.clone()));
+        self.state = Witnessing::Reminding(reminder);
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        reminder: Box<Reminder>,
+        answers: &[(NodeId, Message)],
+        book: &mut Book,
+    ) -> Result<(), Refusal> {
+        for (from, answer) in answers {
+            if let Message::Reveal(proof) = answer
+                && !is_barred(&self.view, from, book)
+                && reminder.is_paid(from, proof, &mut self.suite)
+            {
+                let message = Message::Late { from: *from, proof: Box::new(*proof) };
+                self.outputs.push_back(Output::Send { to: reminder.proposal.ticket.trigger, message });
+                return Err(Refusal::LeftOut(*from));
+            }
+        }
+        self.sign(reminder.proposal, book)
+    }
+
+    fn sign(&mut self, proposal: Proposal, book: &mut Book) -> Result<(), Refusal> {
         book.draw(&proposal.ticket)?;
         self.outputs.push_back(Output::Keep);
         let signature = self.suite.sign(&proposal.ticket.pledge(&proposal.group));
         let to = proposal.ticket.trigger;
         self.outputs.push_back(Output::Send { to, message: Message::Accept(signature) });
-        self.state = Witnessing::Signed(proposal);
+        self.state = Witnessing::Signed(Box::new(proposal));
         Ok(())
     }
 
@@ -402,9 +494,12 @@ impl<V: Deref<Target = View>, S: Suite> Witness<V, S> {
 
 /// Makes sure that nobody whom a group leaves out answers, except who was barred.
 pub(super) fn absent(view: &View, group: &Group, alive: &[NodeId], book: &Book) -> Result<(), Refusal> {
-    let is_barred = |id: &NodeId| view.member(id).is_some_and(|member| book.is_barred(member));
-    match group.skipped.iter().find(|id| alive.contains(id) && !is_barred(id)) {
+    match group.skipped.iter().find(|id| alive.contains(id) && !is_barred(view, id, book)) {
         Some(there) => Err(Refusal::LeftOut(*there)),
         None => Ok(()),
     }
+}
+
+fn is_barred(view: &View, id: &NodeId, book: &Book) -> bool {
+    view.member(id).is_some_and(|member| book.is_barred(member))
 }

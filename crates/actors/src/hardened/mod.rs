@@ -15,6 +15,7 @@ mod group;
 mod list;
 mod reason;
 mod set;
+mod stalled;
 mod suite;
 mod ticket;
 mod wire;
@@ -32,6 +33,7 @@ pub use group::{Group, View};
 pub use list::{ActorList, Endorsement, ListError, MAX_LIST_BYTES, VerifiedActorList};
 pub use reason::Reason;
 pub use set::{Job, Order, Setter};
+pub use stalled::{MAX_STALLED, Reminder, Stalled, Unfinished};
 pub use suite::{Claim, Suite};
 pub use ticket::{GRACE_SECS, Terms, Ticket};
 pub use wire::{MAX_MESSAGE_BYTES, MessageError};
@@ -74,6 +76,15 @@ pub enum Message {
     Ping,
     /// Here I am.
     Pong,
+    /// As [`Message::Propose`]; and from a witness to those who are left out: give what you owe.
+    Remind(Box<Reminder>),
+    /// What a member that was left out gave to a witness, for the trigger; a refusal follows.
+    Late {
+        /// Who.
+        from: NodeId,
+        /// The proof of its output.
+        proof: Box<Proof>,
+    },
 }
 
 /// What a machine is told.
@@ -88,6 +99,8 @@ pub enum Input {
     },
     /// Those of the probed members that answered.
     Alive(Vec<NodeId>),
+    /// What those said who were reminded.
+    Answered(Vec<(NodeId, Message)>),
 }
 
 /// What a machine wants done.
@@ -104,6 +117,8 @@ pub enum Output {
     },
     /// Ask these members whether they are there; the answer is [`Input::Alive`].
     Probe(Vec<NodeId>),
+    /// Pass the reminder to these members; the answer is [`Input::Answered`].
+    Remind(Vec<NodeId>, Box<Reminder>),
     /// The draw, or a move, is done: hand the order to the member nearest to this place, over the DHT.
     Route {
         /// The place.

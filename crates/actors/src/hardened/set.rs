@@ -289,6 +289,7 @@ impl<V: Deref<Target = View>, S: Suite> Machine for Setter<V, S> {
         let done = match input {
             Input::Alive(alive) => self.probed(&alive, now),
             Input::Heard { from, message } => self.heard(from, message),
+            Input::Answered(_) => Ok(()),
         };
         if let Err(refusal) = done {
             self.state = Setting::Over;

@@ -7,7 +7,9 @@ use kith_sansio::wire::{Reader, WireError, Writer};
 
 use super::group::MAX_SIGNERS;
 use super::list::{Endorsement, MAX_ACTORS, MAX_MOVES};
+use super::stalled::{MAX_STALLED, Reminder, Stalled};
 use super::{ActorList, Draw, DrawShare, Group, Job, Message, Order, Proposal, Reason, Ticket};
+use crate::scheme::Signature;
 
 /// Largest message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -61,7 +63,7 @@ impl Message {
         Ok(match reader.u8()? {
             1 => Message::Propose(Box::new(Proposal::read(reader)?)),
             2 => Message::Accept(reader.array()?),
-            3 => Message::Accepted(read_list(reader, MAX_SIGNERS, |reader| Ok(reader.array()?))?),
+            3 => Message::Accepted(read_signatures(reader)?),
             4 => Message::Reveal(Proof::from_bytes(reader.array()?)),
             5 => Message::Build(Box::new(Job::read(reader)?)),
             6 => Message::Report(read_ids(reader)?),
@@ -76,6 +78,11 @@ impl Message {
             13 => Message::Refused(Reason::read(reader)?.ok_or(MessageError::Reason)?),
             14 => Message::Ping,
             15 => Message::Pong,
+            16 => Message::Remind(Box::new(Reminder::read(reader)?)),
+            17 => {
+                let from = NodeId::from_bytes(reader.array()?);
+                Message::Late { from, proof: Box::new(Proof::from_bytes(reader.array()?)) }
+            }
             other => return Err(MessageError::Kind(other)),
         })
     }
@@ -86,9 +93,7 @@ impl Message {
             Message::Accept(signature) => {
                 writer.u8(2).bytes(signature);
             }
-            Message::Accepted(signatures) => write_list(writer.u8(3), signatures, |signature, writer| {
-                writer.bytes(signature);
-            }),
+            Message::Accepted(signatures) => write_signatures(signatures, writer.u8(3)),
             Message::Reveal(proof) => {
                 writer.u8(4).bytes(proof.as_bytes());
             }
@@ -116,6 +121,10 @@ impl Message {
             Message::Pong => {
                 writer.u8(15);
             }
+            Message::Remind(reminder) => reminder.write(writer.u8(16)),
+            Message::Late { from, proof } => {
+                writer.u8(17).bytes(from.as_bytes()).bytes(proof.as_bytes());
+            }
         }
     }
 }
@@ -135,6 +144,25 @@ impl Proposal {
         self.trigger.write(writer);
         writer.bytes(&self.signature);
         self.group.write(writer);
+    }
+}
+
+impl Reminder {
+    fn read(reader: &mut Reader<'_>) -> Result<Reminder> {
+        let proposal = Proposal::read(reader)?;
+        let stalled = read_list(reader, MAX_STALLED, |reader| {
+            let proposal = Proposal::read(reader)?;
+            Ok(Stalled { proposal, signatures: read_signatures(reader)? })
+        })?;
+        Ok(Reminder { proposal, stalled })
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        self.proposal.write(writer);
+        write_list(writer, &self.stalled, |draw, writer| {
+            draw.proposal.write(writer);
+            write_signatures(&draw.signatures, writer);
+        });
     }
 }
 
@@ -202,6 +230,16 @@ fn write_list<T>(writer: &mut Writer, items: &[T], write: impl Fn(&T, &mut Write
 
 fn read_leaves(reader: &mut Reader<'_>, most: usize) -> Result<Vec<MemberLeaf>> {
     read_list(reader, most, |reader| Ok(MemberLeaf::read(reader)?))
+}
+
+fn read_signatures(reader: &mut Reader<'_>) -> Result<Vec<Signature>> {
+    read_list(reader, MAX_SIGNERS, |reader| Ok(reader.array()?))
+}
+
+fn write_signatures(signatures: &[Signature], writer: &mut Writer) {
+    write_list(writer, signatures, |signature, writer| {
+        writer.bytes(signature);
+    });
 }
 
 fn read_ids(reader: &mut Reader<'_>) -> Result<Vec<NodeId>> {

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 
 use kith_identity::membership::{Block, NodeId};
+use kith_identity::vrf::Proof;
 use kith_sansio::{Now, Rng};
 
 use super::{Handing, MAX_TRIES, Output, PAUSE, Patron, Role, SETTERS, Seat, Task, Trouble, WORK};
-use crate::hardened::{self, ActorList, Message, Order, Reason, Refusal, Ticket, Trigger};
+use crate::hardened::{
+    self, ActorList, MAX_STALLED, Message, Order, Reason, Refusal, Ticket, Trigger, Unfinished,
+};
 
 impl Seat {
     /// Begins the next draw of a wish.
@@ -27,7 +30,7 @@ impl Seat {
         let (network, number) = (epoch.network().id(), epoch.facts().epoch);
         let ticket = Ticket { network, epoch: number, trigger: self.me, sequence, terms };
         let (view, suite) = (self.view.clone(), self.identity.clone());
-        match Trigger::new(view, suite, ticket, &mut self.book) {
+        match Trigger::after(view, suite, ticket, &mut self.book, &self.stalled) {
             Err(refusal) => self.failed(now, op, Trouble::Here(refusal)),
             Ok(trigger) => {
                 if let Some(wish) = self.wishes.get_mut(&op) {
@@ -51,6 +54,43 @@ impl Seat {
         let draws = wish.draws;
         self.wishes.remove(&op);
         self.outputs.push_back(Output::NotSelected { op, draws, trouble });
+    }
+
+    /// Keeps a draw in which somebody accepted and does not reveal: the next ones go on without, unless it answers the
+    /// others.
+    pub(super) fn remember(&mut self, task: u64) {
+        let Some(Role::Trigger(trigger)) = self.tasks.get(&task).map(|found| &found.role) else { return };
+        let Some(unfinished) = trigger.unfinished().cloned() else { return };
+        let number = |one: &Unfinished| one.stalled().proposal.ticket.sequence;
+        let at = self.stalled.partition_point(|one| number(one) < number(&unfinished));
+        self.stalled.insert(at, unfinished);
+        if self.stalled.len() > MAX_STALLED {
+            self.stalled.remove(0);
+        }
+    }
+
+    /// A witness passes on what somebody who was left out has revealed. Where an earlier draw is whole by that, it takes
+    /// the place of the one under way; where not, the next draw goes on with that member.
+    fn late(&mut self, now: Now, task: u64, (who, proof): (NodeId, Proof), rng: &mut dyn Rng) {
+        let mut done = None;
+        for one in self.stalled.iter_mut().filter(|one| one.awaits(&who)) {
+            if let Ok(order) = one.reveal(&who, proof, &self.view, &mut self.identity) {
+                done = order;
+            }
+        }
+        self.stalled.retain(|one| !one.silent().is_empty());
+        if let Some((place, order)) = done
+            && self.is_wanted(now, task, &order)
+        {
+            self.route(now, task, place, order, rng);
+        }
+    }
+
+    /// Whether an order is for what the wish of this task is for.
+    fn is_wanted(&self, now: Now, task: u64, order: &Order) -> bool {
+        let terms = order.draw.proposal.ticket.terms;
+        let Some(Patron::Wish(op)) = self.tasks.get(&task).map(|found| found.patron) else { return false };
+        self.wishes.get(&op).is_some_and(|wish| wish.terms == terms) && terms.expires > now.utc
     }
 
     /// A draw or a move is done: whoever is nearest to the place goes on.
@@ -87,7 +127,7 @@ impl Seat {
 
     fn setters_may_be(&mut self, now: Now, task: u64, mut members: Vec<NodeId>, rng: &mut dyn Rng) {
         members.truncate(SETTERS);
-        self.probe(now, task, members, rng);
+        self.probe(now, task, members, &Message::Ping, rng);
     }
 
     /// These of the nearest members are there.
@@ -167,7 +207,14 @@ impl Seat {
         }
         match (&found.role, message) {
             (Role::Handing(_), message) => self.set(now, task, from, message, rng),
-            (Role::Trigger(_) | Role::Setter(_), Message::Refused(reason)) => {
+            (Role::Trigger(_), Message::Late { from: who, proof }) => {
+                self.late(now, task, (who, *proof), rng);
+            }
+            // The draw is over only once the others have revealed.
+            (Role::Trigger(trigger), Message::Refused(reason)) if trigger.unfinished().is_none() => {
+                self.trouble(now, task, Trouble::Refused { who: from, reason });
+            }
+            (Role::Setter(_), Message::Refused(reason)) => {
                 self.trouble(now, task, Trouble::Refused { who: from, reason });
             }
             (Role::Witness(_) | Role::Builder(_), Message::Refused(_)) => self.finish(task),

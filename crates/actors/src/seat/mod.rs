@@ -17,7 +17,7 @@ use kith_identity::membership::pledge::VerifiedEvidence;
 use kith_sansio::{Machine, Now, Rng, Span, Time};
 
 use crate::hardened::{
-    self, Book, Builder, ListError, Message, Order, Reason, Refusal, Setter, Terms, Trigger,
+    self, Book, Builder, ListError, Message, Order, Reason, Refusal, Setter, Terms, Trigger, Unfinished,
     VerifiedActorList, View, Witness, Witnessed,
 };
 
@@ -192,6 +192,8 @@ pub struct Seat {
     view: SharedView,
     book: Book,
     seen: Witnessed,
+    /// Draws of this member in the epoch in which somebody accepted and did not reveal; their numbers rise.
+    stalled: Vec<Unfinished>,
     wishes: BTreeMap<u64, Wish>,
     tasks: BTreeMap<u64, Task>,
     talks: BTreeMap<Talk, Side>,
@@ -252,11 +254,12 @@ struct Handing {
     asked: Option<NodeId>,
 }
 
-/// Members that are asked whether they are there.
+/// Members that are asked whether they are there, or for what they owe.
 #[derive(Debug)]
 struct Probe {
     waiting: BTreeMap<Talk, NodeId>,
-    alive: Vec<NodeId>,
+    answers: Vec<(NodeId, Message)>,
+    is_reminder: bool,
     until: Time,
 }
 
@@ -277,6 +280,7 @@ impl Seat {
             view,
             book,
             seen: Witnessed::default(),
+            stalled: Vec::new(),
             wishes: BTreeMap::new(),
             tasks: BTreeMap::new(),
             talks: BTreeMap::new(),
@@ -310,14 +314,14 @@ impl Seat {
             }
             Input::Heard { talk, from, message } => match self.talks.get(&talk).copied() {
                 Some(side) if side.peer != from => {}
-                Some(Side { is_probe: true, .. }) => self.probed(now, talk, message == Message::Pong, rng),
+                Some(Side { is_probe: true, .. }) => self.probed(now, talk, message, rng),
                 Some(Side { task, .. }) => self.told(now, task, from, message, rng),
                 None if talk.is_incoming() => self.asked(now, talk, from, message, rng),
                 None => {}
             },
             Input::Closed(talk) => match self.talks.remove(&talk) {
                 Some(side) if side.is_probe => self.unprobed(now, side.task, talk, rng),
-                Some(side) => self.left(now, talk, side),
+                Some(side) => self.left(now, talk, side, rng),
                 None => {}
             },
             Input::Found { wish, members } => self.found(now, wish, members, rng),
@@ -328,6 +332,7 @@ impl Seat {
     /// A new epoch: what is under way ends, and what is wished for here begins anew.
     fn turn(&mut self, now: Now, view: Arc<View>, book: Book, rng: &mut dyn Rng) {
         (self.view, self.book) = (view, book);
+        self.stalled.clear();
         self.outputs.push_back(Output::Keep(self.book.to_bytes()));
         let tasks: Vec<_> = self.tasks.keys().copied().collect();
         tasks.into_iter().for_each(|task| self.finish(task));
@@ -366,7 +371,8 @@ impl Seat {
         match output {
             Wanted::Keep => self.outputs.push_back(Output::Keep(self.book.to_bytes())),
             Wanted::Send { to, message } => self.send(task, to, message),
-            Wanted::Probe(ids) => self.probe(now, task, ids, rng),
+            Wanted::Probe(ids) => self.probe(now, task, ids, &Message::Ping, rng),
+            Wanted::Remind(ids, reminder) => self.probe(now, task, ids, &Message::Remind(reminder), rng),
             Wanted::Route { to, order } => self.route(now, task, to, order, rng),
             Wanted::Selected(list) => self.reply(task, Message::Selected(list)),
             Wanted::Unanswered(who) => self.trouble(now, task, Trouble::Unanswered(who)),
@@ -381,6 +387,7 @@ impl Seat {
         let Some(found) = self.tasks.get(&task) else { return };
         match found.patron {
             Patron::Wish(op) => {
+                self.remember(task);
                 self.finish(task);
                 self.failed(now, op, trouble);
             }

@@ -6,7 +6,7 @@ use kith_identity::membership::{MemberLeaf, NodeId};
 use kith_sansio::{Now, Rng};
 
 use super::{MAX_TASKS, MAX_TASKS_OF_ONE, Output, Patron, Role, Seat, Side, Talk, Task, WORK};
-use crate::hardened::{self, Builder, Draw, Message, Proposal, Reason, Setter, Witness};
+use crate::hardened::{self, Builder, Draw, Message, Proposal, Reason, Reminder, Setter, Witness};
 use crate::scheme::Signature;
 
 impl Seat {
@@ -14,15 +14,26 @@ impl Seat {
     pub(super) fn asked(&mut self, now: Now, talk: Talk, from: NodeId, message: Message, rng: &mut dyn Rng) {
         let (view, suite) = (self.view.clone(), self.identity.clone());
         let role = match &message {
+            // It takes no part: no group and no list is to wait for it.
+            Message::Ping if self.book.is_closed() => return self.refuse(talk, from, Reason::Book),
             Message::Ping => {
                 self.say(talk, from, Message::Pong);
                 return self.end(talk);
             }
-            Message::Propose(_) | Message::Build(_) | Message::Order(_) if !self.has_room(&from) => {
+            Message::Remind(reminder) if reminder.leaves_out(&self.me) => {
+                return self.reminded(talk, from, reminder);
+            }
+            Message::Propose(_) | Message::Remind(_) | Message::Build(_) | Message::Order(_)
+                if !self.has_room(&from) =>
+            {
                 return self.refuse(talk, from, Reason::Busy);
             }
             Message::Propose(proposal) => {
                 self.note_ticket(proposal);
+                Ok(Role::Witness(Witness::new(view, self.me, suite)))
+            }
+            Message::Remind(reminder) => {
+                self.note_tickets(reminder);
                 Ok(Role::Witness(Witness::new(view, self.me, suite)))
             }
             Message::Build(job) => {
@@ -59,6 +70,18 @@ impl Seat {
         }
     }
 
+    /// A trigger has this member left out because of a draw that stalled: whoever passes that on is given what is owed.
+    fn reminded(&mut self, talk: Talk, from: NodeId, reminder: &Reminder) {
+        self.note_tickets(reminder);
+        match reminder.answer(&self.me, &self.view, &mut self.identity) {
+            Ok(proof) => {
+                self.say(talk, from, Message::Reveal(proof));
+                self.end(talk);
+            }
+            Err(refusal) => self.refuse(talk, from, Reason::of(&refusal)),
+        }
+    }
+
     fn refuse(&mut self, talk: Talk, from: NodeId, reason: Reason) {
         self.say(talk, from, Message::Refused(reason));
         self.end(talk);
@@ -80,6 +103,11 @@ impl Seat {
         if trigger.id == proposal.ticket.trigger {
             self.note(&trigger, proposal.ticket.pledge(&proposal.group), proposal.signature);
         }
+    }
+
+    fn note_tickets(&mut self, reminder: &Reminder) {
+        self.note_ticket(&reminder.proposal);
+        reminder.stalled.iter().for_each(|draw| self.note_ticket(&draw.proposal));
     }
 
     /// Remembers what trigger and witnesses of a draw have signed.

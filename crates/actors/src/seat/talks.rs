@@ -6,7 +6,7 @@ use kith_identity::membership::NodeId;
 use kith_sansio::{Machine, Now, Rng};
 
 use super::{Input, Output, PROBE, Patron, Probe, Role, Seat, Side, Talk, Trouble};
-use crate::hardened::{self, Message};
+use crate::hardened::{self, Message, Reason};
 
 impl Seat {
     /// Says something in a talk; to itself as if it were another.
@@ -67,16 +67,26 @@ impl Seat {
         }
     }
 
-    /// Asks members whether they are there.
-    pub(super) fn probe(&mut self, now: Now, task: u64, ids: Vec<NodeId>, rng: &mut dyn Rng) {
+    /// Asks members one thing: whether they are there, or what they owe.
+    pub(super) fn probe(
+        &mut self,
+        now: Now,
+        task: u64,
+        ids: Vec<NodeId>,
+        question: &Message,
+        rng: &mut dyn Rng,
+    ) {
         let (own, others): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| *id == self.me);
         let waiting: BTreeMap<_, _> = others.into_iter().map(|id| (self.open(task, id, true), id)).collect();
         for (talk, id) in &waiting {
-            self.say(*talk, *id, Message::Ping);
+            self.say(*talk, *id, question.clone());
         }
         let is_done = waiting.is_empty();
         if let Some(found) = self.tasks.get_mut(&task) {
-            found.probe = Some(Probe { waiting, alive: own, until: now.time + PROBE });
+            let is_there = !self.book.is_closed();
+            let answers = own.into_iter().filter(|_| is_there).map(|id| (id, Message::Pong)).collect();
+            let is_reminder = *question != Message::Ping;
+            found.probe = Some(Probe { waiting, answers, is_reminder, until: now.time + PROBE });
         }
         if is_done {
             self.conclude(now, task, rng);
@@ -84,10 +94,10 @@ impl Seat {
     }
 
     /// A member that was asked has said something.
-    pub(super) fn probed(&mut self, now: Now, talk: Talk, is_there: bool, rng: &mut dyn Rng) {
+    pub(super) fn probed(&mut self, now: Now, talk: Talk, answer: Message, rng: &mut dyn Rng) {
         let Some(side) = self.talks.get(&talk).copied() else { return };
-        if is_there && let Some(probe) = self.tasks.get_mut(&side.task).and_then(|task| task.probe.as_mut()) {
-            probe.alive.push(side.peer);
+        if let Some(probe) = self.tasks.get_mut(&side.task).and_then(|task| task.probe.as_mut()) {
+            probe.answers.push((side.peer, answer));
         }
         self.end(talk);
         self.unprobed(now, side.task, talk, rng);
@@ -104,9 +114,14 @@ impl Seat {
     /// The probe of a task is over.
     fn conclude(&mut self, now: Now, task: u64, rng: &mut dyn Rng) {
         let Some(found) = self.tasks.get_mut(&task) else { return };
-        let Some(Probe { waiting, alive, .. }) = found.probe.take() else { return };
+        let Some(Probe { waiting, answers, is_reminder, .. }) = found.probe.take() else { return };
         let is_handing = matches!(found.role, Role::Handing(_));
         waiting.into_keys().for_each(|talk| self.end(talk));
+        if is_reminder {
+            return self.drive(now, task, hardened::Input::Answered(answers), rng);
+        }
+        let are_there = answers.into_iter().filter(|(_, answer)| *answer == Message::Pong);
+        let alive: Vec<_> = are_there.map(|(id, _)| id).collect();
         if is_handing {
             self.setters_are(now, task, &alive);
         } else {
@@ -115,7 +130,7 @@ impl Seat {
     }
 
     /// A talk of a task has ended by the other side.
-    pub(super) fn left(&mut self, now: Now, talk: Talk, side: Side) {
+    pub(super) fn left(&mut self, now: Now, talk: Talk, side: Side, rng: &mut dyn Rng) {
         let Some(task) = self.tasks.get_mut(&side.task) else { return };
         task.talks.retain(|_, other| *other != talk);
         if matches!(task.patron, Patron::Member(_, of_patron) if of_patron == talk) {
@@ -124,6 +139,11 @@ impl Seat {
         let is_missed = !task.done.contains(&side.peer);
         match &task.role {
             Role::Handing(handing) if handing.asked == Some(side.peer) => self.hand(now, side.task),
+            Role::Trigger(trigger) if is_missed && trigger.unfinished().is_some() => {
+                let heard =
+                    hardened::Input::Heard { from: side.peer, message: Message::Refused(Reason::Others) };
+                self.drive(now, side.task, heard, rng);
+            }
             Role::Trigger(_) | Role::Setter(_) if is_missed => {
                 self.trouble(now, side.task, Trouble::Unanswered(vec![side.peer]));
             }

@@ -1,8 +1,8 @@
 //! The protocol of `docs/actors-protocol.md` between all members of a small network.
 
 use kith_actors::hardened::{
-    ActorList, Book, BookError, GRACE_SECS, Group, ListError, MAX_MESSAGE_BYTES, Message, MessageError,
-    Output, Refusal, Suite, Terms, Ticket, View, Witnessed,
+    ActorList, Book, BookError, GRACE_SECS, Group, ListError, MAX_MESSAGE_BYTES, MAX_STALLED, Message,
+    MessageError, Output, Refusal, Reminder, Suite, Terms, Ticket, View, Witnessed,
 };
 use kith_actors::ktable::TableError;
 use kith_actors::scheme::Counting;
@@ -13,12 +13,15 @@ use kith_identity::membership::{Block, MemberLeaf, NodeId};
 use kith_sansio::{SeededRng, Timestamp};
 use proptest::prelude::*;
 use sha3::{Digest, Sha3_256};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use crate::village::{Village, ids};
 
 /// Inputs that are kept for the fuzzer.
 const PROPOSAL: &[u8] = include_bytes!("../../../../fuzz/corpus/actors_message/proposal");
 const REPORT: &[u8] = include_bytes!("../../../../fuzz/corpus/actors_message/report");
+const REMINDER: &[u8] = include_bytes!("../../../../fuzz/corpus/actors_message/reminder");
 
 fn village() -> Village {
     Village::new(300, 4, 1e-6).unwrap()
@@ -244,6 +247,135 @@ fn who_does_not_take_part_is_told_from_who_stops_after_it_accepted() {
     village.tamper =
         Box::new(move |from, message| *from != witness || !matches!(message, Message::Reveal(_)));
     assert_eq!(village.draw(village.ticket(7, 2, 8)).err(), Some(Output::Silent(vec![witness])));
+}
+
+/// A village with a draw of the eighth member in which this witness accepted and did not reveal.
+fn stalled() -> (Village, NodeId) {
+    let mut village = village();
+    let witness = village.witness(7);
+    village.tamper =
+        Box::new(move |from, message| *from != witness || !matches!(message, Message::Reveal(_)));
+    assert_eq!(village.draw(village.ticket(7, 1, 8)).err(), Some(Output::Silent(vec![witness])));
+    let unfinished = village.unfinished.take().unwrap();
+    assert!(unfinished.awaits(&witness) && unfinished.silent() == [witness]);
+    village.stalled.push(unfinished);
+    (village, witness)
+}
+
+/// The reminder of the next draw, in which the witness stays silent.
+fn reminded(village: &mut Village) -> Reminder {
+    let said = Rc::new(RefCell::new(None));
+    let heard = Rc::clone(&said);
+    let silent = std::mem::replace(&mut village.tamper, Box::new(|_: &NodeId, _: &mut Message| true));
+    village.tamper = Box::new(move |from, message| {
+        if let Message::Remind(reminder) = &*message {
+            *heard.borrow_mut() = Some((**reminder).clone());
+        }
+        silent(from, message)
+    });
+    let drawn = village.draw(village.ticket(7, 2, 8)).unwrap();
+    let reminder: Reminder = said.borrow_mut().take().unwrap();
+    assert_eq!(reminder.proposal, drawn.1.draw.proposal);
+    let list = village.select(drawn).unwrap();
+    assert_eq!(list.verify(&village.issuer).unwrap().actors().len(), 8);
+    reminder
+}
+
+#[test]
+fn who_accepts_and_does_not_reveal_is_left_out_of_the_next_draw() {
+    let (mut village, witness) = stalled();
+    let reminder = reminded(&mut village);
+    assert_eq!(reminder.proposal.group.skipped, [witness]);
+    assert!(reminder.leaves_out(&witness) && reminder.stalled[0].signatures.len() > 1);
+    assert!(Message::Remind(Box::new(reminder)).to_bytes() == REMINDER, "the kept input of the fuzzer");
+}
+
+#[test]
+fn a_trigger_that_lies_about_silence_leaves_out_nobody_and_has_what_it_missed() {
+    let (mut village, witness) = stalled();
+    let said = Rc::new(Cell::new(None));
+    let heard = Rc::clone(&said);
+    village.tamper = Box::new(move |_, message| {
+        if let Message::Late { from, proof } = message {
+            heard.set(Some((*from, **proof)));
+        }
+        true
+    });
+    assert_eq!(village.draw(village.ticket(7, 2, 8)).err(), Some(Output::Refused(Refusal::LeftOut(witness))));
+    let (late, proof) = said.take().unwrap();
+    assert_eq!(late, witness);
+    let mut unfinished = village.stalled.remove(0);
+    let trigger = village.ticket(7, 1, 8).trigger;
+    let drawn = {
+        let (identity, view, _) = &village.people[&trigger];
+        let wrong = kith_identity::vrf::Proof::from_bytes([7; 80]);
+        let refused = unfinished.reveal(&witness, wrong, view, &mut &*identity).err();
+        assert_eq!(refused, Some(Refusal::Signer));
+        unfinished.reveal(&witness, proof, view, &mut &*identity).unwrap().unwrap()
+    };
+    assert!(unfinished.silent().is_empty());
+    let list = village.select((drawn.0, *drawn.1)).unwrap();
+    assert_eq!((list.ticket.sequence, list.verify(&village.issuer).is_ok()), (1, true));
+}
+
+#[test]
+fn a_wrong_answer_to_a_reminder_is_none() {
+    let (mut village, witness) = stalled();
+    village.tamper = Box::new(move |from, message| {
+        if let (true, Message::Reveal(proof)) = (*from == witness, message) {
+            *proof = kith_identity::vrf::Proof::from_bytes([7; 80]);
+        }
+        true
+    });
+    village.draw(village.ticket(7, 2, 8)).unwrap();
+}
+
+#[test]
+fn reminders_that_do_not_hold_are_refused_by_all_who_hear_them() {
+    let (mut village, witness) = stalled();
+    let genuine = reminded(&mut village);
+    village.owed(&witness, &genuine).unwrap();
+    let changes: [fn(&mut Reminder); 8] = [
+        |reminder| reminder.stalled[0].signatures[0][3] ^= 1,
+        |reminder| reminder.stalled[0].signatures.truncate(1),
+        |reminder| reminder.stalled[0].proposal.signature[3] ^= 1,
+        |reminder| reminder.stalled[0].proposal.ticket.epoch += 1,
+        |reminder| reminder.stalled[0].proposal.ticket.trigger = NodeId::from_bytes([1; 32]),
+        |reminder| reminder.stalled[0].proposal.ticket.terms.role ^= 1,
+        // A draw that is not before the proposed one.
+        |reminder| {
+            let Reminder { proposal, stalled } = reminder;
+            stalled[0].proposal = proposal.clone();
+        },
+        |reminder| reminder.stalled.push(reminder.stalled[0].clone()),
+    ];
+    for change in &changes[..6] {
+        let mut changed = genuine.clone();
+        change(&mut changed);
+        assert_eq!(village.owed(&witness, &changed).err(), Some(Refusal::Signer));
+    }
+    let ticket = village.ticket(7, 3, 8);
+    for change in changes {
+        village.people.get_mut(&ticket.trigger).unwrap().2 = Book::new(&village.rolled.epoch, 8);
+        village.tamper = Box::new(move |_, message| {
+            if let Message::Remind(reminder) = message {
+                change(reminder);
+            }
+            true
+        });
+        assert_eq!(village.draw(ticket).err(), Some(Output::Refused(Refusal::Signer)));
+    }
+    // Nobody reveals to whom the trigger has not sent.
+    let mut unsigned = genuine.clone();
+    unsigned.proposal.signature[3] ^= 1;
+    assert_eq!(village.owed(&witness, &unsigned).err(), Some(Refusal::Signer));
+    let kept = genuine.proposal.group.members[0].id;
+    assert!(genuine.stalled[0].proposal.group.members.iter().any(|member| member.id == kept));
+    assert_eq!(village.owed(&kept, &genuine).err(), Some(Refusal::Signer));
+    let mut forged = genuine;
+    let leaf = forged.stalled[0].proposal.group.members.iter_mut().find(|member| member.id == witness);
+    leaf.unwrap().key = [9; 32];
+    assert_eq!(village.owed(&witness, &forged).err(), Some(Refusal::Group));
 }
 
 #[test]
@@ -485,14 +617,21 @@ fn the_kept_input_of_the_fuzzer_is_a_list() {
 }
 
 #[test]
-fn the_kept_messages_of_the_fuzzer_are_a_proposal_and_a_report() {
-    for kept in [PROPOSAL, REPORT] {
+fn the_kept_messages_of_the_fuzzer_are_messages() {
+    for kept in [PROPOSAL, REPORT, REMINDER] {
         assert_eq!(Message::from_bytes(kept).unwrap().to_bytes(), kept);
     }
     assert!(matches!(Message::from_bytes(PROPOSAL), Ok(Message::Propose(_))));
     assert_eq!(Message::from_bytes(&[0]), Err(MessageError::Kind(0)));
     assert_eq!(Message::from_bytes(&vec![6; MAX_MESSAGE_BYTES + 1]), Err(MessageError::TooLarge));
     assert_eq!(Message::from_bytes(&[6, 255, 255]), Err(MessageError::TooLarge));
+    for length in 0..REMINDER.len() {
+        assert!(Message::from_bytes(&REMINDER[..length]).is_err());
+    }
+    let Ok(Message::Remind(mut reminder)) = Message::from_bytes(REMINDER) else { panic!() };
+    reminder.stalled = vec![reminder.stalled[0].clone(); MAX_STALLED + 1];
+    let many = Message::Remind(reminder).to_bytes();
+    assert_eq!(Message::from_bytes(&many), Err(MessageError::TooLarge));
 }
 
 proptest! {
@@ -501,16 +640,17 @@ proptest! {
         kith_actors::fuzz::fuzz_list(&bytes);
         kith_actors::fuzz::fuzz_book(&bytes);
         kith_actors::fuzz::fuzz_message(&bytes);
-        bytes.insert(0, bytes.len() as u8 % 17);
+        bytes.insert(0, bytes.len() as u8 % 19);
         kith_actors::fuzz::fuzz_message(&bytes);
     }
 
     #[test]
     fn no_change_of_a_message_breaks_the_reader(at in 0usize..4096, to: u8) {
-        let mut bytes = PROPOSAL.to_vec();
-        let at = at % bytes.len();
-        bytes[at] = to;
-        kith_actors::fuzz::fuzz_message(&bytes);
+        for mut bytes in [PROPOSAL.to_vec(), REMINDER.to_vec()] {
+            let at = at % bytes.len();
+            bytes[at] = to;
+            kith_actors::fuzz::fuzz_message(&bytes);
+        }
     }
 
     #[test]

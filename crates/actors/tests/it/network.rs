@@ -254,6 +254,8 @@ pub(crate) struct Net {
     views: BTreeMap<NodeId, Arc<View>>,
     config: Config,
     manners: BTreeMap<NodeId, Manner>,
+    /// Who has no book of the epoch.
+    pub(crate) forgetful: Vec<NodeId>,
     last: u64,
 }
 
@@ -273,7 +275,8 @@ impl Net {
         let rolled = issuer.roll(BEGINNING, |n, c, alpha| epoch_hash(n, c, alpha.alpha())).unwrap();
         let world = World::new(7, Faults::default(), Peers::default());
         let (live, views, manners) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Net { issuer: network, rolled, world, live, people, views, config, manners, last: 0 }
+        let forgetful = Vec::new();
+        Net { issuer: network, rolled, world, live, people, views, config, manners, forgetful, last: 0 }
     }
 
     /// From now on this member has other manners; before it was started.
@@ -313,7 +316,11 @@ impl Net {
             self.contact(self.live[at])
         });
         let (own, view) = (self.contact(id), self.view(id));
-        let book = Book::new(&self.rolled.epoch, QUOTA);
+        let book = if self.forgetful.contains(&id) {
+            Book::closed(&self.rolled.epoch)
+        } else {
+            Book::new(&self.rolled.epoch, QUOTA)
+        };
         let honest: Manner = Rc::new(|_, _| true);
         let member = Member {
             id,
@@ -474,6 +481,59 @@ fn builders_and_setters_that_stall_or_lie_burn_a_draw_and_no_more() {
     }
     assert!(most > 1 && all < 24, "{most} draws at most");
     assert!(!net.world.events().iter().any(|(.., event)| matches!(event, Event::Accused(_))));
+}
+
+/// A witness of whom the trigger hears no reveals, nor anybody else but who is among `told`.
+fn reveals_to(told: fn(trigger: &NodeId, to: &NodeId) -> bool, trigger: NodeId) -> Manner {
+    Rc::new(move |to, message| !matches!(message, Message::Reveal(_)) || told(&trigger, to))
+}
+
+#[test]
+fn a_witness_that_accepts_and_reveals_to_nobody_is_left_out_for_the_rest_of_the_epoch() {
+    let mut net = Net::new(60, Config::default());
+    let trigger = net.ids()[30];
+    let near = witnesses(&mut net, trigger);
+    for witness in [near[1], near[2]] {
+        net.behaves(witness, reveals_to(|_, _| false, trigger));
+    }
+    net.settle();
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let (outcome, took) = net.select(trigger, 4);
+        let Event::Selected(_, list, draws) = outcome else { panic!("{outcome:?}") };
+        println!("{draws} draws, {:.1} s", took.0 as f64 / 1e6);
+        assert_holds(&list, &net.issuer, 4);
+        all.push(draws);
+    }
+    assert_eq!(all, [2, 1, 1], "the first draw stalls, and no other");
+    assert!(!net.world.events().iter().any(|(.., event)| matches!(event, Event::Accused(_))));
+}
+
+#[test]
+fn a_witness_that_reveals_only_when_others_remind_it_costs_a_ticket_and_no_selection() {
+    let mut net = Net::new(60, Config::default());
+    let trigger = net.ids()[30];
+    let witness = witnesses(&mut net, trigger)[1];
+    net.behaves(witness, reveals_to(|trigger, to| to != trigger, trigger));
+    net.settle();
+    let (outcome, _) = net.select(trigger, 4);
+    let Event::Selected(_, list, draws) = outcome else { panic!("{outcome:?}") };
+    assert_holds(&list, &net.issuer, 4);
+    assert_eq!((draws, list.ticket().sequence), (2, 1), "the draw that had stalled is gone on with");
+}
+
+#[test]
+fn a_witness_without_the_book_of_the_epoch_stops_no_selection() {
+    let mut net = Net::new(60, Config::default());
+    let trigger = net.ids()[30];
+    let near = witnesses(&mut net, trigger);
+    net.forgetful.extend([near[1], near[2]]);
+    net.settle();
+    let (outcome, _) = net.select(trigger, 4);
+    let Event::Selected(_, list, draws) = outcome else { panic!("{outcome:?}") };
+    assert_holds(&list, &net.issuer, 4);
+    assert_eq!(draws, 1);
+    assert!(list.actors().iter().all(|actor| !net.forgetful.contains(&actor.id)));
 }
 
 #[test]

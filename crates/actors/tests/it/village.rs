@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use kith_actors::hardened::{
-    ActorList, Book, Builder, Input, Message, Order, Output, Refusal, Setter, Terms, Ticket, Trigger, View,
-    Witness,
+    ActorList, Book, Builder, Input, Message, Order, Output, Reason, Refusal, Reminder, Setter, Terms,
+    Ticket, Trigger, Unfinished, View, Witness,
 };
 use kith_actors::ktable::epoch_hash;
 use kith_identity::membership::{
@@ -30,6 +30,10 @@ pub(crate) struct Village {
     pub(crate) liar: Option<(NodeId, NodeId)>,
     /// What everybody says may be changed on its way, or lost.
     pub(crate) tamper: Box<Tamper>,
+    /// Draws that stalled before those that follow.
+    pub(crate) stalled: Vec<Unfinished>,
+    /// The last draw, where it stalled.
+    pub(crate) unfinished: Option<Unfinished>,
 }
 
 /// Changes what a member says; whether it arrives.
@@ -96,7 +100,8 @@ impl Village {
         };
         let people = members.into_iter().map(person).collect::<Result<_, Refusal>>()?;
         let (dead, tamper) = (Vec::new(), Box::new(|_: &NodeId, _: &mut Message| true));
-        Ok(Village { issuer: network, rolled, people, dead, liar: None, tamper })
+        let (stalled, unfinished) = (Vec::new(), None);
+        Ok(Village { issuer: network, rolled, people, dead, liar: None, tamper, stalled, unfinished })
     }
 
     pub(crate) fn ticket(&self, trigger: usize, sequence: u32, actors: u16) -> Ticket {
@@ -132,9 +137,11 @@ impl Village {
     pub(crate) fn draw(&mut self, ticket: Ticket) -> Result<(NodeId, Order), Output> {
         let (identity, view, book) = &self.people[&ticket.trigger];
         let mut book = book.clone();
-        let trigger = Trigger::new(&**view, identity, ticket, &mut book).map_err(Output::Refused)?;
+        let trigger = Trigger::after(&**view, identity, ticket, &mut book, &self.stalled);
+        let mut trigger = trigger.map_err(Output::Refused)?;
         let others = self.others(|view, id, identity| Other::Witness(Witness::new(view, id, identity)));
-        let (output, books) = self.talk(trigger, ticket.trigger, others);
+        let (output, books) = self.talk(&mut trigger, ticket.trigger, others);
+        self.unfinished = trigger.unfinished().cloned();
         self.keep(books);
         self.keep(vec![(ticket.trigger, book)]);
         match output {
@@ -148,9 +155,9 @@ impl Village {
         loop {
             let me = self.at(&place);
             let (identity, view, _) = &self.people[&me];
-            let setter = Setter::new(&**view, identity, order).map_err(Output::Refused)?;
+            let mut setter = Setter::new(&**view, identity, order).map_err(Output::Refused)?;
             let others = self.others(|view, id, identity| Other::Builder(Builder::new(view, id, identity)));
-            let (output, books) = self.talk(setter, me, others);
+            let (output, books) = self.talk(&mut setter, me, others);
             self.keep(books);
             match output {
                 Output::Selected(list) => return Ok(*list),
@@ -179,7 +186,7 @@ impl Village {
     /// Carries messages between one member and others until the one has its result, or somebody refuses to go on.
     fn talk<A: Machine<Input = Input, Output = Output>>(
         &self,
-        mut one: A,
+        one: &mut A,
         me: NodeId,
         mut others: BTreeMap<NodeId, (Other<'_>, Book)>,
     ) -> (Output, Vec<(NodeId, Book)>) {
@@ -214,17 +221,37 @@ impl Village {
                 match output {
                     Output::Keep => drop(kept.insert(to)),
                     Output::Send { mut message, .. } => {
-                        assert!(kept.contains(&to), "what a restart may forget is not said");
+                        let is_own = !matches!(message, Message::Late { .. });
+                        assert!(kept.contains(&to) || !is_own, "what a restart may forget is not said");
                         if (self.tamper)(&to, &mut message) {
                             let message = carried(&message);
                             one.handle_input(NOW, Input::Heard { from: to, message }, &mut rng);
                         }
                     }
                     Output::Probe(ids) => other.handle(self.alive(&to, ids), book),
+                    Output::Remind(ids, reminder) => other.handle(self.reminded(&ids, reminder), book),
                     refused => return (refused, books(others)),
                 }
             }
         }
+    }
+
+    fn reminded(&self, ids: &[NodeId], reminder: Box<Reminder>) -> Input {
+        let Message::Remind(reminder) = carried(&Message::Remind(reminder)) else { unreachable!() };
+        let answer = |id: &NodeId| {
+            let mut message = match self.owed(id, &reminder) {
+                Ok(proof) => Message::Reveal(proof),
+                Err(refusal) => Message::Refused(Reason::of(&refusal)),
+            };
+            (!self.dead.contains(id) && (self.tamper)(id, &mut message)).then_some((*id, message))
+        };
+        Input::Answered(ids.iter().filter_map(answer).collect())
+    }
+
+    /// What a member answers to a reminder.
+    pub(crate) fn owed(&self, id: &NodeId, reminder: &Reminder) -> Result<Proof, Refusal> {
+        let (identity, view, _) = &self.people[id];
+        reminder.answer(id, view, &mut &*identity)
     }
 
     fn alive(&self, prober: &NodeId, ids: Vec<NodeId>) -> Input {
