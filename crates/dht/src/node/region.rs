@@ -225,7 +225,10 @@ impl Node {
         while self.calls.probes() < MAX_PROBES
             && let Some((_, contact)) = self.rumours.pop_first()
         {
-            self.probe(&contact, now, Probe::Rumour);
+            // Since it was heard of, others may have taken the last place.
+            if self.routes.find(&contact.id).is_some() || self.routes.has_place(&contact) {
+                self.probe(&contact, now, Probe::Rumour);
+            }
         }
         let is_busy = self.sync.is_some() || !self.tasks.is_empty() || self.calls.probes() > 0;
         if self.phase == Phase::Joining && !is_busy {
