@@ -1,12 +1,11 @@
 //! `kith blob`: authentic bytes through the directory alone (the blobber of SEP §7).
 
-use std::io::Read;
 use std::path::Path;
 
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Access, Context, discover::look_up};
+use super::{Access, Context, discover::look_up, read_at_most};
 use crate::api::shapes::{Announced, NewBlob};
 use crate::cli::Blob;
 use crate::failure::{Failure, Result};
@@ -43,21 +42,13 @@ async fn put(context: &Context, file: &Path) -> Result<()> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
-    let failed = |error| Failure::failed(format!("cannot read {}: {error}", file.display()));
-    let mut bytes = Vec::new();
-    if file == Path::new("-") {
-        std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    } else {
-        let open = std::fs::File::open(file).map_err(failed)?;
-        open.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    }
-    if bytes.len() as u64 > MAX_BYTES {
+    let Some(bytes) = read_at_most(MAX_BYTES, file)? else {
         return Err(Failure::failed(format!(
             "{} is larger than a record set can hold (16 KiB)",
             file.display()
         ))
         .hint("send it with 'kith send'"));
-    }
+    };
     Ok(bytes)
 }
 

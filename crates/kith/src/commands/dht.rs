@@ -1,12 +1,11 @@
 //! `kith dht`: the values that the members of a network keep for each other, over the running node.
 
-use std::io::Read;
 use std::path::Path;
 
 use hyper::Method;
 use serde_json::{Map, Value};
 
-use super::{Context, escape};
+use super::{Context, escape, read_at_most};
 use crate::api::dht::{DhtFound, DhtPublished, DhtStatus, DhtStored, NewDhtValue};
 use crate::cli;
 use crate::config::Publish;
@@ -42,17 +41,9 @@ pub(super) async fn dht(context: &Context, command: cli::Dht) -> Result<()> {
 }
 
 fn read(file: &Path) -> Result<Map<String, Value>> {
-    let failed = |error| Failure::failed(format!("cannot read {}: {error}", file.display()));
-    let mut bytes = Vec::new();
-    if file == Path::new("-") {
-        std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    } else {
-        let open = std::fs::File::open(file).map_err(failed)?;
-        open.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    }
-    if bytes.len() as u64 > MAX_BYTES {
+    let Some(bytes) = read_at_most(MAX_BYTES, file)? else {
         return Err(Failure::failed(format!("{} is larger than any record set", file.display())));
-    }
+    };
     serde_json::from_slice(&bytes).map_err(|error| {
         Failure::failed(format!("{} is no record set: {}", file.display(), chain(&error)))
             .hint("'kith discover NI --json' prints one")

@@ -25,6 +25,7 @@ mod transfer;
 mod transfers;
 mod tun;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kith_sansio::{Span, system};
@@ -172,6 +173,17 @@ pub(crate) fn path_text(path: &Path) -> Result<String> {
         Failure::usage(format!("the path {} is not UTF-8", name.to_string_lossy()))
             .hint("send the folder that holds it; names inside a folder may be any bytes")
     })
+}
+
+/// The bytes of a file, or of standard input for `-`; nothing where they are more than `most`.
+fn read_at_most(most: u64, file: &Path) -> Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = match file == Path::new("-") {
+        true => std::io::stdin().lock().take(most + 1).read_to_end(&mut bytes),
+        false => std::fs::File::open(file).and_then(|open| open.take(most + 1).read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 
 /// Text as a part of a URL: everything but unreserved characters percent-encoded (RFC 3986 §2.3).

@@ -476,8 +476,7 @@ pub(super) async fn on_book<T: Send + 'static>(
     node: Arc<Node>,
     work: impl FnOnce(&Book) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let worked = tokio::task::spawn_blocking(move || work(&node.book)).await;
-    worked.map_err(Failure::failed)?
+    node.on_disk(move |node| work(&node.book)).await
 }
 
 async fn add(State(node): State<Arc<Node>>, Body(new): Body<NewContact>) -> Answer<shapes::Contact> {

@@ -335,8 +335,7 @@ async fn put_blob(State(node): State<Arc<Node>>, Body(wish): Body<NewBlob>) -> A
     if node.config.authorities.is_empty() {
         return Err(no_authority());
     }
-    let own = Arc::clone(&node.own);
-    tokio::task::spawn_blocking(move || own.set_blob(blob)).await.map_err(Failure::failed)??;
+    node.on_disk(move |node| node.own.set_blob(blob)).await?;
     // Where the blob is the one that is published already, it is published once more.
     node.announcements.with(|announcer| announcer.update(node.own.draft()));
     node.announcements.with(Announcer::again);

@@ -361,21 +361,25 @@ impl Node {
 
     /// The record set that others are told of: the announced one while it says where this node is, else one of its
     /// own.
-    pub(crate) async fn said(&self) -> Option<VerifiedRecordSet> {
+    pub(crate) async fn said(self: &Arc<Self>) -> Option<VerifiedRecordSet> {
         if let Some(announced) = self.announcements.newest()
             && self.own.agrees(&announced)
         {
             return Some(announced);
         }
         // Signing waits for the disk, where the timestamp is remembered first.
-        let own = Arc::clone(&self.own);
-        match self.tasks.spawn_blocking(move || own.signed()).await.map_err(Failure::failed) {
-            Ok(Ok(set)) => Some(set),
-            Ok(Err(failure)) | Err(failure) => {
-                tracing::error!(%failure, "the own record set cannot be signed");
-                None
-            }
-        }
+        let signed = self.on_disk(|node| node.own.signed()).await;
+        let told = |failure: &Failure| tracing::error!(%failure, "the own record set cannot be signed");
+        signed.inspect_err(told).ok()
+    }
+
+    /// Runs what waits for the disk off the runtime's threads and to its end, which the end of the node waits for.
+    pub(crate) async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Node>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let node = Arc::clone(self);
+        self.tasks.spawn_blocking(move || work(&node)).await.map_err(Failure::failed)?
     }
 
     /// Announces to every directory now and waits for the outcomes.

@@ -19,11 +19,7 @@ impl Node {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.take(protocol, Admission::Contacts, move |node, peer, stream| match peer {
-            Peer::Known(peer) => Some(handle(node, peer, stream)),
-            // Nobody anonymous is admitted where contacts are.
-            Peer::Anonymous => None,
-        })
+        self.take_named(protocol, Admission::Contacts, handle)
     }
 
     /// Lets anybody open streams for `protocol` who proves a key, contact or not.
@@ -35,10 +31,7 @@ impl Node {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.take(protocol, Admission::Anyone, move |node, peer, stream| match peer {
-            Peer::Known(peer) => Some(handle(node, peer, stream)),
-            Peer::Anonymous => None,
-        })
+        self.take_named(protocol, Admission::Anyone, handle)
     }
 
     /// Lets anybody at all open streams for `protocol`, whoever it is.
@@ -51,6 +44,21 @@ impl Node {
         F: Future<Output = ()> + Send + 'static,
     {
         self.take(protocol, Admission::Anyone, move |node, _, stream| Some(handle(node, stream)))
+    }
+
+    fn take_named<F>(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        admission: Admission,
+        handle: impl Fn(Arc<Node>, Fingerprint, Stream) -> F + Send + 'static,
+    ) -> Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.take(protocol, admission, move |node, peer, stream| match peer {
+            Peer::Known(peer) => Some(handle(node, peer, stream)),
+            Peer::Anonymous => None,
+        })
     }
 
     fn take<F>(

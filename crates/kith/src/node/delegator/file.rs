@@ -88,9 +88,8 @@ pub(super) async fn follow(node: Arc<Node>, path: PathBuf, read: Option<Stamp>) 
         if !watch.is_due(stamp(&path), system::time()) {
             continue;
         }
-        let (reading, of) = (Arc::clone(&node), path.clone());
-        let loaded = tokio::task::spawn_blocking(move || load(&reading, &of)).await;
-        match loaded.map_err(Failure::failed).and_then(|loaded| loaded) {
+        let of = path.clone();
+        match node.on_disk(move |node| load(node, &of)).await {
             Ok(changes) => {
                 told = None;
                 tracing::info!(changes, "the delegator's file was read again");

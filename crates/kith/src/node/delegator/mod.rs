@@ -99,9 +99,7 @@ async fn start(node: &Arc<Node>) -> Result<()> {
     let file = node.config.delegator.file.clone();
     let stamp = file.as_deref().and_then(file::stamp);
     if let Some(path) = file.clone() {
-        let loading = Arc::clone(node);
-        let loaded = tokio::task::spawn_blocking(move || file::load(&loading, &path)).await;
-        loaded.map_err(Failure::failed)??;
+        node.on_disk(move |node| file::load(node, &path)).await?;
     }
     let policy = node.delegation.keeper.policy();
     let service = Delegator::start(&node.endpoint, Arc::clone(&policy), node.config.delegator.lease());
@@ -159,14 +157,13 @@ async fn sweep(node: Arc<Node>) {
         if !clock.is_settled(system::now()) {
             continue;
         }
-        let sweeping = Arc::clone(&node);
-        let swept = tokio::task::spawn_blocking(move || {
-            sweeping.delegation.change(&sweeping, "time", |policy| {
+        let swept = node.on_disk(|node| {
+            node.delegation.change(node, "time", |policy| {
                 policy.expire(system::utc());
                 Ok(())
             })
         });
-        if let Err(failure) = swept.await.map_err(Failure::failed).and_then(|swept| swept) {
+        if let Err(failure) = swept.await {
             tracing::error!(%failure, "rules that have ended cannot be taken away");
         }
     }

@@ -318,10 +318,9 @@ async fn change(
     work: impl FnOnce(&mut Policy, &Book) -> Result<()> + Send + 'static,
 ) -> Answer<Changed> {
     refuse_with_file(node.config.delegator.followed())?;
-    let changing = tokio::task::spawn_blocking(move || {
-        node.delegation.change(&node, "command", |policy| work(policy, &node.book))
-    });
-    let changes = changing.await.map_err(Failure::failed)??;
+    let changing =
+        node.on_disk(move |node| node.delegation.change(node, "command", |policy| work(policy, &node.book)));
+    let changes = changing.await?;
     Ok(Json(told(&changes)))
 }
 
@@ -365,8 +364,7 @@ struct LogQuery {
 }
 
 async fn log(State(node): State<Arc<Node>>, Asked(query): Asked<LogQuery>) -> Answer<Vec<LogLine>> {
-    let reading = move || lines(&node.delegation.keeper, query.count);
-    tokio::task::spawn_blocking(reading).await.map_err(Failure::failed)?.map(Json)
+    node.on_disk(move |node| lines(&node.delegation.keeper, query.count)).await.map(Json)
 }
 
 /// The last lines of the log.
@@ -375,13 +373,13 @@ pub(crate) fn lines(keeper: &Keeper, count: Option<u64>) -> Result<Vec<LogLine>>
 }
 
 async fn take_up_at(State(node): State<Arc<Node>>, Body(new): Body<NewUse>) -> Answer<Using> {
-    let working = tokio::task::spawn_blocking(move || {
+    let working = node.on_disk(move |node| {
         let row = take_up(&node.book, Some(&node.identity.fingerprint()), &new)?;
         let ni = row.ni.clone();
         node.book.delegated.add(row, Some(&node.endpoint))?;
         find_use(&node.book, &ni.to_string())
     });
-    working.await.map_err(Failure::failed)?.map(Json)
+    working.await.map(Json)
 }
 
 /// A delegator in use, as it stands.
@@ -413,8 +411,7 @@ pub(crate) fn list_used(book: &Book, name: &str) -> Result<List> {
 }
 
 async fn drop_use(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer<Using> {
-    let working = tokio::task::spawn_blocking(move || end_use(&node.book, &name));
-    working.await.map_err(Failure::failed)?.map(Json)
+    node.on_disk(move |node| end_use(&node.book, &name)).await.map(Json)
 }
 
 /// Lets a delegator manage nothing any more.

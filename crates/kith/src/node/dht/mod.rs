@@ -171,9 +171,7 @@ async fn keep(node: Arc<Node>) {
 }
 
 async fn begin(node: &Arc<Node>, network: Fingerprint, own: VerifiedMember) -> Result<()> {
-    let rows = Arc::clone(&node.keyspace.rows);
-    let stored = node.tasks.spawn_blocking(move || rows.stored(&network)).await;
-    let stored = stored.map_err(Failure::failed)??;
+    let stored = node.on_disk(move |node| node.keyspace.rows.stored(&network)).await?;
     let pass = Arc::new(Pass::new(node, network, own.clone()));
     let known = stored.known.into_iter().filter_map(|card| contact(node, &card)).collect();
     let settings = Settings {
@@ -277,11 +275,9 @@ async fn ask(
     let cards = met
         .into_iter()
         .map(|(member, address)| Card { certificate: member.to_bytes().to_vec().into(), address });
-    let asking = Arc::clone(node);
     let cards: Vec<_> = cards.collect();
-    let contacts = node
-        .tasks
-        .spawn_blocking(move || cards.iter().filter_map(|card| contact(&asking, card)).collect::<Vec<_>>());
+    let contacts =
+        node.on_disk(move |node| Ok(cards.iter().filter_map(|card| contact(node, card)).collect::<Vec<_>>()));
     if let Ok(contacts) = contacts.await {
         running.dht.meet(contacts).await;
     }

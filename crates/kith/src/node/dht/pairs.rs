@@ -244,7 +244,7 @@ async fn round(node: &Arc<Node>, asked: &mut HashMap<Fingerprint, Time>) {
     asked.retain(|peer, _| contacts.contains(peer));
     let gone = node.keyspace.pairs.others_than(&contacts);
     if !gone.is_empty()
-        && let Err(failure) = on_disk(node, move |pairs| pairs.forget(&gone)).await
+        && let Err(failure) = with_pairs(node, move |pairs| pairs.forget(&gone)).await
     {
         tracing::warn!(%failure, "the secrets with former contacts cannot be removed");
     }
@@ -269,11 +269,11 @@ async fn round(node: &Arc<Node>, asked: &mut HashMap<Fingerprint, Time>) {
 }
 
 async fn ask(node: &Arc<Node>, peer: Fingerprint) -> Result<()> {
-    let own = on_disk(node, move |pairs| pairs.contribution(&peer)).await?;
+    let own = with_pairs(node, move |pairs| pairs.contribution(&peer)).await?;
     let mut stream = node.endpoint.connect(&peer, &BLIND).await.map_err(Failure::failed)?;
     write(node, &mut stream, &own).await.map_err(Failure::failed)?;
     let theirs = read(&mut stream, &peer).await?;
-    on_disk(node, move |pairs| pairs.take(&peer, theirs)).await?;
+    with_pairs(node, move |pairs| pairs.take(&peer, theirs)).await?;
     stream.shutdown().await.map_err(Failure::failed)
 }
 
@@ -283,17 +283,16 @@ async fn answer(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> Resu
         return Err(Failure::not_trusted("it is no contact"));
     }
     let theirs = read(&mut stream, &peer).await?;
-    let own = on_disk(node, move |pairs| pairs.take(&peer, theirs)).await?;
+    let own = with_pairs(node, move |pairs| pairs.take(&peer, theirs)).await?;
     write(node, &mut stream, &own).await.map_err(Failure::failed)?;
     stream.shutdown().await.map_err(Failure::failed)
 }
 
-async fn on_disk<T: Send + 'static>(
+async fn with_pairs<T: Send + 'static>(
     node: &Arc<Node>,
     work: impl FnOnce(&Pairs) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let keyspace = Arc::clone(&node.keyspace);
-    node.tasks.spawn_blocking(move || work(&keyspace.pairs)).await.map_err(Failure::failed)?
+    node.on_disk(move |node| work(&node.keyspace.pairs)).await
 }
 
 async fn write(node: &Node, stream: &mut Stream, own: &Contribution) -> std::io::Result<()> {

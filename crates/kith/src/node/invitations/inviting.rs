@@ -117,8 +117,7 @@ pub(super) async fn run(node: Arc<Node>) {
 }
 
 async fn sweep(node: &Arc<Node>) -> Option<Span> {
-    let sweeping = Arc::clone(node);
-    let swept = tokio::task::spawn_blocking(move || sweeping.invitations.ledger.sweep(system::now())).await;
+    let swept = node.on_disk(|node| Ok(node.invitations.ledger.sweep(system::now()))).await;
     swept.unwrap_or(Some(Span::secs(1)))
 }
 
@@ -187,7 +186,7 @@ async fn converse(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> io
         let binding = binding.clone();
         move |secret: &Secret| secret.is_proved_by(&proof, Role::Joiner, &binding)
     };
-    let granted = on_disk(node, move |node| grant(&node, &ticket, peer, &who, proves)).await?;
+    let granted = with_ledger(node, move |node| grant(node, &ticket, peer, &who, proves)).await?;
     let Some(secret) = granted else {
         wire::write(&mut stream, &Message::Refused).await?;
         return stream.shutdown().await;
@@ -197,19 +196,18 @@ async fn converse(node: &Arc<Node>, peer: Fingerprint, mut stream: Stream) -> io
     let Message::Stored = wire::read(&mut stream).await? else {
         return Err(io::Error::other("a joiner answers with another message than stored"));
     };
-    on_disk(node, move |node| node.invitations.ledger.advance(&ticket, Stage::Joined, system::now())).await?;
+    with_ledger(node, move |node| node.invitations.ledger.advance(&ticket, Stage::Joined, system::now()))
+        .await?;
     wire::write(&mut stream, &Message::Seen).await?;
     stream.shutdown().await
 }
 
-/// Runs what waits for the disk, off the runtime's threads and to its end, whatever becomes of the stream.
-async fn on_disk<T: Send + 'static>(
+/// Works with the ledger, whatever becomes of the stream.
+async fn with_ledger<T: Send + 'static>(
     node: &Arc<Node>,
-    work: impl FnOnce(Arc<Node>) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&Arc<Node>) -> Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let node = Arc::clone(node);
-    let worked = tokio::task::spawn_blocking(move || work(node)).await.map_err(io::Error::other)?;
-    worked.map_err(|failure| {
+    node.on_disk(work).await.map_err(|failure| {
         tracing::error!(%failure, "an invitation cannot be dealt with");
         io::Error::other(failure.error)
     })

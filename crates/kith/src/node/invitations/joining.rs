@@ -204,8 +204,7 @@ impl Joining<'_> {
         hints.extend(found.hints.into_iter().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>());
         found.hints = hints;
         found.is_own_word = false;
-        let node = Arc::clone(self.node);
-        tokio::task::spawn_blocking(move || node.book.meet(found)).await.map_err(Failure::failed)?
+        self.node.on_disk(move |node| node.book.meet(found)).await
     }
 
     /// The inviter is stored, so this has worked. Where the inviter has not heard of it, it is told again; where it

@@ -32,15 +32,6 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// Work with the ledger may wait for the disk, so it leaves the runtime's threads.
-async fn blocking<T: Send + 'static>(
-    node: &Arc<Node>,
-    work: impl FnOnce(&Node) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let node = Arc::clone(node);
-    tokio::task::spawn_blocking(move || work(&node)).await.map_err(Failure::failed)?
-}
-
 async fn create(
     Shared(node): Shared<Arc<Node>>,
     Body(wish): Body<NewInvitation>,
@@ -57,14 +48,14 @@ async fn create(
     }
     let mut changes = node.invitations.ledger.changes();
     let listening = node.invitations.listening.subscribe();
-    let (ticket, link, qr) = blocking(&node, move |node| open(node, &wish, valid_secs)).await?;
+    let (ticket, link, qr) = node.on_disk(move |node| open(node, &wish, valid_secs)).await?;
     let usable = tokio::select! {
         usable = until_usable(&node.invitations.ledger, &ticket, &mut changes, listening) => usable,
         () = node.stopped.cancelled() => return Err(Failure::failed("the node is stopping")),
     };
     if let Err(failure) = usable {
         // Nobody is told the link.
-        blocking(&node, move |node| node.invitations.ledger.cancel(&ticket, system::now())).await?;
+        node.on_disk(move |node| node.invitations.ledger.cancel(&ticket, system::now())).await?;
         return Err(failure);
     }
     let row = node.invitations.ledger.find(&ticket)?;
@@ -157,7 +148,7 @@ fn state(stage: Stage) -> shapes::State {
 }
 
 async fn list(Shared(node): Shared<Arc<Node>>) -> Answer<Vec<shapes::Invitation>> {
-    let rows = blocking(&node, |node| {
+    let rows = node.on_disk(|node| {
         node.invitations.ledger.sweep(system::now());
         Ok(node.invitations.ledger.list())
     });
@@ -171,7 +162,7 @@ fn ticket(id: &str) -> Result<Ticket> {
 
 async fn cancel(Shared(node): Shared<Arc<Node>>, Path(id): Path<String>) -> Answer<Cancelled> {
     let ticket = ticket(&id)?;
-    let row = blocking(&node, move |node| node.invitations.ledger.cancel(&ticket, system::now())).await?;
+    let row = node.on_disk(move |node| node.invitations.ledger.cancel(&ticket, system::now())).await?;
     let invitation = document(&node, &ticket, &row);
     Ok(Json(Cancelled { cancelled: row.stage == Stage::Cancelled, invitation }))
 }

@@ -246,9 +246,7 @@ pub(super) async fn roll(node: Arc<Node>) {
         if system::time() < again {
             continue;
         }
-        let rolling = Arc::clone(&node);
-        let rolled = node.tasks.spawn_blocking(move || rolling.book.network.issuing.roll_in_time()).await;
-        if let Err(failure) = rolled.map_err(Failure::failed).and_then(|rolled| rolled) {
+        if let Err(failure) = node.on_disk(|node| node.book.network.issuing.roll_in_time()).await {
             tracing::error!(%failure, "the next epoch of the network cannot begin");
             again = system::time() + PAUSE;
         }
@@ -265,11 +263,11 @@ pub(super) async fn converse(node: Arc<Node>, peer: Fingerprint, mut stream: Str
             Ok(question) => question,
             Err(error) => return tracing::debug!(%error, "a conversation with a member has ended"),
         };
-        let (asked, path) = (Arc::clone(&node), stream.path());
+        let path = stream.path();
         let from = path.direct.then(|| path.remote.ip());
-        let answering = node.tasks.spawn_blocking(move || {
-            let may_join = asked.book.contact_of(&peer).is_some();
-            asked.book.network.issuing.answer(Caller { peer, from, may_join }, &question)
+        let answering = node.on_disk(move |node| {
+            let may_join = node.book.contact_of(&peer).is_some();
+            Ok(node.book.network.issuing.answer(Caller { peer, from, may_join }, &question))
         });
         let Ok(answer) = answering.await else { return };
         if let Err(error) = say_answer(&mut stream, &answer).await {

@@ -99,11 +99,9 @@ async fn start(node: &Arc<Node>) -> Result<()> {
 
 /// Opens the desk, where it is not open yet.
 async fn issue(node: &Arc<Node>) -> Result<()> {
-    let opening = Arc::clone(node);
-    let opened = node.tasks.spawn_blocking(move || {
-        opening.book.network.issuing.begin(&opening.identity, opening.config.network.terms())
-    });
-    if opened.await.map_err(Failure::failed)?? {
+    let opening =
+        node.on_disk(|node| node.book.network.issuing.begin(&node.identity, node.config.network.terms()));
+    if opening.await? {
         node.serve(PROTOCOL, issuing::converse)?;
         node.tasks.spawn(issuing::roll(Arc::clone(node)));
     }
@@ -172,12 +170,7 @@ async fn ask(node: &Arc<Node>, row: Row) -> Result<bool> {
     let (issuer, own) = (row.ni.fingerprint, node.identity.fingerprint());
     let needed = membership.needs_certificate(&issuer, &own, system::utc());
     match enquire(node, &issuer, needed).await {
-        Ok(news) => {
-            let adopting = Arc::clone(node);
-            let adopted =
-                node.tasks.spawn_blocking(move || adopting.book.network.membership.adopt(&row, &news));
-            adopted.await.map_err(Failure::failed)?
-        }
+        Ok(news) => node.on_disk(move |node| node.book.network.membership.adopt(&row, &news)).await,
         Err(error) => {
             let failure = explain(node, &issuer, &error);
             if membership.is_issuer(&issuer) {

@@ -28,17 +28,9 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn on_disk<T: Send + 'static>(
-    node: &Arc<Node>,
-    work: impl FnOnce(&Node) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let working = Arc::clone(node);
-    node.tasks.spawn_blocking(move || work(&working)).await.map_err(Failure::failed)?
-}
-
 async fn overview(State(node): State<Arc<Node>>) -> Answer<Network> {
     let joined = node.book.network.membership.overview();
-    let issued = on_disk(&node, |node| node.book.network.issuing.overview(&node.book)).await?;
+    let issued = node.on_disk(|node| node.book.network.issuing.overview(&node.book)).await?;
     Ok(Json(Network { issued, joined }))
 }
 
@@ -54,9 +46,9 @@ async fn issue(State(node): State<Arc<Node>>, Body(new): Body<NewIssue>) -> Answ
         return Err(Failure::usage("an issuer does not invite itself"));
     }
     invited.iter().try_for_each(|who| refuse_blocked(&node, &Ni::new(*who, None)))?;
-    on_disk(&node, move |node| node.book.network.issuing.found(&own)).await?;
+    node.on_disk(move |node| node.book.network.issuing.found(&own)).await?;
     super::issue(&node).await?;
-    let issued = on_disk(&node, move |node| {
+    let issued = node.on_disk(move |node| {
         node.book.network.issuing.invite(&invited)?;
         invited.iter().try_for_each(|who| node.book.forget_request(who))?;
         node.book.network.issuing.overview(&node.book)
@@ -93,7 +85,7 @@ fn refuse_blocked(node: &Node, ni: &Ni) -> Result<()> {
 /// Revokes a member, or takes an invitation back.
 async fn revoke(State(node): State<Arc<Node>>, Path(who): Path<String>) -> Answer<RollEntry> {
     let who = node.book.resolve(&who)?.fingerprint;
-    let revoked = on_disk(&node, move |node| {
+    let revoked = node.on_disk(move |node| {
         let issuing = &node.book.network.issuing;
         issuing.revoke(&who)?;
         Ok(issuing.told(&node.book, &who))
