@@ -3,9 +3,10 @@
 use kith_actors::ktable::{KTable, Network, Region};
 use serde::Serialize;
 
-use crate::chart::{Chart, Scale, Series};
+use crate::chart::{Chart, Mark, Series};
 use crate::data::Data;
 use crate::run::Run;
+use crate::scale::{Scale, short};
 use crate::{Colluding, Mode, SimError};
 
 /// Which points are computed: each of `nodes` with each of `alphas` and `colluding`.
@@ -74,15 +75,22 @@ impl Data<Figure6Row> {
     pub fn chart_of_degrees(&self) -> Chart {
         let mut series: Vec<Series> = Vec::new();
         for row in &self.rows {
-            let name = format!("N = {}, α = {:e}", row.nodes, row.alpha);
-            Series::push(&mut series, &name, (row.share * 100.0, row.mean_k));
+            let name = format!("N = {}, α = {:e}", short(row.nodes as f64), row.alpha);
+            let mark = Mark::Plain(series.len());
+            Series::push(&mut series, &name, mark, (row.share * 100.0, row.mean_k));
         }
         let hardest = self.rows.iter().max_by(|a, b| a.nodes.cmp(&b.nodes).then(b.alpha.total_cmp(&a.alpha)));
         if let Some(hardest) = hardest {
-            let name = format!("N = {}, α = {:e}, no k-table", hardest.nodes, hardest.alpha);
+            let (nodes, alpha) = (short(hardest.nodes as f64), hardest.alpha);
+            let name = format!("N = {nodes}, α = {alpha:e}, no k-table");
             for row in self.rows.iter().filter(|row| (row.nodes, row.alpha) == (hardest.nodes, hardest.alpha))
             {
-                Series::push(&mut series, &name, (row.share * 100.0, row.without_table as f64));
+                Series::push(
+                    &mut series,
+                    &name,
+                    Mark::Plain(7),
+                    (row.share * 100.0, row.without_table as f64),
+                );
             }
         }
         Chart {

@@ -7,12 +7,13 @@ use kith_identity::membership::region_bits;
 use kith_sansio::{Rng, Span};
 use serde::Serialize;
 
-use crate::chart::{Chart, Scale, Series};
+use crate::chart::{Chart, Mark, Series};
 use crate::data::Data;
 use crate::estimate::Mean;
 use crate::members::{ids, random_id};
 use crate::ring::{Ring, node};
 use crate::run::{Purpose, Run, chance};
+use crate::scale::Scale;
 use crate::sweep::rules;
 use crate::upkeep::{Event, among_members, on_ring};
 use crate::{Colluding, MAX_NODES, Mode, SimError};
@@ -174,14 +175,18 @@ fn row(point: &Point, mtbf: Span, events: &[Event]) -> UpkeepRow {
 impl Data<UpkeepRow> {
     /// The figure: a curve for each mode and time between failures.
     pub fn chart_of_upkeep(&self) -> Chart {
+        let mut hours: Vec<_> = self.rows.iter().map(|row| row.mtbf_hours).collect();
+        hours.sort_by(f64::total_cmp);
+        hours.dedup();
         let mut series = Vec::new();
         for row in &self.rows {
-            let mode = match row.mode {
-                Mode::Paper => "paper",
-                Mode::Hardened => "hardened",
+            let color = hours.partition_point(|hours| *hours < row.mtbf_hours);
+            let (mode, mark) = match row.mode {
+                Mode::Paper => ("paper", Mark::Plain(color)),
+                Mode::Hardened => ("hardened", Mark::Empty(color)),
             };
             let name = format!("{mode}, MTBF {} h", row.mtbf_hours);
-            Series::push(&mut series, &name, (row.cache, row.operations));
+            Series::push(&mut series, &name, mark, (row.cache, row.operations));
         }
         Chart {
             title: "Maintenance of caches",

@@ -9,11 +9,12 @@ use kith_identity::membership::NodeId;
 use kith_sansio::Rng;
 use serde::Serialize;
 
-use crate::chart::{Chart, Scale, Series};
+use crate::chart::{Chart, Mark, Series};
 use crate::data::Data;
 use crate::estimate::share;
 use crate::members::{ids, random_id};
 use crate::run::{Purpose, Run, chance, drawn};
+use crate::scale::Scale;
 use crate::{Colluding, MAX_NODES, SimError};
 
 /// The most shares of an entry.
@@ -173,8 +174,10 @@ impl Data<LeakRow> {
         for row in &self.rows {
             let percent = row.share * 100.0;
             let name = format!("{} of {}", row.needed, row.shares);
-            Series::push(&mut series, &name, (percent, row.disclosed));
-            Series::push(&mut series, &format!("{name}, formula"), (percent, row.formula));
+            let color = series.len() / 2;
+            Series::push(&mut series, &name, Mark::Plain(color), (percent, row.disclosed));
+            let name = format!("{name}, formula");
+            Series::push(&mut series, &name, Mark::Empty(color), (percent, row.formula));
         }
         Chart {
             title: "Disclosure of the concept index",

@@ -229,7 +229,9 @@ impl<'a> Town<'a> {
 
     /// One that colludes and passes for the manager of a place.
     fn liar(&self, place: Place) -> Option<Node> {
-        self.ring.within(place, near(self.rules)).find(|node| self.colludes(node)).copied()
+        let colluding = self.colluding?;
+        let mut near = self.ring.numbered(place, near(self.rules));
+        near.find(|(index, _)| colluding[*index]).map(|(_, node)| *node)
     }
 }
 

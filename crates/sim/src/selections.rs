@@ -4,10 +4,11 @@
 use serde::Serialize;
 
 use crate::SimError;
-use crate::chart::{Chart, Scale, Series};
+use crate::chart::{Chart, Mark, Series};
 use crate::data::Data;
 use crate::estimate::Mean;
 use crate::run::Run;
+use crate::scale::Scale;
 use crate::selection::Strategy;
 use crate::sweep::{Manner, Point, SelectionParams, Tally, sweep};
 
@@ -95,17 +96,34 @@ pub struct SetupRow {
     pub relocations_sd: f64,
 }
 
-/// So many colluding actors give the effectiveness to about one per cent, with an interval of one and a half.
-const ENOUGH_COLLUDING: f64 = 20_000.0;
+/// A point of figure 3 ends where so many colluding actors are to be expected by chance: with SEP2P, for an interval of about
+/// ± 1 % …
+const ENOUGH_BUILT: f64 = 40_000.0;
+/// … and with the others, which are too far from 1 for that to matter.
+const ENOUGH_OTHERS: f64 = 2_000.0;
+/// Where fewer collude than this, so many are not to be had,
+const RARE: f64 = 0.001;
+/// and a point ends after so many selections with SEP2P …
+const SELECTIONS_BUILT: u64 = 300_000;
+/// … or with another strategy.
+const SELECTIONS_OTHERS: u64 = 150_000;
 
 /// Figure 3: the colluding nodes play the strongest attack on each strategy.
 pub fn figure3(params: &SelectionParams, run: &Run) -> Result<Data<EffectivenessRow>, SimError> {
-    let manner = Manner { strategies: &Strategy::ALL, is_attacked: true, enough_colluding: ENOUGH_COLLUDING };
+    let manner = Manner { strategies: &Strategy::ALL, is_attacked: true, enough };
     let points = sweep(params, &manner, run)?;
     let rows = rows(&points, manner.strategies, |point, strategy, tallies| {
         effectiveness(params, point, strategy, tallies)
     });
     Ok(Data::new(run, rows))
+}
+
+fn enough(strategy: Strategy, actors: usize, share: f64) -> u64 {
+    let (colluding, selections) = match strategy {
+        Strategy::Sep2p => (ENOUGH_BUILT, SELECTIONS_BUILT),
+        _ => (ENOUGH_OTHERS, SELECTIONS_OTHERS),
+    };
+    if share < RARE { selections } else { (colluding / (actors as f64 * share)).ceil() as u64 }
 }
 
 /// Figures 4 and 5, which show operations and messages of the same selections; nobody deviates.
@@ -123,7 +141,7 @@ fn costs(
     strategies: &'static [Strategy],
     run: &Run,
 ) -> Result<Data<SetupRow>, SimError> {
-    let manner = Manner { strategies, is_attacked: false, enough_colluding: f64::INFINITY };
+    let manner = Manner { strategies, is_attacked: false, enough: |_, _, _| u64::MAX };
     let points = sweep(params, &manner, run)?;
     let rows = rows(&points, strategies, |point, strategy, tallies| cost(params, point, strategy, tallies));
     Ok(Data::new(run, rows))
@@ -215,8 +233,12 @@ impl Data<EffectivenessRow> {
     pub fn chart_of_effectiveness(&self) -> Chart {
         let mut series = Vec::new();
         for row in &self.rows {
-            if let Some(effectiveness) = row.effectiveness {
-                Series::push(&mut series, row.strategy.name(), (row.verification, effectiveness));
+            let Some(effectiveness) = row.effectiveness else { continue };
+            let mark = Mark::Plain(row.strategy as usize);
+            let series = Series::of(&mut series, row.strategy.name(), mark);
+            series.points.push((row.verification, effectiveness));
+            if let (Some(low), Some(high)) = (row.effectiveness_low, row.effectiveness_high) {
+                series.intervals.push((row.verification, [low, high]));
             }
         }
         let y = ("security effectiveness", Scale::Linear);
@@ -247,9 +269,11 @@ impl Data<SetupRow> {
     ) -> Chart {
         let mut series = Vec::new();
         for row in &self.rows {
-            for (what, cost) in ["latency", "total"].iter().zip(of(row)) {
+            let color = row.strategy as usize;
+            let looks = [("latency", Mark::Empty(color)), ("total", Mark::Plain(color))];
+            for ((what, mark), cost) in looks.into_iter().zip(of(row)) {
                 let name = format!("{}, {what}", row.strategy.name());
-                Series::push(&mut series, &name, (row.verification, cost));
+                Series::push(&mut series, &name, mark, (row.verification, cost));
             }
         }
         Chart { title, x: VERIFICATION, y, series }
@@ -259,14 +283,14 @@ impl Data<SetupRow> {
     pub fn chart_versus_cache(&self) -> Chart {
         let mut series = Vec::new();
         for row in self.rows.iter().filter(|row| row.selections > 0) {
-            for (name, cost) in [
-                ("operations, latency", row.operations_latency),
-                ("operations, total", row.operations),
-                ("messages, latency", row.messages_latency),
-                ("messages, total", row.messages),
-                ("relocations", row.relocations),
+            for (name, mark, cost) in [
+                ("operations, latency", Mark::Empty(0), row.operations_latency),
+                ("operations, total", Mark::Plain(0), row.operations),
+                ("messages, latency", Mark::Empty(1), row.messages_latency),
+                ("messages, total", Mark::Plain(1), row.messages),
+                ("relocations", Mark::Plain(2), row.relocations),
             ] {
-                Series::push(&mut series, name, (row.cache, cost));
+                Series::push(&mut series, name, mark, (row.cache, cost));
             }
         }
         Chart {

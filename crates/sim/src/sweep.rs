@@ -42,7 +42,8 @@ pub(crate) struct Point {
     /// The nodes of R3, on average.
     pub(crate) cache: f64,
     rules: Rules,
-    selections: u64,
+    /// Selections in each network, by each strategy.
+    selections: Vec<u64>,
     /// What came of it, network by network.
     pub(crate) batches: Vec<Batch>,
 }
@@ -136,15 +137,29 @@ pub(crate) struct Manner {
     pub(crate) strategies: &'static [Strategy],
     /// Whoever colludes plays the strongest attack.
     pub(crate) is_attacked: bool,
-    /// A point has enough selections when so many actors that collude are to be expected among the honestly drawn ones.
-    pub(crate) enough_colluding: f64,
+    /// How many selections by a strategy are enough where so many of A actors collude by chance: A, and C / N.
+    pub(crate) enough: fn(Strategy, usize, f64) -> u64,
+}
+
+/// So many selections, one after the other, are one piece of work.
+const PIECE: u64 = 64;
+
+impl Point {
+    /// Selections in each network by the strategy that has the most.
+    fn most(&self) -> u64 {
+        self.selections.iter().copied().max().unwrap_or(0)
+    }
+
+    fn pieces(&self) -> u64 {
+        self.most().div_ceil(PIECE)
+    }
 }
 
 /// Simulates all points.
 pub(crate) fn sweep(params: &SelectionParams, manner: &Manner, run: &Run) -> Result<Vec<Point>, SimError> {
     let mut points = points(params, manner)?;
     let aims = if params.every_setter { aims::pieces(params.nodes) } else { 0 };
-    run.plan((points.iter().map(|point| point.selections).sum::<u64>() + aims) * params.networks);
+    run.plan((points.iter().map(Point::pieces).sum::<u64>() + aims) * params.networks);
     for number in 0..params.networks {
         if run.is_stopped() {
             break;
@@ -174,12 +189,15 @@ fn points(params: &SelectionParams, manner: &Manner) -> Result<Vec<Point>, SimEr
             return Err(SimError::Cache { nodes, cache });
         }
         let rules = rules(&KTable::exact(Network::new(nodes, colluding, alpha)?)?, cache);
-        let expected = actors as f64 * colluding as f64 / nodes as f64;
-        let enough = (manner.enough_colluding / expected).ceil() as u64;
-        let selections = match params.every_setter {
+        let share = colluding as f64 / nodes as f64;
+        let selections = |strategy: &Strategy| match params.every_setter {
             true => nodes,
-            false => params.selections.min(enough).div_ceil(params.networks.max(1)),
+            false => {
+                let enough = (manner.enough)(*strategy, actors, share);
+                params.selections.min(enough).div_ceil(params.networks.max(1))
+            }
         };
+        let selections = manner.strategies.iter().map(selections).collect();
         let cache = rules.candidates.size() * nodes as f64;
         Ok(Point { colluding, cache, rules, selections, batches: Vec::new() })
     })
@@ -222,26 +240,34 @@ fn batch(
     let colluding =
         drawn(point.colluding, params.nodes, &mut chance(params.seed, Purpose::Colluders, number));
     let town = Town::new(ring, &point.rules, params.actors, manner.is_attacked.then_some(&colluding));
-    let selections = run.map(point.selections, |selection| {
-        let item = number * params.selections.max(point.selections) + selection;
+    let one = |selection| {
+        let item = number * params.selections.max(point.most()) + selection;
         let mut rng = chance(params.seed, Purpose::Work, item);
+        let wanted = manner.strategies.iter().zip(&point.selections);
+        let wanted = wanted.map(|(strategy, selections)| (selection < *selections).then_some(*strategy));
         match aims.map(|aims| aims[selection as usize]) {
             Some(None) => None,
-            aim => Some(selections(&town, manner.strategies, aim.flatten(), &mut rng)),
+            aim => Some(selections(&town, wanted, aim.flatten(), &mut rng)),
         }
+    };
+    let both = |sums: Batch, more: Batch| sums.iter().zip(&more).map(|(sum, one)| sum.and(one)).collect();
+    let pieces = run.map(point.pieces(), |piece| {
+        (piece * PIECE..point.most().min((piece + 1) * PIECE)).filter_map(one).reduce(both)
     });
-    selections
-        .into_iter()
-        .flatten()
-        .reduce(|sums, more| sums.iter().zip(&more).map(|(sum, one)| sum.and(one)).collect())
+    pieces.into_iter().flatten().reduce(both)
 }
 
-/// A random trigger, and what each strategy makes of its random value, which is `aim` where there is one.
-fn selections(town: &Town<'_>, strategies: &[Strategy], aim: Option<Hash>, rng: &mut dyn Rng) -> Batch {
+/// A random trigger, and what each strategy that is wanted makes of its random value, which is `aim` where there is one.
+fn selections(
+    town: &Town<'_>,
+    wanted: impl Iterator<Item = Option<Strategy>>,
+    aim: Option<Hash>,
+    rng: &mut dyn Rng,
+) -> Batch {
     let random = town.random(town.trigger(rng), aim, rng).ok();
-    let by = |strategy: &Strategy| {
+    let mut by = |strategy| {
         let (random, cost) = random.as_ref()?;
-        town.select(*strategy, random, *cost, rng).ok()
+        town.select(strategy, random, *cost, rng).ok()
     };
-    strategies.iter().map(by).map(|outcome| Tally::of(outcome.as_ref())).collect()
+    wanted.map(|strategy| strategy.map_or_else(Tally::default, |one| Tally::of(by(one).as_ref()))).collect()
 }

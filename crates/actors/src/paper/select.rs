@@ -170,7 +170,8 @@ pub struct Builder<'a, C, S> {
 #[derive(Debug)]
 enum Building {
     Idle,
-    Committed(Node, Order, Disclosure),
+    /// What it committed to, and the hash of that.
+    Committed(Node, Order, Disclosure, Hash),
     Disclosing(Node, Order, Vec<Hash>),
     Probing(Ranking),
     Over,
@@ -199,12 +200,15 @@ impl<'a, C: Cache, S: Scheme> Builder<'a, C, S> {
             (Building::Idle, Message::Build(order)) => {
                 let candidates = self.cache.around(order.place(), self.rules.candidates);
                 let own = Disclosure { random: drawn(rng), candidates };
-                self.say(from, Message::Commit(own.commitment()));
-                self.state = Building::Committed(from, *order, own);
+                let commitment = own.commitment();
+                self.say(from, Message::Commit(commitment));
+                self.state = Building::Committed(from, *order, own, commitment);
                 Ok(())
             }
-            (Building::Committed(setter, order, own), Message::Commits(commits)) if setter == from => {
-                if !commits.contains(&own.commitment()) {
+            (Building::Committed(setter, order, own, commitment), Message::Commits(commits))
+                if setter == from =>
+            {
+                if !commits.contains(&commitment) {
                     return Err(Refusal::NotCommitted);
                 }
                 self.say(from, Message::Candidates(own));
@@ -266,10 +270,10 @@ impl<'a, C: Cache, S: Scheme> Builder<'a, C, S> {
     /// Steps 8.f and 8.g: whoever is known to all builders is known to an honest one; the others show their certificate.
     fn sign(&mut self, ranking: Ranking) -> Result<(), Refusal> {
         let Ranking { setter, order, builders, taken, .. } = ranking;
-        let region = self.rules.candidates;
+        let (region, place) = (self.rules.candidates, order.place());
         let scheme = &mut self.scheme;
         let are_legitimate = taken.iter().all(|(actor, known)| {
-            region.holds(order.place(), actor.place()) && (*known == builders || actor.is_genuine(scheme))
+            region.holds(place, actor.place()) && (*known == builders || actor.is_genuine(scheme))
         });
         if !are_legitimate {
             return Err(Refusal::Actor);

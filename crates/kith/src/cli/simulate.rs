@@ -251,13 +251,13 @@ pub(crate) struct Sampling {
     /// α, the probability of a region that the adversary holds to stay below
     #[arg(long, value_name = "PROBABILITY", default_value = "1e-6")]
     pub(crate) alpha: f64,
-    /// Selections at each point; fewer at points of figure 3 that are certain before [default: 160K for figure3, 4K for
-    /// the others]
+    /// Selections at each point; fewer at points of figure 3 that are certain before, or never will be [default: 1250K for
+    /// figure3, 4K for the others]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) selections: Option<Count>,
-    /// Over how many networks they are spread
-    #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) networks: u64,
+    /// Over how many networks they are spread [default: 32 for figure3, 16 for the others]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) networks: Option<u64>,
     /// Let each node of each network be the setter once, as SEP2P does, instead of random ones
     #[arg(long, conflicts_with = "selections")]
     pub(crate) every_setter: bool,

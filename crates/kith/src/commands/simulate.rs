@@ -21,11 +21,11 @@ use crate::cli::{
 };
 use crate::failure::{Failure, Result, chain};
 
-/// So many selections at each point, where nobody says how many: what figure 3 needs for an interval of a few per cent
-/// where one node in a thousand colludes …
-const FIGURE_3: u64 = 160_000;
+/// So many selections at each point and networks, where nobody says how many: what figure 3 needs for an interval of about
+/// one per cent where one node in a thousand colludes …
+const FIGURE_3: Samples = Samples { selections: 1_250_000, networks: 32 };
 /// … and what is plenty for costs.
-const OTHERS: u64 = 4_000;
+const OTHERS: Samples = Samples { selections: 4_000, networks: 16 };
 /// No table with more columns is shown whole.
 const MOST_COLUMNS: usize = 16;
 /// How often the progress is looked at.
@@ -122,8 +122,7 @@ async fn figure6(context: &Context, options: &Degrees) -> Result<()> {
 
 async fn figure7(context: &Context, options: &Caches) -> Result<()> {
     let caches = options.cache.iter().map(|cache| cache.0).collect();
-    let selections = options.sampling.selections.map_or(OTHERS, |selections| selections.0);
-    let params = sampled(&options.sampling, selections, options.nodes.0, vec![options.colluding], caches);
+    let params = sampled(&options.sampling, OTHERS, options.nodes.0, vec![options.colluding], caches);
     let work = move |run: &Run| kith_sim::figure7(&params, run);
     let chart = Data::chart_versus_cache;
     simulated(context, ("figure7", &options.sampling.simulation), work, Some(chart)).await
@@ -157,15 +156,21 @@ async fn leak_index(context: &Context, options: &Leak) -> Result<()> {
     simulated(context, ("leak-index", &options.simulation), work, Some(Data::chart_of_disclosure)).await
 }
 
-fn selections(options: &Selections, usual: u64) -> SelectionParams {
-    let selections = options.sampling.selections.map_or(usual, |selections| selections.0);
+/// How many samples a figure has where nobody says how many.
+#[derive(Clone, Copy)]
+struct Samples {
+    selections: u64,
+    networks: u64,
+}
+
+fn selections(options: &Selections, usual: Samples) -> SelectionParams {
     let (colluding, caches) = (options.colluding.clone(), vec![options.cache.0]);
-    sampled(&options.sampling, selections, options.nodes.0, colluding, caches)
+    sampled(&options.sampling, usual, options.nodes.0, colluding, caches)
 }
 
 fn sampled(
     sampling: &Sampling,
-    selections: u64,
+    usual: Samples,
     nodes: u64,
     colluding: Vec<kith_sim::Colluding>,
     cache: Vec<u64>,
@@ -176,8 +181,8 @@ fn sampled(
         actors: sampling.actors,
         alpha: sampling.alpha,
         cache,
-        selections,
-        networks: sampling.networks,
+        selections: sampling.selections.map_or(usual.selections, |selections| selections.0),
+        networks: sampling.networks.unwrap_or(usual.networks),
         every_setter: sampling.every_setter,
         seed: sampling.simulation.seed,
     }
