@@ -73,9 +73,11 @@ fn ready(land: &Land) -> Result<Newest> {
     let newest = land.newest().ok_or_else(unknown_region)?;
     let facts = newest.epoch.facts();
     let view = newest.view.as_ref().map_err(|refusal| {
-        Failure::failed(refusal).hint(
-            "how many may collude is for the issuer to say: 'colluding' in the section [network] of its kith.toml",
-        )
+        Failure::failed(refusal).hint(match facts.members {
+            0 | 1 => format!("the next epoch counts who has joined; it begins at {}", facts.ends()),
+            _ => "how many may collude is for the issuer to say: 'colluding' in the section [network] of its kith.toml"
+                .to_owned(),
+        })
     })?;
     if !view.ids().any(|id| id == land.part().own) {
         let early = Failure::failed(format!("this node is not among the members of epoch {}", facts.epoch));
