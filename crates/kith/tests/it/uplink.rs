@@ -117,11 +117,15 @@ struct Sending {
 
 impl Sending {
     fn start(scene: &Scene) -> Sending {
+        Sending::no_faster_than("6MiB/s", scene)
+    }
+
+    fn no_faster_than(limit: &str, scene: &Scene) -> Sending {
         let (folder, inbox) = (folder(&scene.place), scene.place.path("inbox"));
         let into = inbox.to_str().unwrap();
         let receiving =
             scene.south.command(&["receive", "--from", "north", "--into", into, "--yes", "--json"]);
-        let send = ["send", folder.to_str().unwrap(), "--to", "south", "--limit", "6MiB/s", "--json"];
+        let send = ["send", folder.to_str().unwrap(), "--to", "south", "--limit", limit, "--json"];
         let sending = scene.north.command(&send);
         Sending { folder, inbox, sending, receiving }
     }
@@ -207,7 +211,8 @@ fn a_folder_arrives_whole_although_its_receiver_changes_the_uplink_and_the_relay
 fn a_folder_on_a_direct_path_arrives_whole_through_the_same() {
     let mut scene = scene!(Nat::PortRestricted);
     eventually("a direct path", || (scene.way() == "direct").then_some(()));
-    let sending = Sending::start(&scene);
+    // It lasts longer than the pause after a round of probes that all came too late.
+    let sending = Sending::no_faster_than("2MiB/s", &scene);
     sending.more(4 << 20);
     scene.everything_changes();
     moves_again("directly", sending.more(12 << 20));

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use kith_identity::{Fingerprint, Transport};
 use kith_sansio::system::{OsRng, now, time};
-use kith_sansio::{Machine, Span};
+use kith_sansio::{Machine, Span, Time};
 use noq::{PathEvent, PathId, PathStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -33,6 +33,8 @@ use crate::relay::Token;
 
 /// How often it is looked where this node is while its connection is relayed; keeps its address at NATs too.
 const LOOK_EVERY: Span = Span::secs(10);
+/// How soon it is looked again where the relay did not say it, at first; doubled each time, up to [`LOOK_EVERY`].
+const LOOK_AGAIN: Span = Span::secs(1);
 /// How often a relay is asked within the time that it has.
 const OBSERVE_TIMES: u64 = 3;
 /// How long a peer may take to take what is said to it.
@@ -143,6 +145,9 @@ struct Seeker {
     talk: Option<(Reader, WriteHalf<Carrier>)>,
     /// Where the relay sees this node's socket.
     observed: Option<SocketAddr>,
+    /// When it is looked again where this node is, and how soon after that where the relay does not say it.
+    look: Time,
+    pause: Span,
     opening: Option<Opening>,
 }
 
@@ -150,7 +155,8 @@ impl Seeker {
     fn new(shared: Arc<Shared>, link: Arc<Link>, side: Side, carrier: Carrier) -> Seeker {
         let (from, write) = tokio::io::split(carrier);
         let reader = Reader { from, buffer: Vec::new() };
-        Seeker { shared, link, side, talk: Some((reader, write)), observed: None, opening: None }
+        let talk = Some((reader, write));
+        Seeker { shared, link, side, talk, observed: None, look: time(), pause: LOOK_AGAIN, opening: None }
     }
 
     async fn run(mut self) {
@@ -161,11 +167,10 @@ impl Seeker {
         let mut seeking = Seeking::new(now(), self.side, self.place(), &mut OsRng);
         let mut ear = self.shared.quic.hub.listen(seeking.token());
         let mut closed = std::pin::pin!(connection.closed());
-        let mut look = time() + LOOK_EVERY;
         let Some(mut relay) = self.link.watch_relay() else { return };
         loop {
             self.drain(&mut seeking).await;
-            let deadline = seeking.poll_timeout();
+            let (deadline, look) = (seeking.poll_timeout(), self.look);
             let input = tokio::select! {
                 _ = &mut closed => return,
                 said = next(&mut self.talk) => {
@@ -183,15 +188,12 @@ impl Seeker {
                 Ok(()) = offered.changed() => Some(Input::Place(self.place())),
                 // Whoever needed another relay may be elsewhere.
                 Ok(()) = relay.changed() => self.look().await,
-                () = until(look) => {
-                    look = time() + LOOK_EVERY;
-                    self.look().await
-                }
+                () = until(look) => self.look().await,
                 () = until(deadline.unwrap_or_else(time)), if deadline.is_some() => None,
             };
             if input == Some(Input::Lost) {
                 // Where it was lost with an address, another one is to be told.
-                look = time();
+                self.look = time();
             }
             match input {
                 Some(input) if self.talk.is_some() || matches!(input, Input::Opened | Input::Lost) => {
@@ -266,6 +268,7 @@ impl Seeker {
 
     /// Looks where this node is, while that matters.
     async fn look(&mut self) -> Option<Input> {
+        self.look = time() + LOOK_EVERY;
         if self.talk.is_none() || self.link.is_direct() {
             return None;
         }
@@ -284,9 +287,12 @@ impl Seeker {
             let patience = Span(OBSERVE_PATIENCE.0 / OBSERVE_TIMES);
             if let Some(seen) = within(patience, observed(&mut ear, relay)).await {
                 self.observed = Some(seen);
+                (self.look, self.pause) = (time() + LOOK_EVERY, LOOK_AGAIN);
                 return;
             }
         }
+        self.look = time() + self.pause;
+        self.pause = self.pause.times(2).min(LOOK_EVERY);
     }
 
     fn place(&self) -> Place {
