@@ -200,11 +200,19 @@ type WholeSlot = (Kind, [u8; 32], Hash);
 
 /// Pledges of others that a member has seen: so many of so many signers that none of them keeps out another's.
 #[derive(Debug, Default)]
-pub struct Witnessed(BTreeMap<Key, BTreeMap<WholeSlot, (Pledge, Signature)>>);
+pub struct Witnessed(BTreeMap<Key, Seen>);
+
+/// What one signer has pledged.
+#[derive(Debug)]
+enum Seen {
+    Pledges(BTreeMap<WholeSlot, (Pledge, Signature)>),
+    /// It has contradicted itself.
+    Exposed,
+}
 
 impl Witnessed {
     /// Keeps a pledge whose signature was checked; gives evidence where the signer pledged something else about the
-    /// same before.
+    /// same before, once for each signer.
     pub fn note(
         &mut self,
         signer: &PublicKey,
@@ -215,10 +223,13 @@ impl Witnessed {
         if !is_known && self.0.len() >= MAX_SIGNERS {
             return None;
         }
-        let theirs = self.0.entry(*signer.as_bytes()).or_default();
+        let seen = self.0.entry(*signer.as_bytes()).or_insert(Seen::Pledges(BTreeMap::new()));
+        let Seen::Pledges(theirs) = seen else { return None };
         let slot = (pledge.slot.kind, *pledge.slot.network.as_bytes(), pledge.slot.key);
         if let Some((before, first)) = theirs.get(&slot) {
-            return VerifiedEvidence::of(signer, (before, first), (&pledge, &signature)).ok();
+            let evidence = VerifiedEvidence::of(signer, (before, first), (&pledge, &signature)).ok()?;
+            *seen = Seen::Exposed;
+            return Some(evidence);
         }
         if theirs.len() < MAX_OF_ONE {
             theirs.insert(slot, (pledge, signature));

@@ -9,7 +9,7 @@ use kith_identity::membership::{Block, MemberLeaf, NodeId, VerifiedEpoch};
 use kith_identity::vrf::Proof;
 use kith_sansio::{Machine, Now, Rng, Span, Time};
 
-use super::stalled::{MAX_STALLED, Reminder, Stalled, Unfinished};
+use super::stalled::{MAX_STALLED, Reminder, Unfinished};
 use super::{Book, Claim, Group, Input, Message, Output, Refusal, Suite, Ticket, View};
 use crate::gather::Gather;
 use crate::ktable::{KTable, Prefix};
@@ -137,7 +137,7 @@ pub struct Trigger<V, S> {
     suite: S,
     ticket: Ticket,
     /// Draws before that stalled: who owes an output is left out.
-    stalled: Vec<Stalled>,
+    stalled: Vec<Unfinished>,
     absent: Vec<NodeId>,
     /// Who gives no output, and the first of them that gave a wrong one.
     lost: Vec<NodeId>,
@@ -155,6 +155,33 @@ enum Drawing {
     Over,
 }
 
+/// Neither the trigger nor a witness is an actor: where the region is the whole network, those who are left have to be
+/// enough.
+fn has_candidates(view: &View, ticket: &Ticket, group: &Group) -> Result<(), Refusal> {
+    let left = view.leaves().len().saturating_sub(1 + group.members.len());
+    match view.region().bits() {
+        0 if left == 0 => Err(Refusal::Sparse),
+        0 if left < usize::from(ticket.terms.actors) => Err(Refusal::Actors { most: left as u64 }),
+        _ => Ok(()),
+    }
+}
+
+/// The nearest without those who are not there and those who owe an output. Where too few are left, whoever has owed it
+/// longest is asked again first.
+fn witnesses(
+    view: &View,
+    trigger: &NodeId,
+    absent: &[NodeId],
+    stalled: &[Unfinished],
+) -> Result<Group, Refusal> {
+    let silent = stalled.iter().flat_map(Unfinished::silent);
+    let left_out: Vec<_> = absent.iter().copied().chain(silent).collect();
+    match (view.group(trigger, trigger, &left_out), stalled) {
+        (Err(Refusal::Sparse), [_, later @ ..]) => witnesses(view, trigger, absent, later),
+        (found, _) => found,
+    }
+}
+
 impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
     /// Begins by looking for the witnesses of the ticket, whose number `book` must not know yet.
     pub fn new(view: V, suite: S, ticket: Ticket, book: &mut Book) -> Result<Self, Refusal> {
@@ -170,16 +197,16 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
         unfinished: &[Unfinished],
     ) -> Result<Self, Refusal> {
         ticket.check(view.epoch())?;
-        let last = &unfinished[unfinished.len().saturating_sub(MAX_STALLED)..];
-        let absent: Vec<_> = last.iter().flat_map(Unfinished::silent).collect();
-        let group = view.group(&ticket.trigger, &ticket.trigger, &absent)?;
+        let stalled = unfinished[unfinished.len().saturating_sub(MAX_STALLED)..].to_vec();
+        let group = witnesses(&view, &ticket.trigger, &[], &stalled)?;
+        has_candidates(&view, &ticket, &group)?;
         book.draw(&ticket)?;
         Ok(Trigger {
             view,
             suite,
             ticket,
-            stalled: last.iter().map(Unfinished::stalled).cloned().collect(),
-            absent,
+            stalled,
+            absent: Vec::new(),
             lost: Vec::new(),
             liar: None,
             outputs: VecDeque::from([Output::Keep, Output::Probe(group.ids())]),
@@ -204,7 +231,7 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
             return self.propose(group, now);
         }
         self.absent.extend(absent);
-        let group = self.view.group(&self.ticket.trigger, &self.ticket.trigger, &self.absent)?;
+        let group = witnesses(&self.view, &self.ticket.trigger, &self.absent, &self.stalled)?;
         self.outputs.push_back(Output::Probe(group.ids()));
         self.state = Drawing::Probing(group);
         Ok(())
@@ -212,16 +239,19 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
 
     fn propose(&mut self, group: Group, now: Now) -> Result<(), Refusal> {
         let ids = group.ids();
+        // Nobody is reminded whose output is not missing.
+        let is_left_out = |id: &NodeId| group.skipped.contains(id);
+        let stalled = self.stalled.iter().filter(|draw| draw.silent().iter().any(is_left_out));
+        let stalled: Vec<_> = stalled.map(Unfinished::stalled).cloned().collect();
         let proposal = Proposal {
             ticket: self.ticket,
             trigger: self.view.path(&self.ticket.trigger)?,
             signature: self.suite.sign(&self.ticket.pledge(&group)),
             group,
         };
-        let message = if self.stalled.is_empty() {
+        let message = if stalled.is_empty() {
             Message::Propose(Box::new(proposal.clone()))
         } else {
-            let stalled = std::mem::take(&mut self.stalled);
             Message::Remind(Box::new(Reminder { proposal: proposal.clone(), stalled }))
         };
         self.tell(&ids, &message);
@@ -231,10 +261,10 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
     }
 
     /// Checks each answer as it comes, so that whoever lies is known. Messages that nobody waits for change nothing.
-    fn heard(&mut self, from: NodeId, message: Message) -> Result<(), Refusal> {
+    fn heard(&mut self, from: NodeId, message: Message, now: Now) -> Result<(), Refusal> {
         match (std::mem::replace(&mut self.state, Drawing::Over), message) {
             (Drawing::Signing(proposal, gather), Message::Accept(signature)) if gather.awaits(&from) => {
-                self.accepted(proposal, gather, from, signature);
+                self.accepted(proposal, gather, (from, signature), now);
             }
             (Drawing::Revealing(draw), Message::Reveal(proof)) if draw.awaits(&from) => {
                 self.revealed(draw, from, proof);
@@ -252,8 +282,8 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
         &mut self,
         proposal: Proposal,
         mut gather: Gather<NodeId, Signature>,
-        from: NodeId,
-        signature: Signature,
+        (from, signature): (NodeId, Signature),
+        now: Now,
     ) {
         let witness = proposal.group.members.iter().filter(|witness| witness.id == from);
         let pledge = self.ticket.pledge(&proposal.group);
@@ -265,6 +295,7 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
             None => Drawing::Signing(proposal, gather),
             Some(signatures) => {
                 self.tell(&proposal.group.ids(), &Message::Accepted(signatures.clone()));
+                self.deadline = Some(now.time + PATIENCE);
                 Drawing::Revealing(Unfinished::new(proposal, signatures))
             }
         };
@@ -309,7 +340,7 @@ impl<V: Deref<Target = View>, S: Suite> Machine for Trigger<V, S> {
     fn handle_input(&mut self, now: Now, input: Input, _: &mut dyn Rng) {
         let done = match input {
             Input::Alive(alive) => self.probed(&alive, now),
-            Input::Heard { from, message } => self.heard(from, message),
+            Input::Heard { from, message } => self.heard(from, message, now),
             Input::Answered(_) => Ok(()),
         };
         if let Err(refusal) = done {

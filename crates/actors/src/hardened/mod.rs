@@ -181,7 +181,8 @@ pub enum Refusal {
     /// The list would be good long after the end of the epoch.
     #[error("the ticket lasts longer than {GRACE_SECS} seconds after its epoch")]
     Lasting,
-    /// None, or more than half of what a region holds on average.
+    /// None, or more than half of what a region holds on average; where the region is the whole network, more than there
+    /// are beside trigger and witnesses.
     #[error("a selection is of 1 to {most} actors in this network")]
     Actors {
         /// How many it may be of.

@@ -93,10 +93,10 @@ impl<V: Deref<Target = View>, S: Suite> Setter<V, S> {
     }
 
     /// Checks each answer as it comes, so that whoever lies is known. Messages that nobody waits for change nothing.
-    fn heard(&mut self, from: NodeId, message: Message) -> Result<(), Refusal> {
+    fn heard(&mut self, from: NodeId, message: Message, now: Now) -> Result<(), Refusal> {
         match (std::mem::replace(&mut self.state, Setting::Over), message) {
             (Setting::Reporting(group, gather), Message::Report(failed)) if gather.awaits(&from) => {
-                self.reported(group, gather, from, failed);
+                self.reported(group, gather, (from, failed), now);
             }
             (Setting::Signing(group, outcome, gather), Message::Signed { actors, signature })
                 if gather.awaits(&from) =>
@@ -117,8 +117,8 @@ impl<V: Deref<Target = View>, S: Suite> Setter<V, S> {
         &mut self,
         group: Group,
         mut gather: Gather<NodeId, Vec<NodeId>>,
-        from: NodeId,
-        failed: Vec<NodeId>,
+        (from, failed): (NodeId, Vec<NodeId>),
+        now: Now,
     ) {
         let is_candidate = |id: &NodeId| self.candidates.iter().any(|one| one.id == *id);
         if failed.len() > self.candidates.len() || !failed.iter().all(is_candidate) {
@@ -132,6 +132,7 @@ impl<V: Deref<Target = View>, S: Suite> Setter<V, S> {
                 let pledge = self.order.pledge(&self.view, &self.seed, &group, actors.as_deref());
                 let ids = group.ids();
                 self.tell(&ids, &Message::Reports(reports));
+                self.deadline = Some(now.time + PATIENCE);
                 Setting::Signing(group, Wanted { actors, pledge }, Gather::from(ids))
             }
         };
@@ -288,7 +289,7 @@ impl<V: Deref<Target = View>, S: Suite> Machine for Setter<V, S> {
     fn handle_input(&mut self, now: Now, input: Input, _: &mut dyn Rng) {
         let done = match input {
             Input::Alive(alive) => self.probed(&alive, now),
-            Input::Heard { from, message } => self.heard(from, message),
+            Input::Heard { from, message } => self.heard(from, message, now),
             Input::Answered(_) => Ok(()),
         };
         if let Err(refusal) = done {

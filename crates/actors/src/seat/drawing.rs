@@ -6,7 +6,7 @@ use kith_identity::membership::{Block, NodeId};
 use kith_identity::vrf::Proof;
 use kith_sansio::{Now, Rng};
 
-use super::{Handing, MAX_TRIES, Output, PAUSE, Patron, Role, SETTERS, Seat, Task, Trouble, WORK};
+use super::{Handing, MAX_TRIES, Output, PAUSE, Patron, Role, SETTERS, Seat, Task, Trouble, WORK, Wish};
 use crate::hardened::{
     self, ActorList, MAX_STALLED, Message, Order, Reason, Refusal, Ticket, Trigger, Unfinished,
 };
@@ -18,20 +18,21 @@ impl Seat {
         wish.again = None;
         let terms = wish.terms;
         if self.book.is_closed() {
-            return self.failed(now, op, Trouble::Here(Refusal::Book));
+            return self.given_up(op, Trouble::Here(Refusal::Book));
         }
         let Some(sequence) = self.book.next(&self.me) else {
-            return self.failed(now, op, Trouble::Quota);
+            return self.given_up(op, Trouble::Quota);
         };
         if terms.expires <= now.utc {
-            return self.failed(now, op, Trouble::Here(Refusal::Expired));
+            return self.given_up(op, Trouble::Here(Refusal::Expired));
         }
         let epoch = self.view.epoch();
         let (network, number) = (epoch.network().id(), epoch.facts().epoch);
         let ticket = Ticket { network, epoch: number, trigger: self.me, sequence, terms };
         let (view, suite) = (self.view.clone(), self.identity.clone());
         match Trigger::after(view, suite, ticket, &mut self.book, &self.stalled) {
-            Err(refusal) => self.failed(now, op, Trouble::Here(refusal)),
+            // Nothing that could change in this epoch.
+            Err(refusal) => self.given_up(op, Trouble::Here(refusal)),
             Ok(trigger) => {
                 if let Some(wish) = self.wishes.get_mut(&op) {
                     wish.draws += 1;
@@ -51,8 +52,12 @@ impl Seat {
             wish.again = Some(now.time + PAUSE.times(wish.draws.max(1).into()));
             return;
         }
-        let draws = wish.draws;
-        self.wishes.remove(&op);
+        self.given_up(op, trouble);
+    }
+
+    /// No more draws are made for a wish.
+    pub(super) fn given_up(&mut self, op: u64, trouble: Trouble) {
+        let Some(Wish { draws, .. }) = self.wishes.remove(&op) else { return };
         self.outputs.push_back(Output::NotSelected { op, draws, trouble });
     }
 

@@ -84,6 +84,11 @@ pub enum Input {
         /// The members.
         members: Vec<NodeId>,
     },
+    /// Whoever wanted this does not wait any more: no further draw is made for it.
+    Forget {
+        /// What was wanted.
+        op: u64,
+    },
     /// An epoch has begun: nothing that was under way is good for it.
     Epoch(Arc<View>, Box<Book>),
 }
@@ -169,16 +174,17 @@ pub enum Trouble {
     /// It took too long.
     #[error("it took too long")]
     Late,
+    /// The epoch ended meanwhile. Not all members know the next one at once.
+    #[error("the epoch ended before a list was there")]
+    Turned,
 }
 
 impl Trouble {
     /// Whether another draw is of no use.
     fn is_final(&self) -> bool {
-        match self {
-            Trouble::Quota => true,
-            Trouble::Here(refusal) => !matches!(refusal, Refusal::Sparse | Refusal::Signer | Refusal::Epoch),
-            _ => false,
-        }
+        let passes =
+            |refusal: &Refusal| matches!(refusal, Refusal::Sparse | Refusal::Signer | Refusal::Epoch);
+        matches!(self, Trouble::Here(refusal) if !passes(refusal))
     }
 }
 
@@ -325,19 +331,20 @@ impl Seat {
                 None => {}
             },
             Input::Found { wish, members } => self.found(now, wish, members, rng),
-            Input::Epoch(view, book) => self.turn(now, view, *book, rng),
+            Input::Forget { op } => drop(self.wishes.remove(&op)),
+            Input::Epoch(view, book) => self.turn(view, *book),
         }
     }
 
-    /// A new epoch: what is under way ends, and what is wished for here begins anew.
-    fn turn(&mut self, now: Now, view: Arc<View>, book: Book, rng: &mut dyn Rng) {
-        (self.view, self.book) = (view, book);
+    /// A new epoch: what is under way ends, and nothing that was signed before matters.
+    fn turn(&mut self, view: Arc<View>, book: Book) {
+        (self.view, self.book, self.seen) = (view, book, Witnessed::default());
         self.stalled.clear();
         self.outputs.push_back(Output::Keep(self.book.to_bytes()));
         let tasks: Vec<_> = self.tasks.keys().copied().collect();
         tasks.into_iter().for_each(|task| self.finish(task));
         let wishes: Vec<_> = self.wishes.keys().copied().collect();
-        wishes.into_iter().for_each(|op| self.draw(now, op, rng));
+        wishes.into_iter().for_each(|op| self.given_up(op, Trouble::Turned));
     }
 
     /// Gives a machine something, and does what it wants.

@@ -15,7 +15,9 @@ impl Seat {
         let (view, suite) = (self.view.clone(), self.identity.clone());
         let role = match &message {
             // It takes no part: no group and no list is to wait for it.
-            Message::Ping if self.book.is_closed() => return self.refuse(talk, from, Reason::Book),
+            Message::Ping | Message::Remind(_) if self.book.is_closed() => {
+                return self.refuse(talk, from, Reason::Book);
+            }
             Message::Ping => {
                 self.say(talk, from, Message::Pong);
                 return self.end(talk);

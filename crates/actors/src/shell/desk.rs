@@ -120,6 +120,7 @@ impl Desk {
                 Some(_) = self.talks.join_next() => {}
                 true = changes.next() => self.review().await?,
                 () = sleep_until(due) => {
+                    self.forget().await?;
                     if let Some(seat) = &mut self.seat {
                         seat.handle_timeout(system::now(), &mut OsRng);
                     }
@@ -168,6 +169,16 @@ impl Desk {
         let op = self.last;
         self.replies.insert(op, reply);
         self.give(Input::Select { op, terms }).await
+    }
+
+    /// Draws no more for those who do not wait for it.
+    async fn forget(&mut self) -> io::Result<()> {
+        let gone = self.replies.extract_if(|_, reply| reply.is_closed());
+        let gone: Vec<_> = gone.map(|(op, _)| op).collect();
+        for op in gone {
+            self.give(Input::Forget { op }).await?;
+        }
+        Ok(())
     }
 
     async fn hear(&mut self, event: Event) -> io::Result<()> {

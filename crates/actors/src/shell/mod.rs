@@ -139,8 +139,13 @@ impl Actors {
         self.tasks.wait().await;
     }
 
+    /// Whether it has ended: by [`Actors::end`], with its endpoint, or because its book could not be kept.
+    pub fn is_over(&self) -> bool {
+        self.orders.is_closed()
+    }
+
     /// Draws actors for these terms, again where a draw fails, as often as the quota of the epoch and
-    /// [`MAX_TRIES`](crate::seat::MAX_TRIES) allow.
+    /// [`MAX_TRIES`](crate::seat::MAX_TRIES) allow. Where the future is dropped, the draw under way is the last.
     ///
     /// # Errors
     /// Where none of the draws succeeds, or none is possible now.

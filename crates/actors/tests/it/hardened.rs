@@ -503,6 +503,8 @@ fn evidence_is_found_whatever_others_and_other_kinds_of_pledges_came_before() {
         assert_eq!(seen.note(&cheat.public(), pledge, pledge.sign(cheat)), None);
     }
     assert!(seen.note(&cheat.public(), second, second.sign(cheat)).is_some());
+    // Once is enough.
+    assert_eq!(seen.note(&cheat.public(), second, second.sign(cheat)), None);
 }
 
 /// With α = 1e-2 a region fixed beforehand is safe with one signer in one block of 512. Who may choose the seed finds

@@ -1,13 +1,14 @@
 //! Selections among the nodes of a DHT in virtual time, by the seats that real nodes have.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use kith_actors::hardened::{ActorList, Book, Message, Terms, VerifiedActorList, View};
+use kith_actors::hardened::{ActorList, Book, Message, Refusal, Terms, VerifiedActorList, View};
 use kith_actors::ktable::epoch_hash;
-use kith_actors::seat::{self, Seat, Talk, Trouble};
+use kith_actors::seat::{self, MAX_TRIES, Seat, Talk, Trouble};
 use kith_dht::node::{self, Node};
 use kith_dht::{Config, Contact};
 use kith_identity::membership::pledge::VerifiedEvidence;
@@ -520,6 +521,90 @@ fn a_witness_that_reveals_only_when_others_remind_it_costs_a_ticket_and_no_selec
     let Event::Selected(_, list, draws) = outcome else { panic!("{outcome:?}") };
     assert_holds(&list, &net.issuer, 4);
     assert_eq!((draws, list.ticket().sequence), (2, 1), "the draw that had stalled is gone on with");
+}
+
+/// A trigger, four actors and so many witnesses that five cannot be left out.
+const FEWEST: usize = 16;
+
+#[test]
+fn where_nobody_can_be_left_out_a_witness_that_fell_silent_is_asked_again() {
+    let mut net = Net::new(FEWEST, Config::default());
+    let trigger = net.ids()[5];
+    let silent = witnesses(&mut net, trigger)[1..6].to_vec();
+    let stalls = Rc::new(Cell::new(silent.len() as u32));
+    for witness in &silent {
+        let left = Rc::clone(&stalls);
+        let manner = move |_: &NodeId, message: &mut Message| {
+            let does_stall = matches!(message, Message::Reveal(_)) && left.get() > 0;
+            left.set(left.get() - u32::from(does_stall));
+            !does_stall
+        };
+        net.behaves(*witness, Rc::new(manner));
+    }
+    net.settle();
+    let (outcome, _) = net.select(trigger, 4);
+    let Event::Selected(_, list, draws) = outcome else { panic!("{outcome:?}") };
+    assert_holds(&list, &net.issuer, 4);
+    assert_eq!(draws, 2);
+    stalls.set(u32::MAX);
+    let (outcome, _) = net.select(trigger, 4);
+    let Event::NotSelected(_, trouble) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(trouble, Trouble::Silent(silent));
+    let book = net.world.machine(&trigger).unwrap().seat.book();
+    assert_eq!(book.left(&trigger), QUOTA - 2 - MAX_TRIES, "it ends");
+}
+
+#[test]
+fn where_too_few_are_there_no_draw_follows_the_last_try() {
+    let mut net = Net::new(FEWEST, Config::default());
+    let trigger = net.ids()[5];
+    let absent = witnesses(&mut net, trigger)[1..6].to_vec();
+    net.settle();
+    let (outcome, _) = net.select(trigger, 5);
+    let Event::NotSelected(_, trouble) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(trouble, Trouble::Here(Refusal::Actors { most: 4 }));
+    absent.iter().for_each(|witness| drop(net.world.crash(witness)));
+    let left = |net: &Net| net.world.machine(&trigger).unwrap().seat.book().left(&trigger);
+    assert_eq!(left(&net), QUOTA, "it costs no draw");
+    let (outcome, _) = net.select(trigger, 4);
+    assert!(matches!(outcome, Event::NotSelected(_, Trouble::Here(Refusal::Sparse))), "{outcome:?}");
+    assert_eq!(left(&net), QUOTA - MAX_TRIES);
+}
+
+#[test]
+fn nothing_is_drawn_any_more_for_who_does_not_wait_or_once_the_epoch_has_ended() {
+    let mut net = Net::new(60, Config::default());
+    let id = net.ids()[30];
+    let view = net.view(id);
+    let book = Book::new(view.epoch(), QUOTA);
+    let mut seat = Seat::new(id, Arc::clone(&net.people[&id]), Arc::clone(&view), book.clone());
+    let (mut rng, mut now) = (SeededRng::new(1), Now { time: Time(0), utc: BEGINNING });
+    let [first, other] = [1, 2].map(|op| seat::Input::Select { op, terms: net.terms(4) });
+    seat.handle_input(now, first, &mut rng);
+    seat.handle_input(now, seat::Input::Forget { op: 1 }, &mut rng);
+    let mut asked = 0;
+    // Nobody answers, again and again, and the draw ends.
+    while let Some(due) = seat.poll_timeout() {
+        now.time = due;
+        seat.handle_timeout(now, &mut rng);
+        asked += 1;
+    }
+    let mut outcomes = Vec::new();
+    let mut drain = |seat: &mut Seat| {
+        while let Some(output) = seat.poll_output() {
+            if let seat::Output::NotSelected { op, draws, trouble } = output {
+                outcomes.push((op, draws, trouble));
+            }
+        }
+    };
+    drain(&mut seat);
+    assert!(asked > 0);
+    assert_eq!(seat.book().left(&id), QUOTA - 1);
+    seat.handle_input(now, other, &mut rng);
+    seat.handle_input(now, seat::Input::Epoch(view, Box::new(book)), &mut rng);
+    drain(&mut seat);
+    assert_eq!(outcomes, [(2, 1, Trouble::Turned)]);
+    assert_eq!((seat.poll_timeout(), seat.book().left(&id)), (None, QUOTA));
 }
 
 #[test]

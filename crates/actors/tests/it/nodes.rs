@@ -228,7 +228,8 @@ async fn a_node_without_the_book_of_the_epoch_takes_part_from_the_next_one_on() 
         ),
     });
     let mut member = net.start(&town, identity, id).await;
-    // What was kept is gone.
+    // What was kept is gone, and nothing is being kept any more.
+    soon(member.actors.end()).await;
     *member.land.book.lock().unwrap() = None;
     drop(land);
     member.endpoint.close().await;

@@ -222,7 +222,7 @@ pub(super) const PAGES: &[Page] = &[
         files: &[SOCKET],
         examples: &[("kith actors select --for 52fdfc072182654f163f5f0f9a621d729566c74d10037c4d7bbb0407d1e2c649 --out list", "have actors drawn"),
             ("kith actors verify list --issuer 'ni:///sha3-256;k1KYFVJBkgY2aYInWVqSQiOD-B5Zeg7Yj2UaBpgDaBY'", "check a list")] },
-    Page { path: "actors select", exits: &[(1, "failed; no node is running, all draws of the epoch are used up, or nothing can be drawn in it, for example"), NO_PART, (5, "the region is not known yet, or members that are needed do not answer")],
+    Page { path: "actors select", exits: &[(1, "failed; no node is running, all draws of the epoch are used up, nothing can be drawn in it, or it ended meanwhile, for example"), NO_PART, (5, "the region or the running epoch is not known yet, or members that are needed do not answer")],
         files: &[SOCKET],
         examples: &[("kith actors select --count 8 --for 52fdfc072182654f163f5f0f9a621d729566c74d10037c4d7bbb0407d1e2c649 --out list", "have eight actors drawn, and keep the list"),
             ("kith actors select --for 52fdfc072182654f163f5f0f9a621d729566c74d10037c4d7bbb0407d1e2c649 --expires 30m --json", "have 32 drawn, good for half an hour, and print everything for a program")] },

@@ -35,9 +35,12 @@ impl Selections {
         let selections = Arc::clone(self);
         self.tasks.spawn(async move {
             let accused = evidence.signer().fingerprint();
-            tracing::warn!(%accused, "a member has signed two things about one; the issuer is told");
             match selections.on_disk(move |rows| rows.accuse(&evidence)).await {
-                Ok(()) => selections.bell.notify_one(),
+                Ok(true) => {
+                    tracing::debug!(%accused, "a member has signed two things about one; the issuer is told");
+                    selections.bell.notify_one();
+                }
+                Ok(false) => {}
                 Err(error) => tracing::error!(%error, "evidence against a member is not kept"),
             }
         });

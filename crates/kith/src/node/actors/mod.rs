@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use kith_actors::shell::Actors;
 use kith_identity::Ni;
+use kith_sansio::{Span, system};
 use kith_store::Database;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -29,6 +30,9 @@ use crate::floors::Floor;
 
 /// How often it is looked whether the node takes part in a DHT, on which selections stand.
 const CHECK: Duration = Duration::from_secs(1);
+/// How soon a part that has ended by itself, because its book could not be kept, begins again, at first and at most;
+/// doubled each time.
+const AGAIN: (Span, Span) = (Span::secs(1), Span::secs(300));
 
 pub(crate) const FLOOR: Floor = Floor {
     name: "actors",
@@ -93,19 +97,25 @@ async fn stop(node: &Arc<Node>) {
 /// Takes part in selections whenever this node has a part in a DHT.
 async fn keep(node: Arc<Node>) {
     let selections = &node.selections;
+    let (mut soonest, mut pause) = (system::time(), AGAIN.0);
     loop {
         let part = node.keyspace.running();
         let is_same = |running: &Running, part: &Part| Arc::ptr_eq(&running.land.part().pass, &part.pass);
-        let is_current = match (&*selections.slot(), &part) {
-            (Some(running), Some(part)) => is_same(running, part),
-            (None, None) => true,
-            _ => false,
+        let (is_current, is_over) = match (&*selections.slot(), &part) {
+            (Some(running), Some(part)) if is_same(running, part) => (true, running.actors.is_over()),
+            (None, None) => (true, false),
+            _ => (false, false),
         };
         if !is_current {
+            pause = AGAIN.0;
+        }
+        if !is_current || is_over && system::time() >= soonest {
             end(selections).await;
             if let Some(Err(failure)) = part.map(|part| begin(&node, part)) {
                 tracing::error!(%failure, "this node takes no part in selections");
             }
+            soonest = system::time() + pause;
+            pause = pause.times(2).min(AGAIN.1);
         }
         tokio::select! {
             () = tokio::time::sleep(CHECK) => {}
@@ -132,9 +142,9 @@ async fn end(selections: &Selections) {
 }
 
 fn status(node: &Node) -> Option<Value> {
-    let Running { land, .. } = node.selections.running()?;
+    let Running { land, actors } = node.selections.running()?;
     let newest = land.newest();
-    let kept = land.kept().clone();
+    let kept = land.kept().clone().filter(|_| !actors.is_over());
     // What was kept for an epoch before says nothing about this one.
     let book = kept.filter(|book| newest.as_ref().is_some_and(|newest| book.is_for(&newest.epoch)));
     let view = newest.as_ref().map(|newest| &newest.view);

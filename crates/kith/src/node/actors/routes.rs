@@ -83,8 +83,15 @@ fn ready(land: &Land) -> Result<Newest> {
         let early = Failure::failed(format!("this node is not among the members of epoch {}", facts.epoch));
         return Err(early.hint(format!("the next one counts it; it begins at {}", facts.ends())));
     }
-    let known_at = facts.starts.plus_secs(u64::from(facts.seconds) / 20 + AFTER_SECS + SETTLE_SECS);
     let now = system::utc();
+    if now >= facts.ends() {
+        let late = Failure::unreachable(format!(
+            "epoch {} is over, and the next one is not known here yet",
+            facts.epoch
+        ));
+        return Err(late.hint("the issuer tells it: 'kith network status' says why it cannot be asked"));
+    }
+    let known_at = facts.starts.plus_secs(u64::from(facts.seconds) / 20 + AFTER_SECS + SETTLE_SECS);
     if now < known_at {
         let early = format!("epoch {} has just begun, and not all members know it yet", facts.epoch);
         return Err(Failure::failed(early).hint(format!("try again in {} s", known_at.secs_since(now))));
@@ -105,10 +112,15 @@ fn explain(land: &Land, facts: &EpochFacts, error: &SelectError) -> Failure {
     let SelectError::Failed { trouble, .. } = error else {
         return match error {
             SelectError::NotReady => unknown_region(),
+            SelectError::Ended => Failure::failed(error)
+                .hint("what it signs cannot be kept at present: the log of the node says why; it tries again by itself"),
             _ => failed(),
         };
     };
     match trouble {
+        Trouble::Turned => {
+            Failure::failed(trouble).hint("try again: members draw in the new epoch once all know it")
+        }
         Trouble::Quota => Failure::failed(trouble).hint(next),
         Trouble::Here(refusal @ (Refusal::Actors { .. } | Refusal::Expired | Refusal::Lasting)) => {
             Failure::usage(refusal)

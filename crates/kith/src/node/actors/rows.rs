@@ -1,6 +1,7 @@
 //! What selections keep in `node.redb`: what this node has signed, and evidence on its way to the issuer. Nothing of it is
 //! secret; nothing is sealed.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use kith_identity::Fingerprint;
@@ -11,8 +12,9 @@ use kith_store::{Database, StoreError, Table};
 const BOOKS: Table = Table("actors_books");
 /// Evidence that the issuer has not acknowledged yet, by `network [32] ‖ accused [32]`: one of each is enough.
 const EVIDENCE: Table = Table("actors_evidence");
-/// So many members may wait to be accused; of more nothing is kept, and whoever meets them again finds it again.
-const MAX_ACCUSED: u64 = 1_024;
+/// So many members of a network may wait to be accused; of more nothing is kept, and whoever meets them again finds it
+/// again.
+const MAX_ACCUSED: usize = 1_024;
 
 /// The rows of a node.
 #[derive(Clone)]
@@ -37,27 +39,41 @@ impl Rows {
         })
     }
 
-    /// Keeps evidence until it is [removed](Rows::is_told), where there is none against this member yet.
-    pub(super) fn accuse(&self, evidence: &VerifiedEvidence) -> Result<(), StoreError> {
-        let (key, row) = (key(evidence), evidence.as_evidence().to_bytes());
-        self.0.write(|tables| {
-            if tables.row(EVIDENCE, &key)?.is_none() && tables.count(EVIDENCE)? < MAX_ACCUSED {
-                tables.put(EVIDENCE, &key, &row)?;
-            }
-            Ok(())
-        })
+    /// Keeps evidence until it is [removed](Rows::is_told), where there is none against this member yet; whether it does.
+    pub(super) fn accuse(&self, evidence: &VerifiedEvidence) -> Result<bool, StoreError> {
+        let key = key(evidence);
+        let waiting = self.waiting(&evidence.slot().network)?;
+        if waiting.len() >= MAX_ACCUSED || waiting.contains_key(&key) {
+            return Ok(false);
+        }
+        self.0.write(|tables| tables.put(EVIDENCE, &key, &evidence.as_evidence().to_bytes()))?;
+        Ok(true)
     }
 
-    /// The evidence that the issuer of this network has to be told of.
+    /// The evidence that the issuer of this network has to be told of. What cannot be read is removed.
     pub(super) fn evidence(&self, network: &Fingerprint) -> Result<Vec<VerifiedEvidence>, StoreError> {
         let mut all = Vec::new();
+        for (key, row) in self.waiting(network)? {
+            match Evidence::from_bytes(&row).and_then(Evidence::verify) {
+                Ok(evidence) => all.push(evidence),
+                Err(error) => {
+                    tracing::warn!(%error, "a row of evidence cannot be read and is removed");
+                    self.0.write(|tables| tables.remove(EVIDENCE, &key).map(drop))?;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The keys and rows of evidence for the issuer of this network.
+    fn waiting(&self, network: &Fingerprint) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+        let mut all = BTreeMap::new();
         self.0.read(|tables| {
             tables.scan(EVIDENCE, network.as_bytes(), |key, row| {
                 if !key.starts_with(network.as_bytes()) {
                     return ControlFlow::Break(());
                 }
-                let evidence = Evidence::from_bytes(row).and_then(Evidence::verify);
-                all.extend(evidence.inspect_err(|error| tracing::warn!(%error, "a row of evidence")));
+                all.insert(key.to_vec(), row.to_vec());
                 ControlFlow::Continue(())
             })
         })?;

@@ -66,9 +66,8 @@ fn evidence_waits_once_for_each_accused_until_it_is_told() {
     let rows = Rows(Database::in_memory().unwrap());
     let [network, other] = [5, 6].map(|byte| Fingerprint::from_bytes([byte; 32]));
     let [one, two] = [1, 2].map(|seed| evidence(&generated(seed), network));
-    for evidence in [&one, &two, &one, &evidence(&generated(1), other)] {
-        rows.accuse(evidence).unwrap();
-    }
+    let waits = [&one, &two, &one, &evidence(&generated(1), other)].map(|one| rows.accuse(one).unwrap());
+    assert_eq!(waits, [true, true, false, true]);
     assert_eq!(rows.evidence(&network).unwrap().len(), 2);
     rows.is_told(&one).unwrap();
     assert_eq!(rows.evidence(&network).unwrap(), [two]);
