@@ -22,7 +22,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Why something in a home folder could not be read or written.
+/// Why something in a home folder, or a file that is written as a whole, could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum HomeError {

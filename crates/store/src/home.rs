@@ -2,7 +2,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 
-use crate::{Holder, HomeError, temporary, unix};
+use crate::{Holder, HomeError, temporary, unix, whole};
 
 /// The name under which an identity is kept.
 const KEY_FILE: &str = "key.pem";
@@ -111,12 +111,9 @@ impl Home {
         Ok(bytes)
     }
 
-    /// Writes or replaces a file as a whole: after a crash it has its old contents or the new ones.
+    /// Writes or replaces a file as [`write_atomic`](crate::write_atomic) does.
     pub fn write_atomic(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
-        let path = self.checked(name)?;
-        self.write_beside(&path, bytes, mode, |temporary| {
-            fs::rename(temporary, &path).map_err(|error| HomeError::io("write", &path, error))
-        })
+        whole::write_atomic(&self.checked(name)?, bytes, mode)
     }
 
     /// Writes a file that must not exist yet, as a whole, even where two processes try it at the same time.
@@ -124,42 +121,7 @@ impl Home {
     /// # Errors
     /// [`HomeError::Exists`] where it exists; what is there stays untouched.
     pub fn create_new(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
-        let path = self.checked(name)?;
-        if path.symlink_metadata().is_ok() {
-            return Err(HomeError::Exists { path });
-        }
-        self.write_beside(&path, bytes, mode, |temporary| {
-            // A hard link, unlike a rename, never replaces what is there.
-            let linked = fs::hard_link(temporary, &path);
-            let _ = fs::remove_file(temporary);
-            linked.map_err(|error| HomeError::io("create", &path, error))
-        })
-    }
-
-    /// Writes and syncs a temporary file beside `path`, lets `place` give it its name, syncs the folder.
-    fn write_beside(
-        &self,
-        path: &Path,
-        bytes: &[u8],
-        mode: u32,
-        place: impl FnOnce(&Path) -> Result<(), HomeError>,
-    ) -> Result<(), HomeError> {
-        let folder = path.parent().unwrap_or(&self.dir);
-        let (mut file, temporary) =
-            temporary::create(folder, path, mode).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => HomeError::NotFound { path: folder.to_path_buf() },
-                _ => HomeError::io("write", path, error),
-            })?;
-        let placed = file
-            .write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| HomeError::io("write", path, error))
-            .and_then(|()| place(&temporary));
-        if placed.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        placed?;
-        unix::sync_folder(folder).map_err(|error| HomeError::io("write", path, error))
+        whole::create_new(&self.checked(name)?, bytes, mode)
     }
 
     fn checked(&self, name: &str) -> Result<PathBuf, HomeError> {

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod database;
 mod home;
+mod whole;
 
 use kith_store::Table;
 
