@@ -1,8 +1,8 @@
 //! `kith actors`: the running node has actors drawn; the check of a list works on its file alone.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 
 use data_encoding::{BASE64, HEXLOWER};
 use hyper::Method;
@@ -10,6 +10,7 @@ use kith_actors::hardened::{ActorList, ListError, MAX_LIST_BYTES, VerifiedActorL
 use kith_identity::membership::{MemberLeaf, signature};
 use kith_identity::{Fingerprint, Identity, Ni};
 use kith_sansio::system::{self, OsRng};
+use kith_store::HomeError;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
@@ -71,9 +72,9 @@ async fn select(
     context: &Context,
     SelectActors { count, manifest, role, expires, out }: SelectActors,
 ) -> Result<()> {
-    let mut node = context.node().await?;
     // Before a draw is spent on a list that cannot be written.
-    let file = out.map(Draft::open).transpose()?;
+    out.as_deref().map_or(Ok(()), kith_store::refuse_unwritable).map_err(|error| cannot_keep(&error))?;
+    let mut node = context.node().await?;
     let wish = NewActors { manifest, count, role, expires: expires.map(|expires| expires.to_string()) };
     let DrawnActors { network, draws, list } = node.call(Method::POST, "/v1/actors", Some(&wish)).await?;
     let bytes = BASE64.decode(list.as_bytes()).map_err(Failure::failed)?;
@@ -82,49 +83,24 @@ async fn select(
         Failure::failed(format!("the list that the node has given does not hold: {}", chain(&error)))
     })?;
     let (micros, single_micros) = timed(&bytes, &issuer.fingerprint, checked.operations());
-    let is_kept = file.map(|file| file.write(&bytes)).transpose()?.is_some();
     let drawn = Drawn { verified: told(&checked, micros, single_micros), draws, list };
-    context.out.result(&drawn, || text(&drawn.verified))?;
-    if !context.out.is_json() && !is_kept {
+    let print = || context.out.result(&drawn, || text(&drawn.verified));
+    hand_over(print, out.as_deref(), &bytes)?;
+    if !context.out.is_json() && out.is_none() {
         context.out.aside("--out FILE keeps the list, which 'kith actors verify' checks; this one is gone");
     }
     Ok(())
 }
 
-/// A file that is being written: what was there before stays until it is whole.
-struct Draft {
-    path: PathBuf,
-    draft: PathBuf,
-    file: File,
+/// Prints what was drawn and writes the list into its file; neither of the two is lost with the other one.
+fn hand_over(print: impl FnOnce() -> Result<()>, file: Option<&Path>, list: &[u8]) -> Result<()> {
+    let printed = print();
+    let kept = file.map_or(Ok(()), |file| kith_store::write_atomic(file, list, 0o644));
+    printed.and(kept.map_err(|error| cannot_keep(&error).hint("'list' of --json has the list too").told()))
 }
 
-impl Draft {
-    fn open(path: PathBuf) -> Result<Draft> {
-        let mut name = path.clone().into_os_string();
-        name.push(format!(".{}", std::process::id()));
-        let draft = PathBuf::from(name);
-        match File::create_new(&draft) {
-            Ok(file) => Ok(Draft { path, draft, file }),
-            Err(error) => Err(cannot_write(&path, &error)),
-        }
-    }
-
-    fn write(mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
-        let written = written.and_then(|()| std::fs::rename(&self.draft, &self.path));
-        written.map_err(|error| cannot_write(&self.path, &error))
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // It has its name by now, where all went well.
-        let _it_may_be_gone = std::fs::remove_file(&self.draft);
-    }
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::failed(format!("cannot write {}: {error}", path.display()))
+fn cannot_keep(error: &HomeError) -> Failure {
+    Failure::failed(format!("the list cannot be written: {}", chain(error)))
 }
 
 fn verify(context: &Context, options: &VerifyActors) -> Result<()> {
@@ -258,4 +234,39 @@ pub(super) fn status_line(status: &Status) -> Option<String> {
             format!("actors       epoch {epoch}, region of {region}, {part}")
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Code;
+
+    #[test]
+    fn a_draw_is_printed_even_where_its_file_cannot_be_written_any_more() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, mut is_printed) = (place.path().join("folder"), false);
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("list");
+        kith_store::refuse_unwritable(&file).unwrap();
+        let print = || {
+            is_printed = true;
+            std::fs::remove_dir(&folder).map_err(Failure::failed)
+        };
+        let failure = hand_over(print, Some(&file), b"list").unwrap_err();
+        assert!(is_printed && failure.is_told && failure.code == Code::Failed, "{failure:?}");
+        assert!(failure.error.contains("does not exist"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_list_is_written_even_where_nobody_can_be_told() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("list");
+        let failure =
+            hand_over(|| Err(Failure::failed("the disk is full")), Some(&file), b"list").unwrap_err();
+        assert_eq!(
+            (failure.error.as_str(), std::fs::read(&file).unwrap()),
+            ("the disk is full", b"list".into())
+        );
+        hand_over(|| Ok(()), None, b"list").unwrap();
+    }
 }

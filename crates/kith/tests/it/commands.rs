@@ -1,6 +1,7 @@
 //! What commands print, and with which exit code they end.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::harness::{Place, Running, kith};
@@ -100,6 +101,26 @@ fn contacts_are_kept_with_and_without_a_node() {
     north.run(&["contact", "remove", "zero"]).ok();
     north.run(&["down"]).ok();
     assert!(north.run(&["contact", "list", "--json"]).ok().json().as_array().unwrap().is_empty());
+}
+
+#[test]
+fn no_draw_is_asked_for_whose_list_cannot_be_written() {
+    let place = Place::new();
+    let north = place.person("north", &[]);
+    let (folder, hash) = (place.path("folder"), "0".repeat(64));
+    fs::create_dir(&folder).unwrap();
+    let select = |out: &Path| {
+        north.run(&["actors", "select", "--for", &hash, "--count", "1", "--out", out.to_str().unwrap()])
+    };
+    // Before the node is asked, which is not there.
+    select(&folder).fails(1, "folder is not an ordinary file");
+    select(&place.path("none/list")).fails(1, "none does not exist");
+    let before = fs::read_dir(place.path("")).unwrap().count();
+    select(&folder.join("list")).fails(1, "up'");
+    assert_eq!(
+        (fs::read_dir(&folder).unwrap().count(), fs::read_dir(place.path("")).unwrap().count()),
+        (0, before)
+    );
 }
 
 #[test]
