@@ -12,7 +12,8 @@ use super::Keyspace;
 /// Bytes of the fingerprint before a record set.
 const FINGERPRINT_BYTES: usize = 32;
 
-/// Record sets that members have published for everybody, for the directory's client; there are none while this node belongs to no network.
+/// Record sets that members have published for everybody, for the directory's client; there are none while this node
+/// belongs to no network.
 pub(crate) struct DhtSource(pub(crate) Arc<Keyspace>);
 
 /// The record set in a value that is one.
