@@ -3,21 +3,44 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kith_dht::shell::PutError;
 use kith_dht::{Alias, Day, Value};
-use kith_identity::Fingerprint;
 use kith_identity::record::VerifiedRecordSet;
+use kith_identity::{Fingerprint, Identity};
 use kith_sansio::system::OsRng;
-use kith_sansio::{Span, Time, Timestamp, system};
+use kith_sansio::{Now, Span, Time, Timestamp, system};
 
 use super::pairs::Pair;
-use super::publishing::{AGAIN, PAUSE, Published, store};
+use super::publishing::{AGAIN, PAUSE, Published, not_stored};
 use super::{CHECK, Running, is_current};
+use crate::failure::{Failure, Result};
 use crate::node::Node;
 
 /// Contacts that a node publishes for; others find it in other ways.
 const MAX_READERS: usize = 256;
 /// How long before its day a value is published, in seconds, so that it is there when the day begins.
 const AHEAD_SECS: u64 = 3_600;
+
+/// What is published, for whom, and where to.
+trait World {
+    fn now(&self) -> Now;
+    /// Whose record set it is.
+    fn identity(&self) -> &Identity;
+    fn network(&self) -> &Fingerprint;
+    /// The own record set as it is now.
+    fn set(&self) -> impl Future<Output = Option<VerifiedRecordSet>> + Send;
+    /// The contacts of now that share a secret with this node.
+    fn readers(&self) -> Vec<(Fingerprint, Pair)>;
+    /// Stores a value; on how many nodes it is.
+    fn put(&self, value: Value) -> impl Future<Output = std::result::Result<usize, PutError>> + Send;
+    fn tell(&self, published: Published);
+}
+
+/// A node and its DHT.
+struct Around<'a> {
+    node: &'a Arc<Node>,
+    running: &'a Running,
+}
 
 /// The values for all contacts, by contact and day.
 type Letters = BTreeMap<(Fingerprint, Day), Letter>;
@@ -26,29 +49,43 @@ type Letters = BTreeMap<(Fingerprint, Day), Letter>;
 struct Letter {
     pair: Pair,
     alias: Alias,
-    /// The set in the value, and the value; none before the first.
-    said: Option<(Timestamp, Value)>,
+    /// Which set is in the value; none before the first.
+    said: Option<Timestamp>,
+    value: Option<Value>,
     /// When it was stored last, and on how many nodes.
     stored: Option<(Timestamp, usize)>,
     /// Why that failed last, where it did.
     error: Option<String>,
+    /// When it was stored last, or that failed.
+    tried: Time,
     due: Time,
     pause: Span,
 }
 
 /// Publishes the own record set for contacts for as long as this node of the DHT runs.
 pub(super) async fn publish(node: &Arc<Node>, running: &Running) {
-    let mut letters = Letters::new();
+    let (world, mut letters) = (Around { node, running }, Letters::new());
     while is_current(node, running) {
-        if let Some(set) = node.said().await {
-            address(node, running, &mut letters);
-            for letter in letters.values_mut().filter(|letter| letter.is_due(&set)) {
-                letter.send(node, running, &set).await;
-            }
-            *node.keyspace.published() = published(&letters, &set);
+        if !turn(&world, &mut letters).await {
+            tokio::time::sleep(CHECK).await;
         }
-        tokio::time::sleep(CHECK).await;
     }
+}
+
+/// Stores that value which is due and was tried longest ago; whether there was one. One at a time, because the set and
+/// the contacts may be others a moment later.
+async fn turn(world: &impl World, letters: &mut Letters) -> bool {
+    let Some(set) = world.set().await else { return false };
+    address(world, letters);
+    let now = world.now().time;
+    let due = letters.values_mut().filter(|letter| letter.is_due(&set, now));
+    let next = due.min_by_key(|letter| letter.tried);
+    let was_due = next.is_some();
+    if let Some(letter) = next {
+        letter.send(world, &set).await;
+    }
+    world.tell(published(letters, &set));
+    was_due
 }
 
 /// Which days' values are published now.
@@ -58,24 +95,13 @@ fn days(now: Timestamp) -> impl Iterator<Item = Day> + Clone {
 }
 
 /// A letter to each contact that shares a secret with this node, for each of the days; no others.
-fn address(node: &Node, running: &Running, letters: &mut Letters) {
-    let (pairs, days) = (&node.keyspace.pairs, days(system::utc()));
-    let contacts = node.book.list().into_iter().map(|contact| contact.ni.fingerprint);
-    let readers = contacts.filter(|peer| !node.book.is_blocked(peer));
-    let readers = readers.filter_map(|peer| Some((peer, pairs.of(&peer)?))).take(MAX_READERS);
+fn address(world: &impl World, letters: &mut Letters) {
+    let days = days(world.now().utc);
     let mut former = std::mem::take(letters);
-    for (reader, pair) in readers {
+    for (reader, pair) in world.readers().into_iter().take(MAX_READERS) {
         for day in days.clone() {
             let letter = former.remove(&(reader, day)).filter(|letter| letter.pair == pair);
-            let letter = letter.unwrap_or_else(|| Letter {
-                alias: pair.ours(&running.network, pairs.own(), day),
-                pair: pair.clone(),
-                said: None,
-                stored: None,
-                error: None,
-                due: Time(0),
-                pause: PAUSE.0,
-            });
+            let letter = letter.unwrap_or_else(|| Letter::new(world, pair.clone(), day));
             letters.insert((reader, day), letter);
         }
     }
@@ -97,48 +123,95 @@ fn published(letters: &Letters, set: &VerifiedRecordSet) -> Published {
 }
 
 impl Letter {
-    fn is_due(&self, set: &VerifiedRecordSet) -> bool {
-        self.is_new(set) || system::time() >= self.due
+    fn new(world: &impl World, pair: Pair, day: Day) -> Letter {
+        Letter {
+            alias: pair.ours(world.network(), &world.identity().public(), day),
+            pair,
+            said: None,
+            value: None,
+            stored: None,
+            error: None,
+            tried: Time(0),
+            due: Time(0),
+            pause: PAUSE.0,
+        }
+    }
+
+    fn is_due(&self, set: &VerifiedRecordSet, now: Time) -> bool {
+        self.is_new(set) || now >= self.due
     }
 
     fn is_new(&self, set: &VerifiedRecordSet) -> bool {
-        self.said.as_ref().is_none_or(|(timestamp, _)| *timestamp != set.timestamp())
+        self.said != Some(set.timestamp())
     }
 
     /// Stores the set for the contact; what was stored before as it was sealed then, so that it is no change.
-    async fn send(&mut self, node: &Node, running: &Running, set: &VerifiedRecordSet) {
+    async fn send(&mut self, world: &impl World, set: &VerifiedRecordSet) {
         if self.is_new(set) {
-            let last = self.said.as_ref().map_or(0, |(_, value)| value.version);
-            let version = system::utc().0.max(last + 1);
-            let sealed = self.alias.seal(&node.identity, version, set, &mut OsRng);
-            self.said = sealed.map(|value| (set.timestamp(), value));
+            let last = self.value.as_ref().map_or(0, |value| value.version);
+            self.seal(world, set, world.now().utc.0.max(last.saturating_add(1)));
         }
-        let Some((_, value)) = self.said.clone() else { return };
-        match store(running, value).await {
+        let outcome = self.store(world).await;
+        let now = world.now();
+        self.tried = now.time;
+        match outcome {
             Ok(nodes) => {
-                (self.stored, self.error) = (Some((system::utc(), nodes)), None);
-                (self.due, self.pause) = (system::time() + AGAIN, PAUSE.0);
+                (self.stored, self.error) = (Some((now.utc, nodes)), None);
+                (self.due, self.pause) = (now.time + AGAIN, PAUSE.0);
             }
             Err(failure) => {
                 self.error = Some(failure.error);
                 self.pause = self.pause.times(2).min(PAUSE.1);
-                self.due = system::time() + self.pause;
+                self.due = now.time + self.pause;
             }
         }
+    }
+
+    fn seal(&mut self, world: &impl World, set: &VerifiedRecordSet, version: u64) {
+        self.said = Some(set.timestamp());
+        self.value = self.alias.seal(world.identity(), version, set, &mut OsRng);
+    }
+
+    async fn store(&self, world: &impl World) -> Result<usize> {
+        let Some(value) = self.value.clone() else {
+            return Err(Failure::failed("the own record set cannot be sealed"));
+        };
+        world.put(value).await.map_err(|error| not_stored(&error))
+    }
+}
+
+impl World for Around<'_> {
+    fn now(&self) -> Now {
+        system::now()
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.node.identity
+    }
+
+    fn network(&self) -> &Fingerprint {
+        &self.running.network
+    }
+
+    async fn set(&self) -> Option<VerifiedRecordSet> {
+        self.node.said().await
+    }
+
+    fn readers(&self) -> Vec<(Fingerprint, Pair)> {
+        let Node { book, keyspace, .. } = &**self.node;
+        let contacts = book.list().into_iter().map(|contact| contact.ni.fingerprint);
+        let contacts = contacts.filter(|peer| !book.is_blocked(peer));
+        contacts.filter_map(|peer| Some((peer, keyspace.pairs.of(&peer)?))).collect()
+    }
+
+    async fn put(&self, value: Value) -> std::result::Result<usize, PutError> {
+        self.running.dht.put(value).await
+    }
+
+    fn tell(&self, published: Published) {
+        *self.node.keyspace.published() = published;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tomorrows_value_is_published_an_hour_before_and_todays_until_midnight() {
-        let day = Day(20_484);
-        let at = |secs: u64| days(day.begins().plus_secs(secs)).collect::<Vec<_>>();
-        assert_eq!(at(0), [day]);
-        assert_eq!(at(86_400 - AHEAD_SECS - 1), [day]);
-        assert_eq!(at(86_400 - AHEAD_SECS), [day, Day(20_485)]);
-        assert_eq!(at(86_399), [day, Day(20_485)]);
-    }
-}
+mod tests;

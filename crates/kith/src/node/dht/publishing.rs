@@ -105,12 +105,17 @@ async fn publish_set(node: &Node, running: &Running, set: &VerifiedRecordSet) ->
 
 /// Stores a value; on how many nodes it is.
 pub(super) async fn store(running: &Running, value: Value) -> Result<usize> {
-    running.dht.put(value).await.map_err(|error| match error {
+    running.dht.put(value).await.map_err(|error| not_stored(&error))
+}
+
+/// Says why a value is not stored.
+pub(super) fn not_stored(error: &PutError) -> Failure {
+    match error {
         PutError::TooFew { refusal: Some(refusal), .. } if refusal.is_about_the_value() => {
-            Failure::failed(chain(&error))
+            Failure::failed(chain(error))
         }
-        PutError::TooFew { .. } => Failure::unreachable(chain(&error))
+        PutError::TooFew { .. } => Failure::unreachable(chain(error))
             .hint("'kith dht status' shows how many members this node reaches"),
-        _ => Failure::failed(chain(&error)),
-    })
+        _ => Failure::failed(chain(error)),
+    }
 }
