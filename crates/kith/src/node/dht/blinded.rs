@@ -48,18 +48,29 @@ type Letters = BTreeMap<(Fingerprint, Day), Letter>;
 /// The value for one contact on one day.
 struct Letter {
     pair: Pair,
+    day: Day,
     alias: Alias,
     /// Which set is in the value; none before the first.
     said: Option<Timestamp>,
     value: Option<Value>,
-    /// When it was stored last, and on how many nodes.
-    stored: Option<(Timestamp, usize)>,
+    stored: Option<Stored>,
     /// Why that failed last, where it did.
     error: Option<String>,
     /// When it was stored last, or that failed.
     tried: Time,
     due: Time,
     pause: Span,
+}
+
+/// What is stored.
+#[derive(Clone, Copy)]
+struct Stored {
+    /// Since when.
+    at: Timestamp,
+    /// On how many nodes.
+    nodes: usize,
+    /// When the set in it ends, or the value itself.
+    expires: Timestamp,
 }
 
 /// Publishes the own record set for contacts for as long as this node of the DHT runs.
@@ -84,7 +95,7 @@ async fn turn(world: &impl World, letters: &mut Letters) -> bool {
     if let Some(letter) = next {
         letter.send(world, &set).await;
     }
-    world.tell(published(letters, &set));
+    world.tell(published(letters, &set, Day::of(world.now().utc)));
     was_due
 }
 
@@ -107,17 +118,18 @@ fn address(world: &impl World, letters: &mut Letters) {
     }
 }
 
-/// How it stands: on how many nodes that value is which is on the fewest.
-fn published(letters: &Letters, set: &VerifiedRecordSet) -> Published {
+/// How it stands: on how many nodes that value is which is on the fewest, and when the first one of today ends.
+fn published(letters: &Letters, set: &VerifiedRecordSet, today: Day) -> Published {
     let stored = || letters.values().filter_map(|letter| letter.stored);
     let readers = letters.iter().filter(|(_, letter)| letter.stored.is_some());
     let readers: BTreeSet<_> = readers.map(|((reader, _), _)| reader).collect();
-    let (at, nodes) = (stored().map(|(at, _)| at).max(), stored().map(|(_, nodes)| nodes).min());
+    let at = stored().map(|stored| stored.at).max();
+    let todays = letters.values().filter(|letter| letter.day == today);
     Published {
         timestamp: Some(set.timestamp()),
-        stored: at.zip(nodes),
+        stored: at.zip(stored().map(|stored| stored.nodes).min()),
         contacts: Some(readers.len()),
-        expires: at.map(|_| set.expires()),
+        expires: todays.filter_map(|letter| letter.stored).map(|stored| stored.expires).min(),
         error: letters.values().find_map(|letter| letter.error.clone()),
     }
 }
@@ -127,6 +139,7 @@ impl Letter {
         Letter {
             alias: pair.ours(world.network(), &world.identity().public(), day),
             pair,
+            day,
             said: None,
             value: None,
             stored: None,
@@ -156,7 +169,8 @@ impl Letter {
         self.tried = now.time;
         match outcome {
             Ok(nodes) => {
-                (self.stored, self.error) = (Some((now.utc, nodes)), None);
+                let expires = set.expires().min(self.day.expires());
+                (self.stored, self.error) = (Some(Stored { at: now.utc, nodes, expires }), None);
                 (self.due, self.pause) = (now.time + AGAIN, PAUSE.0);
             }
             Err(failure) => {

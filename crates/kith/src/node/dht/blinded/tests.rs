@@ -165,6 +165,30 @@ async fn a_set_that_changes_again_and_again_reaches_everybody() {
 }
 
 #[tokio::test]
+async fn what_is_told_to_end_first_is_a_set_or_the_values_of_the_day() {
+    let (town, mut letters) = (Town::with(2), Letters::new());
+    town.turns(&mut letters).await;
+    assert_eq!(town.told().expires, Some(town.signed().expires()));
+    assert!(town.signed().expires() < DAY.expires());
+    town.state().draft.0.ttl = 86_400;
+    town.changes();
+    assert!(turn(&town, &mut letters).await);
+    let first = town.told().expires;
+    assert!(first.is_some_and(|first| first < DAY.expires()), "one has the former set still");
+    town.turns(&mut letters).await;
+    assert!(town.signed().expires() > DAY.expires());
+    assert_eq!(town.told().expires, Some(DAY.expires()));
+    // The value of tomorrow is there, and that of today ends before it.
+    town.passes(43_200 - AHEAD_SECS);
+    assert_eq!(town.turns(&mut letters).await, 4);
+    assert_eq!(town.told().expires, Some(DAY.expires()));
+    // The former day's does not count any more.
+    town.passes(AHEAD_SECS);
+    town.turns(&mut letters).await;
+    assert_eq!(town.told().expires, Some(town.signed().expires()));
+}
+
+#[tokio::test]
 async fn what_cannot_be_sealed_is_told_and_waits() {
     let mut town = Town::with(1);
     let mut letters = Letters::new();
