@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kith_dht::shell::PutError;
-use kith_dht::{Alias, Day, Value};
+use kith_dht::{Alias, Day, Refusal, Value};
+use kith_identity::membership::NodeId;
 use kith_identity::record::VerifiedRecordSet;
 use kith_identity::{Fingerprint, Identity};
 use kith_sansio::system::OsRng;
@@ -33,6 +34,8 @@ trait World {
     fn readers(&self) -> Vec<(Fingerprint, Pair)>;
     /// Stores a value; on how many nodes it is.
     fn put(&self, value: Value) -> impl Future<Output = std::result::Result<usize, PutError>> + Send;
+    /// The newest value there.
+    fn get(&self, place: NodeId) -> impl Future<Output = Option<Value>> + Send;
     fn tell(&self, published: Published);
 }
 
@@ -164,7 +167,7 @@ impl Letter {
             let last = self.value.as_ref().map_or(0, |value| value.version);
             self.seal(world, set, world.now().utc.0.max(last.saturating_add(1)));
         }
-        let outcome = self.store(world).await;
+        let outcome = self.store(world, set).await;
         let now = world.now();
         self.tried = now.time;
         match outcome {
@@ -186,11 +189,22 @@ impl Letter {
         self.value = self.alias.seal(world.identity(), version, set, &mut OsRng);
     }
 
-    async fn store(&self, world: &impl World) -> Result<usize> {
+    async fn store(&mut self, world: &impl World, set: &VerifiedRecordSet) -> Result<usize> {
         let Some(value) = self.value.clone() else {
             return Err(Failure::failed("the own record set cannot be sealed"));
         };
-        world.put(value).await.map_err(|error| not_stored(&error))
+        let mut outcome = world.put(value.clone()).await;
+        // This node has stored it before it was started again, when its clock was ahead or in the same second.
+        if let Err(PutError::TooFew { refusal: Some(Refusal::Older), .. }) = outcome
+            && let Some(newer) = world.get(value.key).await.filter(|found| found.replaces(&value))
+            && let Some(version) = newer.version.checked_add(1)
+        {
+            self.seal(world, set, version);
+            if let Some(value) = self.value.clone() {
+                outcome = world.put(value).await;
+            }
+        }
+        outcome.map_err(|error| not_stored(&error))
     }
 }
 
@@ -220,6 +234,10 @@ impl World for Around<'_> {
 
     async fn put(&self, value: Value) -> std::result::Result<usize, PutError> {
         self.running.dht.put(value).await
+    }
+
+    async fn get(&self, place: NodeId) -> Option<Value> {
+        self.running.dht.get(place).await.ok().flatten()
     }
 
     fn tell(&self, published: Published) {

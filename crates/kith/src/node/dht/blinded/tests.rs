@@ -11,7 +11,7 @@ use crate::node::dht::pairs::Pairs;
 const NETWORK: Fingerprint = Fingerprint::from_bytes([5; 32]);
 const DAY: Day = Day(20_484);
 
-/// A node and its contacts.
+/// A node, its contacts, and one other node that keeps their values.
 struct Town {
     identity: Identity,
     pairs: Pairs,
@@ -22,8 +22,10 @@ struct State {
     now: Now,
     draft: (Draft, Timestamp),
     readers: Vec<Fingerprint>,
-    /// All that was to be stored.
+    kept: BTreeMap<NodeId, Value>,
+    /// All that was to be stored, and how often something was looked up.
     puts: Vec<Value>,
+    gets: usize,
     told: Published,
 }
 
@@ -43,7 +45,9 @@ impl Town {
             now: Now { time: Time(1), utc },
             draft: (Draft::default(), utc),
             readers,
+            kept: BTreeMap::new(),
             puts: vec![],
+            gets: 0,
             told: Published::default(),
         };
         Town { identity, pairs, state: Mutex::new(state) }
@@ -90,6 +94,19 @@ impl Town {
         self.state().told.clone()
     }
 
+    fn kept(&self, key: &NodeId) -> Value {
+        self.state().kept[key].clone()
+    }
+
+    /// A value for the first contact that is kept already.
+    fn has_kept(&self, version: u64) -> Value {
+        let reader = self.state().readers[0];
+        let value =
+            self.alias(&reader, DAY).seal(&self.identity, version, &self.signed(), &mut OsRng).unwrap();
+        self.state().kept.insert(value.key, value.clone());
+        value
+    }
+
     async fn turns(&self, letters: &mut Letters) -> usize {
         let mut turns = 0;
         while turn(self, letters).await {
@@ -124,8 +141,18 @@ impl World for Town {
 
     async fn put(&self, value: Value) -> std::result::Result<usize, PutError> {
         let mut state = self.state();
-        state.puts.push(value);
+        state.puts.push(value.clone());
+        if state.kept.get(&value.key).is_some_and(|kept| *kept != value && !value.replaces(kept)) {
+            return Err(PutError::TooFew { nodes: 0, needed: 1, refusal: Some(Refusal::Older) });
+        }
+        state.kept.insert(value.key, value);
         Ok(1)
+    }
+
+    async fn get(&self, place: NodeId) -> Option<Value> {
+        let mut state = self.state();
+        state.gets += 1;
+        state.kept.get(&place).cloned()
     }
 
     fn tell(&self, published: Published) {
@@ -186,6 +213,33 @@ async fn what_is_told_to_end_first_is_a_set_or_the_values_of_the_day() {
     town.passes(AHEAD_SECS);
     town.turns(&mut letters).await;
     assert_eq!(town.told().expires, Some(town.signed().expires()));
+}
+
+#[tokio::test]
+async fn a_value_that_was_stored_with_a_clock_ahead_is_replaced_at_once() {
+    let (town, mut letters) = (Town::with(1), Letters::new());
+    let ahead = town.has_kept(town.now().utc.0 + 3_600);
+    assert_eq!(town.turns(&mut letters).await, 1);
+    let told = town.told();
+    assert!(told.error.is_none() && told.stored.is_some(), "{told:?}");
+    assert_eq!(town.kept(&ahead.key).version, ahead.version + 1);
+    // What comes later is newer still, and nothing has to be looked up.
+    town.changes();
+    assert_eq!(town.turns(&mut letters).await, 1);
+    assert_eq!(town.kept(&ahead.key).version, ahead.version + 2);
+    assert_eq!(town.state().gets, 1);
+}
+
+#[tokio::test]
+async fn what_nothing_can_replace_is_tried_again_later() {
+    let (town, mut letters) = (Town::with(1), Letters::new());
+    let last = town.has_kept(u64::MAX);
+    assert_eq!(town.turns(&mut letters).await, 1);
+    let told = town.told();
+    assert!(told.error.as_ref().is_some_and(|error| error.contains("newer value")), "{told:?}");
+    town.passes(5);
+    assert_eq!((town.turns(&mut letters).await, town.turns(&mut letters).await), (1, 0));
+    assert_eq!((town.kept(&last.key), town.state().puts.len()), (last, 2));
 }
 
 #[tokio::test]
