@@ -83,7 +83,7 @@ impl Draw {
         if trigger.id != ticket.trigger || !witnesses.iter().copied().eq(&group.members) {
             return Err(Refusal::Signer);
         }
-        if !is_lawful(group, &ticket.trigger, table) {
+        if !is_lawful(group, ticket, epoch, table) {
             return Err(Refusal::Group);
         }
         let pledge = ticket.pledge(group);
@@ -97,13 +97,14 @@ impl Draw {
     }
 }
 
-/// Whether a group is of the table's size and order: the nearest first, in the block of their number, without the centre.
-fn is_lawful(group: &Group, center: &NodeId, table: &KTable<Prefix>) -> bool {
-    let k = group.members.len() as u64;
-    let block = Block::around(center, group.bits);
+/// Whether a group is of the table's size and order: the nearest to the place of the draw first, in the block of their
+/// number, without the trigger.
+fn is_lawful(group: &Group, ticket: &Ticket, epoch: &VerifiedEpoch, table: &KTable<Prefix>) -> bool {
+    let (k, center) = (group.members.len() as u64, ticket.place(epoch));
+    let block = Block::around(&center, group.bits);
     table.rows().iter().any(|row| row.k == k && row.region.bits == group.bits)
         && group.members.is_sorted_by(|a, b| center.distance(&a.id) < center.distance(&b.id))
-        && group.members.iter().all(|member| block.contains(&member.id) && member.id != *center)
+        && group.members.iter().all(|member| block.contains(&member.id) && member.id != ticket.trigger)
 }
 
 /// That each of the signers signed the pledge.
@@ -170,14 +171,14 @@ fn has_candidates(view: &View, ticket: &Ticket, group: &Group) -> Result<(), Ref
 /// longest is asked again first.
 fn witnesses(
     view: &View,
-    trigger: &NodeId,
+    ticket: &Ticket,
     absent: &[NodeId],
     stalled: &[Unfinished],
 ) -> Result<Group, Refusal> {
     let silent = stalled.iter().flat_map(Unfinished::silent);
     let left_out: Vec<_> = absent.iter().copied().chain(silent).collect();
-    match (view.group(trigger, trigger, &left_out), stalled) {
-        (Err(Refusal::Sparse), [_, later @ ..]) => witnesses(view, trigger, absent, later),
+    match (view.witnesses(ticket, &left_out), stalled) {
+        (Err(Refusal::Sparse), [_, later @ ..]) => witnesses(view, ticket, absent, later),
         (found, _) => found,
     }
 }
@@ -198,7 +199,7 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
     ) -> Result<Self, Refusal> {
         ticket.check(view.epoch())?;
         let stalled = unfinished[unfinished.len().saturating_sub(MAX_STALLED)..].to_vec();
-        let group = witnesses(&view, &ticket.trigger, &[], &stalled)?;
+        let group = witnesses(&view, &ticket, &[], &stalled)?;
         has_candidates(&view, &ticket, &group)?;
         book.draw(&ticket)?;
         Ok(Trigger {
@@ -231,7 +232,7 @@ impl<V: Deref<Target = View>, S: Suite> Trigger<V, S> {
             return self.propose(group, now);
         }
         self.absent.extend(absent);
-        let group = witnesses(&self.view, &self.ticket.trigger, &self.absent, &self.stalled)?;
+        let group = witnesses(&self.view, &self.ticket, &self.absent, &self.stalled)?;
         self.outputs.push_back(Output::Probe(group.ids()));
         self.state = Drawing::Probing(group);
         Ok(())
@@ -451,7 +452,7 @@ impl<V: Deref<Target = View>, S: Suite> Witness<V, S> {
         if ticket.terms.expires <= now.utc {
             return Err(Refusal::Expired);
         }
-        self.view.check(&ticket.trigger, &ticket.trigger, group)?;
+        self.view.check_witnesses(ticket, group)?;
         let trigger = reminder.proposal.signer(epoch, &mut self.suite)?;
         let is_mine = group.members.iter().any(|member| member.id == self.me);
         if from != trigger.id || !is_mine || book.is_barred(trigger) {

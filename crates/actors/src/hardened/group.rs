@@ -3,7 +3,7 @@
 use kith_identity::membership::tree::{Path, Range};
 use kith_identity::membership::{Block, MemberLeaf, NodeId, REGION_MEMBERS, VerifiedEpoch, region_bits};
 
-use super::Refusal;
+use super::{Refusal, Ticket};
 use crate::ktable::{KTable, Network, Prefix};
 
 /// The most members of a group: a list says their number in one byte.
@@ -112,6 +112,16 @@ impl View {
             return Ok(Group { bits, members, skipped: skipped.iter().map(|one| one.id).collect() });
         }
         Err(Refusal::Sparse)
+    }
+
+    /// The witnesses of a draw, without those that are `absent`.
+    pub fn witnesses(&self, ticket: &Ticket, absent: &[NodeId]) -> Result<Group, Refusal> {
+        self.group(&ticket.place(&self.epoch), &ticket.trigger, absent)
+    }
+
+    /// Makes sure that these are the witnesses of a draw.
+    pub(super) fn check_witnesses(&self, ticket: &Ticket, group: &Group) -> Result<(), Refusal> {
+        self.check(&ticket.place(&self.epoch), &ticket.trigger, group)
     }
 
     /// Makes sure that nobody could have chosen another group: it is the one that follows, if those whom it leaves out

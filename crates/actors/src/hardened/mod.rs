@@ -35,7 +35,7 @@ pub use reason::Reason;
 pub use set::{Job, Order, Setter};
 pub use stalled::{MAX_STALLED, Reminder, Stalled, Unfinished};
 pub use suite::{Claim, Suite};
-pub use ticket::{GRACE_SECS, Terms, Ticket};
+pub use ticket::{AROUND, GRACE_SECS, Terms, Ticket};
 pub use wire::{MAX_MESSAGE_BYTES, MessageError};
 
 /// What members say to each other, in the order of its kinds on the wire.

@@ -49,7 +49,7 @@ impl Stalled {
         if !is_earlier || trigger.id != own.trigger || self.signatures.len() != group.members.len() {
             return Err(Refusal::Signer);
         }
-        view.check(&own.trigger, &own.trigger, group)?;
+        view.check_witnesses(own, group)?;
         let pledge = own.pledge(group);
         let signers = std::iter::once(trigger).chain(&group.members);
         let signatures = std::iter::once(signature).chain(&self.signatures);

@@ -2,7 +2,7 @@
 
 use kith_identity::Fingerprint;
 use kith_identity::membership::pledge::{Kind, Pledge, Slot};
-use kith_identity::membership::{NodeId, VerifiedEpoch};
+use kith_identity::membership::{Block, NodeId, VerifiedEpoch, region_bits};
 use kith_sansio::Timestamp;
 use kith_sansio::wire::{Reader, WireError, Writer};
 
@@ -12,6 +12,9 @@ use crate::scheme::{Hash, hash};
 
 /// How long a list may be good after the end of its epoch, in seconds.
 pub const GRACE_SECS: u64 = 600;
+
+/// About how many members are around a trigger among whom the places of its draws are.
+pub const AROUND: usize = 64;
 
 /// What the actors are selected for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,21 @@ impl Ticket {
         } else {
             Err(Refusal::Actors { most })
         }
+    }
+
+    /// The place around which its witnesses are: in the block of about [`AROUND`] members around T, whose bits it begins
+    /// with, and the rest of `sha3-256("kithnet witnesses v1" ‖ input)`. So nobody is a witness of all draws of T, and all
+    /// of them are among those whom T knows best.
+    pub fn place(&self, epoch: &VerifiedEpoch) -> NodeId {
+        let bits = region_bits(epoch.facts().members, AROUND);
+        let rest = NodeId::from_bytes(hash(b"kithnet witnesses v1", &[&self.input()]));
+        let (own, other) = (Block::around(&self.trigger, bits).first(), Block::around(&rest, bits).first());
+        let bytes = own.as_bytes().iter().zip(other.as_bytes()).zip(rest.as_bytes());
+        let mut place = [0; 32];
+        for (at, ((own, other), rest)) in place.iter_mut().zip(bytes) {
+            *at = own ^ other ^ rest;
+        }
+        NodeId::from_bytes(place)
     }
 
     /// What every random output is of: the draw alone, not what it is for, so that nobody can try several terms.

@@ -114,11 +114,9 @@ impl Village {
         }
     }
 
-    /// The first witness of a trigger.
-    pub(crate) fn witness(&self, trigger: usize) -> NodeId {
-        let trigger = self.ticket(trigger, 1, 1).trigger;
-        let view = &self.people[&trigger].1;
-        view.group(&trigger, &trigger, &[]).unwrap().members[0].id
+    /// The witnesses of a draw, nearest first.
+    pub(crate) fn witnesses(&self, ticket: &Ticket) -> Vec<NodeId> {
+        ids(&self.people[&ticket.trigger].1.witnesses(ticket, &[]).unwrap().members)
     }
 
     /// The second builder of a draw: the first may be the setter.

@@ -91,14 +91,14 @@ impl<'a> Game<'a> {
     /// All witnesses but one collude, and hand in the random output of the honest one for their own.
     fn echo(&self, rng: &mut dyn Rng) -> Option<Sample> {
         let trigger = self.somebody(rng);
-        let view = self.village.view(&trigger);
-        let witnesses = view.group(&trigger, &trigger, &[]).ok()?.members;
+        let ticket = self.village.ticket(self.params, trigger, 1, 0);
+        let witnesses = self.village.view(&trigger).witnesses(&ticket, &[]).ok()?.members;
         let (_, accomplices) = witnesses.split_last()?;
         let indices = accomplices.iter().filter_map(|one| self.village.index(&one.id));
         let certain: Vec<_> = indices.chain(self.village.index(&trigger)).collect();
         let is_ours = self.gang(&certain, rng);
         let mut scene = Scene::new(self.village, &is_ours, self.params.quota);
-        let drawn = scene.draw(self.village.ticket(self.params, trigger, 1, 0), &HONEST)?;
+        let drawn = scene.draw(ticket, &HONEST)?;
         let mut forged = drawn.1.clone();
         let honest = forged.draw.shares.last()?.proof;
         let echoes = forged.draw.shares.iter_mut().take(accomplices.len());
@@ -113,7 +113,7 @@ impl<'a> Game<'a> {
         let (trigger, is_ours) = self.trigger(rng);
         let mut scene = Scene::new(self.village, &is_ours, self.params.quota);
         let ticket = |sequence| self.village.ticket(self.params, trigger, sequence, 0);
-        let witnesses = self.village.view(&trigger).group(&trigger, &trigger, &[]).ok()?.members;
+        let witnesses = self.village.view(&trigger).witnesses(&ticket(1), &[]).ok()?.members;
         let mut others = Vec::new();
         for left_out in witnesses.iter().filter(|one| !is_ours_at(self.village, &is_ours, &one.id)) {
             let denies = |_: &NodeId, id: &NodeId| *id == left_out.id;
@@ -135,17 +135,15 @@ impl<'a> Game<'a> {
     /// Uses all draws that the quota allows, tries to use each of them again, and keeps the best list.
     fn retry(&self, rng: &mut dyn Rng) -> Option<Sample> {
         let trigger = self.somebody(rng);
-        let witnesses = self.village.view(&trigger).group(&trigger, &trigger, &[]).ok()?.members;
-        let last = witnesses.last().filter(|_| self.attack == Attack::RetryLast);
-        let certain: Vec<_> = last
-            .map(|one| one.id)
-            .into_iter()
-            .chain([trigger])
-            .filter_map(|id| self.village.index(&id))
-            .collect();
+        let ticket = |sequence, query| self.village.ticket(self.params, trigger, sequence, query);
+        let mut certain = vec![trigger];
+        for sequence in (1..=self.params.quota).filter(|_| self.attack == Attack::RetryLast) {
+            let witnesses = self.village.view(&trigger).witnesses(&ticket(sequence, 0), &[]).ok()?.members;
+            certain.extend(witnesses.last().map(|one| one.id));
+        }
+        let certain: Vec<_> = certain.iter().filter_map(|id| self.village.index(id)).collect();
         let is_ours = self.gang(&certain, rng);
         let mut scene = Scene::new(self.village, &is_ours, self.params.quota);
-        let ticket = |sequence, query| self.village.ticket(self.params, trigger, sequence, query);
         let (mut lists, mut again) = (Vec::new(), Vec::new());
         for sequence in 1..=self.params.quota {
             // Whoever reveals last knows the seed by now, and with it the list.
