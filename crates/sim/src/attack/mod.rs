@@ -15,7 +15,7 @@ use kith_sansio::Rng;
 use serde::Serialize;
 
 use crate::data::Data;
-use crate::estimate::{Mean, mean};
+use crate::estimate::{Mean, mean, share};
 use crate::run::{Purpose, Run, chance};
 use crate::{MAX_ACTORS, Mode, SimError};
 
@@ -146,7 +146,7 @@ pub struct AttackRow {
     pub mean: f64,
     /// With a probability of 95 % it is not less …
     pub low: Option<f64>,
-    /// … and not more; none of one attempt.
+    /// … and not more; a mean of one attempt has neither.
     pub high: Option<f64>,
     /// What it is where nobody steers.
     pub chance: f64,
@@ -224,8 +224,15 @@ fn row(params: &AttackParams, mode: Mode, one: Attack, samples: &[Option<Sample>
     }
     let of = |what: fn(&Sample) -> f64| made.iter().map(|sample| what(sample)).collect::<Vec<_>>();
     let value = mean(&of(|sample| sample.value));
-    // By how much each attempt is beyond its own chance: how full of colluders its region was matters less then.
-    let margin = Mean::of(&of(|sample| sample.value - sample.chance)).margin;
+    let interval = match one {
+        Attack::CoLocated => {
+            Some(share(made.iter().filter(|sample| sample.value > 0.0).count() as u64, made.len() as u64))
+        }
+        // By how much each attempt is beyond its own chance: how full of colluders its region was matters less then.
+        _ => Mean::of(&of(|sample| sample.value - sample.chance))
+            .margin
+            .map(|margin| ((value - margin).max(0.0), value + margin)),
+    };
     let measure = match one {
         Attack::CoLocated => format!("share of lists with {} or more that collude", params.many()),
         _ => "actors that collude".to_owned(),
@@ -243,8 +250,8 @@ fn row(params: &AttackParams, mode: Mode, one: Attack, samples: &[Option<Sample>
         refused: (samples.len() - made.len()) as u64,
         accepted: mean(&of(|sample| f64::from(u8::from(sample.accepted)))),
         mean: value,
-        low: margin.map(|margin| (value - margin).max(0.0)),
-        high: margin.map(|margin| value + margin),
+        low: interval.map(|(low, _)| low),
+        high: interval.map(|(_, high)| high),
         chance: mean(&of(|sample| sample.chance)),
         quota_bias: is_drawn_again
             .then(|| best_of(u64::from(params.quota), params.actors as u64, params.share())),
