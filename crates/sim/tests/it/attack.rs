@@ -46,7 +46,7 @@ fn each_attack_beats_chance_in_paper_mode() {
 
 #[test]
 fn no_attack_beats_chance_in_hardened_mode_the_bias_of_the_quota_excepted() {
-    let data = played(&AttackParams { modes: vec![Mode::Hardened], ..params() }, 2);
+    let data = played(&AttackParams { modes: vec![Mode::Hardened], attempts: 80, ..params() }, 2);
     assert!(data.is_complete && data.rows.len() == Attack::ALL.len());
     for row in &data.rows {
         assert!(row.low.unwrap() <= row.quota_bias.unwrap_or(row.chance), "{row:?}");
