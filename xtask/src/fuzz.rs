@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     short: bool,
     /// With --short: mutations for each target
-    #[arg(long, default_value_t = 50_000, value_name = "N", requires = "short")]
+    #[arg(long, default_value_t = 30_000, value_name = "N", requires = "short")]
     inputs: u32,
 }
 
