@@ -37,8 +37,8 @@ impl<'a> Ideal<'a> {
 
     /// The nodes in `own`'s bucket of those that share exactly `index` bits with it.
     pub fn bucket(&self, own: NodeId, index: u32) -> Vec<&'a NodeId> {
-        let Ok(bits) = u8::try_from(index + 1) else { return Vec::new() };
-        let range = self.range(Block::around(&flipped(own, index), bits));
+        let Ok(bits @ 0..=254) = u8::try_from(index) else { return Vec::new() };
+        let range = self.range(Block::beside(&own, bits));
         if range.len() <= self.bucket {
             return self.ids[range].iter().collect();
         }
@@ -63,13 +63,6 @@ impl<'a> Ideal<'a> {
         let (first, last) = (block.first(), block.last());
         self.ids.partition_point(|id| *id < first)..self.ids.partition_point(|id| *id <= last)
     }
-}
-
-/// The id with one bit turned over.
-fn flipped(id: NodeId, bit: u32) -> NodeId {
-    let mut bytes = *id.as_bytes();
-    bytes[(bit / 8) as usize] ^= 0x80 >> (bit % 8);
-    NodeId::from_bytes(bytes)
 }
 
 fn seed(own: NodeId, index: u32) -> u64 {

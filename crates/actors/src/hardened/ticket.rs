@@ -68,13 +68,7 @@ impl Ticket {
     pub fn place(&self, epoch: &VerifiedEpoch) -> NodeId {
         let bits = region_bits(epoch.facts().members, AROUND);
         let rest = NodeId::from_bytes(hash(b"kithnet witnesses v1", &[&self.input()]));
-        let (own, other) = (Block::around(&self.trigger, bits).first(), Block::around(&rest, bits).first());
-        let bytes = own.as_bytes().iter().zip(other.as_bytes()).zip(rest.as_bytes());
-        let mut place = [0; 32];
-        for (at, ((own, other), rest)) in place.iter_mut().zip(bytes) {
-            *at = own ^ other ^ rest;
-        }
-        NodeId::from_bytes(place)
+        Block::around(&self.trigger, bits).filled(&rest)
     }
 
     /// What every random output is of: the draw alone, not what it is for, so that nobody can try several terms.

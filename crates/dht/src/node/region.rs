@@ -1,6 +1,6 @@
 use std::ops::Bound;
 
-use kith_identity::membership::NodeId;
+use kith_identity::membership::{Block, NodeId};
 use kith_sansio::{Now, Rng, Time};
 
 use super::calls::{Probe, Why};
@@ -81,7 +81,7 @@ impl Node {
         let block = self.routes.block();
         let neighbours = || lookup.nearest().filter(|contact| block.contains(&contact.id)).cloned();
         if self.phase == Phase::Joining {
-            (0..block.bits().into()).for_each(|index| self.learn(now, index, rng));
+            (0..block.bits()).for_each(|index| self.learn(now, index, rng));
             // They have answered, but do not know yet that this node has no values.
             neighbours().for_each(|contact| self.add_rumour(contact));
         }
@@ -324,7 +324,7 @@ impl Node {
     /// of the others has heard.
     pub(super) fn refresh(&mut self, now: Now, rng: &mut dyn Rng) {
         let bits = u32::from(self.routes.block().bits());
-        match self.refreshed % (bits + 1) {
+        match (self.refreshed % (bits + 1)) as u8 {
             0 => self.look_for_region(now, rng),
             index => self.learn(now, index - 1, rng),
         }
@@ -332,15 +332,10 @@ impl Node {
     }
 
     /// A lookup of a random place that shares exactly `index` bits with the own.
-    fn learn(&mut self, now: Now, index: u32, rng: &mut dyn Rng) {
-        let own = self.own.id;
+    fn learn(&mut self, now: Now, index: u8, rng: &mut dyn Rng) {
         let mut bytes = [0; 32];
         rng.fill(&mut bytes);
-        for bit in 0..=index {
-            let (byte, mask) = ((bit / 8) as usize, 0x80 >> (bit % 8));
-            let is_set = own.bit(bit) != (bit == index);
-            bytes[byte] = bytes[byte] & !mask | if is_set { mask } else { 0 };
-        }
-        self.start(now, NodeId::from_bytes(bytes), 1, Goal::Learn, rng);
+        let bucket = Block::beside(&self.own.id, index);
+        self.start(now, bucket.filled(&NodeId::from_bytes(bytes)), 1, Goal::Learn, rng);
     }
 }

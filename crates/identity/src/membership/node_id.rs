@@ -123,6 +123,13 @@ impl Block {
         Block { first: NodeId(first), bits }
     }
 
+    /// All places that share exactly so many bits with `place`, 254 at most.
+    pub fn beside(place: &NodeId, bits: u8) -> Block {
+        let mut other = place.0;
+        other[usize::from(bits / 8)] ^= 0x80 >> (bits % 8);
+        Block::around(&NodeId(other), bits + 1)
+    }
+
     /// Its lowest place.
     pub fn first(&self) -> NodeId {
         self.first
@@ -135,6 +142,12 @@ impl Block {
         last[whole] |= 0xff >> rest;
         last[whole + 1..].fill(0xff);
         NodeId(last)
+    }
+
+    /// The place in it that has all other bits of `rest`.
+    pub fn filled(&self, rest: &NodeId) -> NodeId {
+        let (first, last) = (self.first.0, self.last().0);
+        NodeId(std::array::from_fn(|at| first[at] | rest.0[at] & (first[at] ^ last[at])))
     }
 
     /// How many bits its places share.
@@ -245,6 +258,15 @@ mod tests {
             prop_assert!(block.contains(&place));
             prop_assert_eq!(block.contains(&near), (block.first()..=block.last()).contains(&near));
             prop_assert_eq!(block.contains(&near), place.common_prefix(&near) >= u32::from(bits));
+            if bits < 255 {
+                let beside = Block::beside(&place, bits);
+                prop_assert_eq!(beside.contains(&near), place.common_prefix(&near) == u32::from(bits));
+                prop_assert_eq!(place.common_prefix(&beside.filled(&id(b))), u32::from(bits));
+            }
+            let filled = block.filled(&id(b));
+            for at in 0..256 {
+                prop_assert_eq!(filled.bit(at), if at < u32::from(bits) { place } else { id(b) }.bit(at));
+            }
         }
     }
 }

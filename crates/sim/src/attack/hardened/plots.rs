@@ -234,9 +234,7 @@ impl<'a> Game<'a> {
             let within = self.village.people.iter().zip(is_ours).filter(|((id, _), _)| half.contains(id));
             within.filter(|(_, ours)| **ours).count()
         };
-        let mut other = *place.as_bytes();
-        other[usize::from(bits / 8)] ^= 0x80 >> (bits % 8);
-        let halves = [*place, NodeId::from_bytes(other)].map(|one| Block::around(&one, bits + 1));
+        let halves = [Block::around(place, bits + 1), Block::beside(place, bits)];
         let Some(fuller) = halves.into_iter().max_by_key(ours) else { return false };
         rolled.members.range(&fuller).is_ok_and(|range| View::new(rolled.epoch.clone(), range).is_ok())
     }
