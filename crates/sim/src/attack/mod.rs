@@ -224,19 +224,17 @@ fn row(params: &AttackParams, mode: Mode, one: Attack, samples: &[Option<Sample>
     }
     let of = |what: fn(&Sample) -> f64| made.iter().map(|sample| what(sample)).collect::<Vec<_>>();
     let value = mean(&of(|sample| sample.value));
-    let interval = match one {
-        Attack::CoLocated => {
-            Some(share(made.iter().filter(|sample| sample.value > 0.0).count() as u64, made.len() as u64))
-        }
+    let (measure, interval) = if one == Attack::CoLocated {
+        let hits = made.iter().filter(|sample| sample.value > 0.0).count() as u64;
+        let measure = format!("share of lists with {} or more that collude", params.many());
+        (measure, Some(share(hits, made.len() as u64)))
+    } else {
         // By how much each attempt is beyond its own chance: how full of colluders its region was matters less then.
-        _ => Mean::of(&of(|sample| sample.value - sample.chance))
-            .margin
-            .map(|margin| ((value - margin).max(0.0), value + margin)),
+        let margin = Mean::of(&of(|sample| sample.value - sample.chance)).margin;
+        let interval = margin.map(|margin| ((value - margin).max(0.0), value + margin));
+        ("actors that collude".to_owned(), interval)
     };
-    let measure = match one {
-        Attack::CoLocated => format!("share of lists with {} or more that collude", params.many()),
-        _ => "actors that collude".to_owned(),
-    };
+    let (low, high) = interval.unzip();
     let is_drawn_again = matches!(one, Attack::RetryLast | Attack::RetryTrigger | Attack::RetrySetter);
     Some(AttackRow {
         attack: one.name(),
@@ -250,8 +248,8 @@ fn row(params: &AttackParams, mode: Mode, one: Attack, samples: &[Option<Sample>
         refused: (samples.len() - made.len()) as u64,
         accepted: mean(&of(|sample| f64::from(u8::from(sample.accepted)))),
         mean: value,
-        low: interval.map(|(low, _)| low),
-        high: interval.map(|(_, high)| high),
+        low,
+        high,
         chance: mean(&of(|sample| sample.chance)),
         quota_bias: is_drawn_again
             .then(|| best_of(u64::from(params.quota), params.actors as u64, params.share())),
